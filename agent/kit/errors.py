@@ -25,7 +25,13 @@ class GoraeError(Exception):
     def document(self) -> dict[str, object]:
         """The JSON form sent over sockets; `from_document` reads it."""
         kind = "user" if isinstance(self, UserError) else "temporary" if isinstance(self, Temporary) else "permanent"
-        return {"kind": kind, "code": self.code, "message": self.message, "hint": self.hint, "evidence": self.evidence}
+        return {
+            "kind": kind,
+            "code": self.code,
+            "message": self.message,
+            "hint": self.hint,
+            "evidence": self.evidence,
+        }
 
 
 class UserError(GoraeError):

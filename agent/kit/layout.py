@@ -67,8 +67,12 @@ class Layout:
 
     # run
     @property
+    def api_dir(self) -> Path:  # owned by user gorae
+        return self.run / "api"
+
+    @property
     def api_socket(self) -> Path:
-        return self.run / "api.sock"
+        return self.api_dir / "gorae.sock"
 
     @property
     def agent_socket(self) -> Path:

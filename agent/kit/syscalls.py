@@ -1,4 +1,5 @@
-"""System calls that Python 3.11 has no name for, called directly: forking `mount` or `ip` would cost more than the work.
+"""System calls that Python 3.11 has no name for, called directly: forking `mount` or `ip` would cost more than the
+work.
 
 Numbers 428 and above are the same on every architecture (Linux, include/uapi/asm-generic/unistd.h).
 Every function raises OSError with the path or object it was about.
@@ -30,7 +31,15 @@ RESOLVE_NO_MAGICLINKS, RESOLVE_BENEATH, RESOLVE_IN_ROOT = 2, 8, 16
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 1, 36, 38
 
-_OPEN_TREE, _MOVE_MOUNT, _FSOPEN, _FSCONFIG, _FSMOUNT, _OPENAT2, _MOUNT_SETATTR = 428, 429, 430, 431, 432, 437, 442
+_OPEN_TREE, _MOVE_MOUNT, _FSOPEN, _FSCONFIG, _FSMOUNT, _OPENAT2, _MOUNT_SETATTR = (
+    428,
+    429,
+    430,
+    431,
+    432,
+    437,
+    442,
+)
 
 
 def _check(result: int, what: object) -> int:
@@ -58,11 +67,17 @@ def setns(fd: int, flags: int = 0) -> None:
     _check(_libc.setns(fd, flags), f"setns fd {fd}")
 
 
-def mount(source: str | os.PathLike[str] | None, target: str | os.PathLike[str], fstype: str | None = None,
-          flags: int = 0, data: str | None = None) -> None:
+def mount(
+    source: str | os.PathLike[str] | None,
+    target: str | os.PathLike[str],
+    fstype: str | None = None,
+    flags: int = 0,
+    data: str | None = None,
+) -> None:
     """mount(2)."""
     _check(
-        _libc.mount(_bytes(source), _bytes(target), _bytes(fstype), ctypes.c_ulong(flags), _bytes(data)), target
+        _libc.mount(_bytes(source), _bytes(target), _bytes(fstype), ctypes.c_ulong(flags), _bytes(data)),
+        target,
     )
 
 
@@ -76,7 +91,9 @@ def prctl(option: int, value: int) -> None:
     _check(_libc.prctl(option, ctypes.c_ulong(value), 0, 0, 0), f"prctl {option}")
 
 
-def open_tree(path: str | os.PathLike[str], flags: int = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC, dirfd: int = AT_FDCWD) -> int:
+def open_tree(
+    path: str | os.PathLike[str], flags: int = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC, dirfd: int = AT_FDCWD
+) -> int:
     """open_tree(2): a detached clone of the mount at `path`; close the descriptor to drop it."""
     return _syscall(_OPEN_TREE, path, dirfd, _bytes(path), ctypes.c_uint(flags))
 
@@ -108,7 +125,9 @@ def fsmount(fd: int, attributes: int = 0) -> int:
     return _syscall(_FSMOUNT, f"fs fd {fd}", fd, ctypes.c_uint(FSMOUNT_CLOEXEC), ctypes.c_uint(attributes))
 
 
-def openat2(dirfd: int, path: str | os.PathLike[str], flags: int, *, mode: int = 0, resolve: int = RESOLVE_IN_ROOT) -> int:
+def openat2(
+    dirfd: int, path: str | os.PathLike[str], flags: int, *, mode: int = 0, resolve: int = RESOLVE_IN_ROOT
+) -> int:
     """openat2(2): with RESOLVE_IN_ROOT, no symlink or ".." inside `path` leads out of `dirfd`."""
     how = struct.pack("QQQ", flags | os.O_CLOEXEC, mode, resolve)
     return _syscall(_OPENAT2, path, dirfd, _bytes(path), how, ctypes.c_size_t(len(how)))

@@ -1,0 +1,94 @@
+"""Slices of the host's address and uid pools, one per instance, registered under a lock in one host file.
+
+Several instances (production, a developer's, the tests') live side by side: each has its own slice, so that no two ever
+give out the same address or uid range. A slice whose root directory is gone is free again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import ipaddress
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.kit.errors import UserError
+
+REGISTRY = Path("/var/lib/gorae-pools.json")
+SLICES = 32
+TASKS = 1024  # per slice
+UID_POOL = 0x7000_0000  # above systemd-nspawn's pool (ends 0x6FFF0000) and every /etc/subuid default
+UID_RANGE = 65536
+ADDRESS_POOL = "10.181.0.0/16"
+GATEWAY = "169.254.1.1"  # the host's side of every veth
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    number: int
+    pool: str = ADDRESS_POOL
+
+    @property
+    def subnet(self) -> str:
+        """The /21 that holds every address of the instance: "10.181.8.0/21"."""
+        base = int(ipaddress.ip_network(self.pool).network_address) + self.number * 2048
+        return f"{ipaddress.ip_address(base)}/21"
+
+    def address(self, index: int) -> str:
+        """Of task `index`; the first 16 addresses of the subnet stay free for the instance itself."""
+        return str(ipaddress.ip_network(self.subnet).network_address + 16 + index)
+
+    def uid_base(self, index: int) -> int:
+        return UID_POOL + (self.number * TASKS + index) * UID_RANGE
+
+
+def claim(instance: str, root: Path, registry: Path = REGISTRY) -> Slice:
+    """This instance's slice, the same at every start; UserError no-slice when all are taken."""
+    with _locked(registry) as entries:
+        mine = next((int(n) for n, e in entries.items() if e["instance"] == instance), None)
+        if mine is None:
+            for number in map(str, range(SLICES)):
+                if number not in entries or not Path(entries[number]["root"]).exists():
+                    mine = int(number)
+                    break
+            else:
+                raise UserError(
+                    f"cannot give this instance addresses: all {SLICES} slices in {registry} are taken",
+                    code="no-slice",
+                    hint="remove the entry of an instance that is gone",
+                )
+        entries[str(mine)] = {"instance": instance, "root": str(root)}
+        return Slice(mine)
+
+
+def release(instance: str, registry: Path = REGISTRY) -> None:
+    with _locked(registry) as entries:
+        for number in [n for n, e in entries.items() if e["instance"] == instance]:
+            del entries[number]
+
+
+class _locked:
+    """The registry's entries, written back atomically when the block ends without an exception."""
+
+    def __init__(self, registry: Path) -> None:
+        self._registry = registry
+
+    def __enter__(self) -> dict[str, dict[str, str]]:
+        self._registry.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = os.open(self._registry.with_suffix(".lock"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        try:
+            self._entries: dict[str, dict[str, str]] = json.loads(self._registry.read_text())
+        except (FileNotFoundError, ValueError):
+            self._entries = {}
+        return self._entries
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        try:
+            if kind is None:
+                temporary = self._registry.with_suffix(".tmp")
+                temporary.write_text(json.dumps(self._entries, indent=1))
+                temporary.replace(self._registry)
+        finally:
+            os.close(self._lock)

@@ -1,0 +1,365 @@
+"""The Protocols the host loop calls, and the values that cross them. Narrow on purpose: at most six methods each.
+
+Each has a fake in agent/fakes that passes the same conformance suite as the real one (tests/agent/conformance).
+Every `ensure`/`remove` is idempotent: already there and already gone are success. Errors are kit.errors: Temporary
+is retried
+with backoff, Permanent and UserError are reported. All methods may be called for different tasks at once; for one
+task, one at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from agent.wire.messages import Event, Healthcheck, Mount, PublishedPort, Resources
+
+UID_RANGE = 65536  # ids of one task's user namespace
+
+# Allocation: from the instance's slice of the host-wide pools --------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Allocation:
+    """What one task holds of the host; journalled before use. `index` (from 0, < 1024 per instance) gives all the rest:
+    the address and the uid range are pure functions of (slice, index)."""
+
+    index: int
+    address: str  # "10.181.3.7"
+    uid_base: int  # host id of the container's root; UID_RANGE ids follow
+    ports: tuple[PublishedPort, ...] = ()
+
+
+# Sandboxes -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Sandbox:
+    """Namespaces pinned by bind mounts; a restart reuses them, with the address."""
+
+    task: str
+    user_ns: Path
+    net_ns: Path
+    uid_base: int
+
+
+class Sandboxes(Protocol):
+    async def ensure(self, task: str, uid_base: int) -> Sandbox: ...
+
+    async def remove(self, task: str) -> None: ...
+
+    async def list(self) -> frozenset[str]:
+        """Tasks of this instance that have any part of a sandbox on the host."""
+
+
+# Images and root file systems --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ImageConfig:
+    """What the runtime needs of an image's config. Absent in the image: None or empty."""
+
+    id: str  # "sha256:…", the config's digest
+    layers: tuple[str, ...]  # diff ids, lowest first
+    entrypoint: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
+    environment: tuple[str, ...] = ()  # "K=V"
+    user: str = ""
+    working_dir: str = ""
+    stop_signal: str = ""
+    volumes: tuple[str, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    healthcheck: Healthcheck | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ImageInfo:
+    """One row of `image ls`."""
+
+    id: str
+    names: tuple[str, ...]  # "docker.io/library/redis:7" …, as Docker would show them familiar: "redis:7"
+    digests: tuple[str, ...]  # registry digests, where known
+    size: int  # bytes unpacked
+    created: str = ""
+    layers: int = 0
+
+
+Progress = Callable[[dict[str, Any]], None]  # called with small JSON documents: {"image", "step", "done", "total"}
+
+
+class Images(Protocol):
+    async def config(self, image: str) -> ImageConfig:
+        """By id or name, local only. UserError image-missing."""
+
+    async def pull(self, name: str, progress: Progress) -> ImageInfo: ...
+
+    async def load(self, archive: Path, name: str | None, progress: Progress) -> Sequence[ImageInfo]: ...
+
+    async def import_rootfs(self, tar: Path, name: str, config: Mapping[str, Any], progress: Progress) -> ImageInfo: ...
+
+    async def list(self) -> Sequence[ImageInfo]: ...
+
+    async def remove(self, image: str, in_use: Mapping[str, str]) -> tuple[tuple[str, ...], int]:
+        """Names removed and bytes freed. in_use: image id → who uses it; such an image is refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class UserIds:
+    """Ids inside the container. home: "/" when /etc/passwd does not say."""
+
+    uid: int
+    gid: int
+    groups: tuple[int, ...] = ()
+    home: str = "/"
+
+
+class Rootfs(Protocol):
+    async def ensure(self, task: str, image: ImageConfig, sandbox: Sandbox) -> Path:
+        """Mount overlay(idmapped layers, the task's upper); the mounted path. Keeps what the task wrote before."""
+
+    async def remove(self, task: str) -> None:
+        """Unmount and delete the writable layer."""
+
+    async def user(self, task: str, user: str) -> UserIds:
+        """Numeric ids of "uid[:gid]" or "name[:group]", read inside the mounted rootfs, out of which no symlink leads.
+        Permanent bad-user when the image knows no such name."""
+
+    async def list(self) -> frozenset[str]:
+        """Tasks that have a mount or a writable layer."""
+
+
+@dataclass(frozen=True, slots=True)
+class BindSource:
+    """What the OCI config needs to mount one Mount. Idmapping is already done: `source` is a mount made for this
+    task, so
+    the result depends on no crun version."""
+
+    mount: Mount
+    source: str  # host path; "tmpfs" for tmpfs
+    options: tuple[str, ...]
+
+
+class Volumes(Protocol):
+    async def ensure(
+        self, stack: str, mounts: Sequence[Mount], sandbox: Sandbox, rootfs: Path
+    ) -> tuple[BindSource, ...]:
+        """Create what is missing; a new named volume gets the image's content of its target. Bind sources are
+        checked."""
+
+    async def release(self, task: str) -> None:
+        """Undo the mounts that ensure() made for this task; the data stays."""
+
+    async def remove(self, names: Sequence[str]) -> None:
+        """Delete named volumes with their data."""
+
+    async def list(self) -> frozenset[str]:
+        """Names of the volumes that exist."""
+
+    async def mounted(self) -> frozenset[str]:
+        """Tasks for which mounts exist on the host."""
+
+
+# Network ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    task: str
+    stack: str
+    net_ns: Path
+    index: int
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A published port that a ready task serves."""
+
+    port: PublishedPort
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class NameFiles:
+    """Host paths, to be bind-mounted read-only at /etc/hosts, /etc/resolv.conf, /etc/hostname."""
+
+    hosts: Path
+    resolv: Path
+    hostname: Path
+
+
+class Network(Protocol):
+    async def attach(self, attachment: Attachment) -> None:
+        """veth, addresses, routes, and the task's place in the policy; returns after the nft commit that holds it."""
+
+    async def detach(self, task: str) -> None: ...
+
+    async def publish(self, task: str, endpoints: tuple[Endpoint, ...]) -> None:
+        """Replace what `task` serves; () takes it out of every published port. Returns after the commit."""
+
+    async def names(self, task: str, hostname: str, address: str, peers: Mapping[str, tuple[str, ...]]) -> NameFiles:
+        """Write /etc/hosts, /etc/resolv.conf and /etc/hostname of a task; rewritten in place, so that a running
+        container
+        sees the change. peers: name → addresses, own names among them."""
+
+    async def list(self) -> frozenset[str]:
+        """Tasks that have a veth or an element in the table."""
+
+    async def close(self) -> None:
+        """After the last task: the table goes, sysctls that are still ours are restored."""
+
+
+# Runtime -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """One attempt, ready to run. `environment`, `args` … are final: merged from image and spec by decide/oci_config."""
+
+    task: str
+    attempt: int
+    stack: str
+    service: str
+    rootfs: Path
+    sandbox: Sandbox
+    config: dict[str, Any]  # OCI config.json
+    log: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """Identity of a running container: a pid alone may be reused, (pid, start_ticks) not. conmon may be dead: None."""
+
+    pid: int
+    start_ticks: int  # field 22 of /proc/PID/stat
+    conmon: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """How an attempt ended. code: 0-255 as a shell says it (128 + signal); None: unknown (conmon was lost)."""
+
+    code: int | None
+    signal: int | None
+    oom: bool
+    at: float  # Unix seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An attempt seen on the host. process None: it is over; exit says how, if that is known."""
+
+    task: str
+    attempt: int
+    process: Process | None
+    exit: Exit | None
+
+
+class Runtime(Protocol):
+    async def start(self, bundle: Bundle) -> Process:
+        """conmon, crun create, /sys check, crun start. Permanent: command-not-found, not-executable, bad-user …"""
+
+    async def wait(self, task: str, attempt: int, process: Process) -> Exit:
+        """Returns when the process has ended (pidfd), with conmon's exit record where there is one."""
+
+    async def signal(self, task: str, attempt: int, process: Process, signal: int, *, everyone: bool = False) -> None:
+        """To pid 1 of the container; everyone: SIGKILL to the whole cgroup. Gone is success."""
+
+    async def remove(self, task: str, attempt: int) -> None:
+        """crun delete, bundle, exit file, conmon, cgroup; whatever is left of the attempt. Kills what still runs."""
+
+    async def list(self) -> Sequence[Found]:
+        """Every attempt of this instance with a crun state, a cgroup, a conmon or an exit file."""
+
+    async def update(self, task: str, attempt: int, resources: Resources) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeResult:
+    ok: bool
+    output: str  # the tail, at most 4 KiB
+    code: int | None = None  # exit code, or HTTP status
+    timed_out: bool = False
+
+
+class Prober(Protocol):
+    async def probe(
+        self, task: str, attempt: int, process: Process, check: Healthcheck, address: str, timeout: float
+    ) -> ProbeResult:
+        """One execution; never raises for a failed check. exec: in the container with its environment and user, its
+        whole
+        process group killed at the timeout. http, tcp: by the agent, no process in the container."""
+
+
+# Logs -----------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    task: str
+    service: str
+    slot: int
+    at: float
+    stream: Literal["stdout", "stderr"]
+    text: str
+
+
+class Logs(Protocol):
+    def path(self, stack: str, service: str, slot: int, task: str) -> Path:
+        """Where conmon writes; the directory is made."""
+
+    def read(
+        self,
+        stack: str,
+        service: str | None,
+        *,
+        follow: bool,
+        since: float | None,
+        until: float | None,
+        tail: int | None,
+    ) -> AsyncIterator[LogLine]:
+        """Lines in time order over all tasks that match, ended or running."""
+
+    async def tail(self, stack: str, service: str, slot: int, task: str, lines: int) -> tuple[str, ...]: ...
+
+    async def remove(self, stack: str) -> None: ...
+
+
+# Journal -----------------------------------------------------------------------------------------------------------
+
+
+class Journal(Protocol):
+    """The agent's own memory. Records are opaque JSON documents here; decide/record.py gives them their meaning."""
+
+    async def load(self) -> JournalState: ...
+
+    async def record(self, change: Change) -> None:
+        """All of `change` in one transaction; returns after it is durable. Calls made together share one commit."""
+
+    async def events_after(self, seq: int, limit: int) -> Sequence[tuple[int, Event]]: ...
+
+    async def forget_events(self, through: int) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class JournalState:
+    journal_id: str
+    epoch: int  # this start's number: raised by load()
+    bound_store_id: str | None
+    assignments: Mapping[str, str]  # stack → Assignment JSON
+    records: Mapping[str, str]  # task → record JSON
+    last_event: tuple[int, str] | None  # seq, ULID
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """None and empty: leave alone. A record or assignment set to None is deleted."""
+
+    assignments: Mapping[str, str | None] = field(default_factory=dict)
+    records: Mapping[str, str | None] = field(default_factory=dict)
+    events: Sequence[Event] = ()
+    bound_store_id: str | None = None

@@ -1,0 +1,312 @@
+"""The contract between orchestrator and agent: frozen values, one class per message.
+
+Every message is *state that can be sent again*: the truth lives in the two SQLite files, the bus only carries it.
+An unknown field is an error: a peer that says more than we understand speaks another WIRE_VERSION.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+WIRE_VERSION = 1
+
+State = Literal[
+    "pending",
+    "preparing",
+    "starting",
+    "running",
+    "stopping",
+    "backoff",
+    "stopped",
+    "completed",
+    "failed",
+    "removed",
+]
+Health = Literal["none", "starting", "healthy", "unhealthy"]
+Desired = Literal["running", "stopped"]
+
+
+class Wire(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+# What a task is made of -------------------------------------------------------------------------------------------
+
+
+class Mount(Wire):
+    """`source`: absolute host path (bind), full volume name (volume), absent (tmpfs). `target`: absolute."""
+
+    kind: Literal["bind", "volume", "tmpfs"]
+    target: str
+    source: str | None = None
+    read_only: bool = False
+    create_host_path: bool = True
+    no_copy: bool = False
+    size: int | None = None  # bytes, tmpfs
+    mode: int | None = None  # permission bits, tmpfs
+
+
+class Port(Wire):
+    """One published port. `published` None: the agent picks a free one. `host_ip` "": every address of the host."""
+
+    target: int = Field(ge=1, le=65535)
+    published: int | None = Field(default=None, ge=1, le=65535)
+    protocol: Literal["tcp", "udp"] = "tcp"
+    host_ip: str = ""
+
+
+class ContainerSpec(Wire):
+    """What forces a new container when it changes; its hash is the task's template.
+
+    None means "as the image says"; an empty tuple resets the image's value.
+    """
+
+    image: str  # as the user wrote it
+    image_id: str  # config digest, "sha256:…": a restart never changes the image
+    entrypoint: tuple[str, ...] | None = None
+    command: tuple[str, ...] | None = None
+    environment: dict[str, str] = {}
+    user: str | None = None
+    working_dir: str | None = None
+    hostname: str | None = None
+    read_only: bool = False
+    mounts: tuple[Mount, ...] = ()
+    ports: tuple[Port, ...] = ()
+    expose: tuple[str, ...] = ()
+    labels: dict[str, str] = {}
+
+
+class Restart(Wire):
+    """`default`: the file says nothing. Exits are final, but a failed health check restarts."""
+
+    condition: Literal["default", "no", "on-failure", "always", "unless-stopped"] = "default"
+    max_attempts: int | None = None
+    delay: float | None = None  # seconds
+    window: float | None = None  # seconds
+
+
+class Healthcheck(Wire):
+    """Times in seconds; None where the file is silent (the image's value, else Docker's default, applies).
+
+    kind `exec`: `test` is ("CMD", …) or ("CMD-SHELL", line), empty to keep the image's; `http`/`tcp`: `port`, `path`.
+    kind `none`: no healthcheck, the image's included.
+    """
+
+    kind: Literal["none", "exec", "http", "tcp"] = "exec"
+    test: tuple[str, ...] = ()
+    port: int | None = None
+    path: str = "/"
+    interval: float | None = None
+    timeout: float | None = None
+    retries: int | None = None
+    start_period: float | None = None
+    start_interval: float | None = None
+
+
+class Resources(Wire):
+    memory: int | None = None  # bytes, limit
+    memory_reservation: int | None = None  # bytes, used in admission
+    cpus: float | None = None  # cores, limit
+    cpus_reservation: float | None = None  # cores, used in admission
+    pids: int | None = None
+
+
+class Dependency(Wire):
+    service: str
+    condition: Literal["service_started", "service_healthy", "service_completed_successfully"] = "service_started"
+    required: bool = True
+
+
+class Policy(Wire):
+    """What may change in place, without a new container."""
+
+    restart: Restart = Restart()
+    healthcheck: Healthcheck | None = None  # None: the image's, if it has one
+    resources: Resources = Resources()
+    stop_signal: str | None = None
+    stop_grace: float = 10.0  # seconds
+    depends_on: tuple[Dependency, ...] = ()
+
+
+class Task(Wire):
+    """One slot of one service, to be run. `restart_request`: the agent restarts while its journal's is smaller."""
+
+    id: str
+    service: str
+    slot: int  # from 1
+    template: str
+    container: ContainerSpec
+    policy: Policy = Policy()
+    desired: Desired = "running"
+    restart_request: int = 0
+
+
+class Assignment(Wire):
+    """The complete task set of one stack. A task that is absent is to be removed; an absent *stack* means nothing.
+
+    `removed` (a tombstone) is the only way to remove a stack; `remove_volumes` goes with it. `model` is the resolved
+    Compose model of the revision, carried so that a lost orchestrator database can be rebuilt from the agent's journal.
+    """
+
+    wire_version: int = WIRE_VERSION
+    store_id: str
+    stack: str
+    generation: int
+    revision: int = 0
+    removed: bool = False
+    remove_volumes: bool = False
+    model: dict[str, Any] = {}
+    tasks: tuple[Task, ...] = ()
+    cause: str | None = None  # event id of the change that raised the generation
+
+
+# What the agent says ----------------------------------------------------------------------------------------------
+
+
+class PublishedPort(Wire):
+    target: int
+    published: int
+    protocol: Literal["tcp", "udp"] = "tcp"
+    host_ip: str = ""
+
+
+class TaskStatus(Wire):
+    """Times are Unix seconds. `reason`: stable code. `message`: one sentence. `evidence`: JSON values."""
+
+    id: str
+    service: str
+    slot: int
+    template: str
+    state: State
+    health: Health = "none"
+    attempt: int = 0
+    restarts: int = 0  # attempts after the first, of this task
+    since: float = 0.0  # when `state` was entered
+    started_at: float | None = None
+    pid: int | None = None
+    exit_code: int | None = None
+    oom: bool = False
+    reason: str = ""
+    message: str = ""
+    evidence: dict[str, Any] = {}
+    next_at: float | None = None  # backoff: when the next attempt starts
+    address: str | None = None
+    ports: tuple[PublishedPort, ...] = ()
+    restart_request: int = 0
+
+
+class StackStatus(Wire):
+    """(epoch, seq) grows: epoch counts the agent's starts, seq its messages. The store drops what is not newer."""
+
+    wire_version: int = WIRE_VERSION
+    store_id: str
+    stack: str
+    observed_generation: int
+    epoch: int
+    seq: int
+    removed: bool = False  # acknowledges a tombstone: nothing of the stack is left
+    tasks: tuple[TaskStatus, ...] = ()
+
+
+class Listener(Wire):
+    """A listening socket of the host's own network namespace. `holder`: "name (pid N)", or ""."""
+
+    protocol: Literal["tcp", "udp"]
+    address: str
+    port: int
+    holder: str = ""
+
+
+class HostStatus(Wire):
+    """What planning needs and an unprivileged process cannot see."""
+
+    wire_version: int = WIRE_VERSION
+    instance: str
+    bound_store_id: str | None  # whose assignments the agent obeys; None: never bound, takes the first
+    journal_id: str
+    epoch: int
+    seq: int
+    version: str
+    boot_id: str
+    kernel: str
+    cgroup: Literal["v2", "v1"]
+    cpus: int
+    memory: int  # bytes
+    listeners: tuple[Listener, ...] = ()
+    features: dict[str, bool] = {}
+
+
+class Online(Wire):
+    """Retained; the agent's last will is Online(online=False)."""
+
+    wire_version: int = WIRE_VERSION
+    online: bool
+    epoch: int
+
+
+class Event(Wire):
+    """For people, append-only, never an input to planning. `cause`: the id of the event this one follows from.
+
+    kind, e.g. task.started, task.exited, task.restarted, task.unhealthy, stack.applied, agent.started, gap.
+    """
+
+    id: str  # ULID
+    at: float  # Unix seconds
+    boot_id: str = ""
+    monotonic: float = 0.0
+    source: Literal["agent", "orchestrator"] = "agent"
+    kind: str
+    stack: str | None = None
+    service: str | None = None
+    slot: int | None = None
+    task: str | None = None
+    attempt: int | None = None
+    reason: str = ""
+    message: str = ""
+    evidence: dict[str, Any] = {}
+    cause: str | None = None
+
+
+class EventBatch(Wire):
+    """Events `after`+1 … in order of the journal's own sequence numbers, which have no holes.
+
+    The orchestrator takes a batch only if `after` ≤ its cursor (dropping what it has); else it publishes its cursor
+    again
+    and the agent resends from there. When the agent had to forget, the batch starts with a `gap` event that says how
+    many.
+    """
+
+    wire_version: int = WIRE_VERSION
+    journal_id: str
+    after: int
+    events: tuple[tuple[int, Event], ...]
+
+
+# What the orchestrator says, besides assignments ------------------------------------------------------------------
+
+
+class Cursor(Wire):
+    """Retained: the agent may forget events up to `seq` of this journal."""
+
+    wire_version: int = WIRE_VERSION
+    journal_id: str
+    seq: int
+
+
+class Store(Wire):
+    """Retained: who the orchestrator is. At a store_id the agent is not bound to, it keeps everything running,
+    publishes its journal (Report), and applies nothing, until `adopts` names the store_id it is bound to."""
+
+    wire_version: int = WIRE_VERSION
+    store_id: str
+    adopts: tuple[str, ...] = ()
+
+
+class Report(Wire):
+    """Retained while the store is unknown: the agent's last accepted assignment of one stack."""
+
+    wire_version: int = WIRE_VERSION
+    bound_store_id: str
+    assignment: Assignment

@@ -1,0 +1,72 @@
+"""The agent's unix socket: one-shot requests and streams, which do not ride the bus.
+
+A connection carries one request: one line of JSON `{"op": …, …}` from the client, then lines of JSON from the agent:
+
+    {"progress": {…}}   any number, pulls and loads
+    {"line": {…}}       any number, logs
+    {"result": …}       last, success
+    {"error": {…}}      last, failure: kit.errors document
+
+Operations (arguments → result):
+    ping        → {"version", "instance", "epoch"}
+    images      → [ImageInfo document]
+    resolve     images: [NAME] → {NAME: image id}         local only; UserError image-missing names each
+    ensure      images: [NAME], policy → {NAME: id}       pulls what is missing, all in parallel
+    pull        name → ImageInfo
+    load        path, name → [ImageInfo]                  docker-archive or oci-archive
+    import      path, name, config → ImageInfo            a root file system; config: as Docker writes it
+    remove      name → {"removed": [NAME], "freed": bytes}
+    logs        stack, service?, task?, follow, since?, until?, tail? → lines {task, service, slot, at, stream, text}
+    status      → [StackStatus document]                  for root, when the orchestrator is down
+    adopt       store_id → {}                             an operator binds the agent to a store by hand
+
+Peer credentials are checked: uid 0 or the orchestrator's. A client that vanishes ends its request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+from agent.kit.errors import Temporary, from_document
+
+LIMIT = 8 * 1024 * 1024  # bytes of one line
+
+
+async def request(socket: Path, op: str, **arguments: Any) -> AsyncIterator[tuple[str, Any]]:
+    """Yield ("progress" | "line" | "result", value); raises the agent's GoraeError, or Temporary if it is away."""
+    try:
+        reader, writer = await asyncio.open_unix_connection(str(socket), limit=LIMIT)
+    except OSError as error:
+        raise Temporary(
+            f"cannot reach the agent at {socket}: {error.strerror or error}",
+            code="agent-away",
+            hint="gorae doctor",
+        ) from error
+    try:
+        writer.write(json.dumps({"op": op, **arguments}).encode() + b"\n")
+        await writer.drain()
+        async for raw in reader:
+            answer = json.loads(raw)
+            if "error" in answer:
+                raise from_document(answer["error"])
+            kind = next(iter(answer))
+            yield kind, answer[kind]
+            if kind == "result":
+                return
+        raise Temporary("cannot finish the request: the agent ended the connection", code="agent-away")
+    except ConnectionError as error:
+        raise Temporary("cannot finish the request: the agent went away", code="agent-away") from error
+    finally:
+        writer.close()
+
+
+async def call(socket: Path, op: str, **arguments: Any) -> Any:
+    """The result alone; progress is dropped."""
+    async for kind, value in request(socket, op, **arguments):
+        if kind == "result":
+            return value
+    raise AssertionError("unreachable: request ends with a result or raises")

@@ -1,0 +1,122 @@
+"""The canonical model: one type per key, short forms gone. What `compose/` produces, the API takes and the store keeps.
+
+Spec references are to the Compose Specification's sections. Keys whose meaning the runtime does not honour yet are not
+here: normalize refuses them, naming file, line and key. Paths are absolute; durations are seconds; sizes are bytes.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+ServiceName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9._-]{0,62}$")]
+
+
+class Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PortMapping(Model):
+    """05-services.md, ports. One entry per port (ranges are expanded). published None: any free port."""
+
+    target: int = Field(ge=1, le=65535)
+    published: int | None = Field(default=None, ge=1, le=65535)
+    protocol: Literal["tcp", "udp"] = "tcp"
+    host_ip: str = ""
+
+
+class ServiceMount(Model):
+    """05-services.md, volumes and tmpfs. `source`: absolute path (bind), key of the top-level `volumes` (volume)."""
+
+    type: Literal["bind", "volume", "tmpfs"]
+    target: str = Field(pattern=r"^/")
+    source: str | None = None
+    read_only: bool = False
+    create_host_path: bool = True
+    nocopy: bool = False
+    size: int | None = None
+    mode: int | None = None
+
+
+class HealthcheckModel(Model):
+    """05-services.md, healthcheck. `test` None: the image's. `disable` and NONE are the same."""
+
+    disable: bool = False
+    test: tuple[str, ...] | None = None
+    interval: float | None = None
+    timeout: float | None = None
+    retries: int | None = None
+    start_period: float | None = None
+    start_interval: float | None = None
+    # x-gorae-healthcheck: a probe by the agent, with no process in the container
+    http_port: int | None = None
+    http_path: str = "/"
+    tcp_port: int | None = None
+
+
+class DependsOn(Model):
+    """05-services.md, depends_on."""
+
+    condition: Literal["service_started", "service_healthy", "service_completed_successfully"] = "service_started"
+    required: bool = True
+
+
+class RestartModel(Model):
+    """05-services.md, restart; deploy.md, restart_policy (which wins). default: the file says nothing."""
+
+    condition: Literal["default", "no", "on-failure", "always", "unless-stopped"] = "default"
+    max_attempts: int | None = None
+    delay: float | None = None
+    window: float | None = None
+
+
+class ResourcesModel(Model):
+    """deploy.md, resources; and mem_limit, cpus, pids_limit, mem_reservation of 05-services.md."""
+
+    memory: int | None = None
+    memory_reservation: int | None = None
+    cpus: float | None = None
+    cpus_reservation: float | None = None
+    pids: int | None = None
+
+
+class Service(Model):
+    """05-services.md. None: as the image says; an empty tuple: reset to nothing."""
+
+    image: str
+    command: tuple[str, ...] | None = None
+    entrypoint: tuple[str, ...] | None = None
+    environment: dict[str, str] = {}
+    ports: tuple[PortMapping, ...] = ()
+    expose: tuple[str, ...] = ()
+    mounts: tuple[ServiceMount, ...] = ()
+    depends_on: dict[ServiceName, DependsOn] = {}
+    healthcheck: HealthcheckModel | None = None
+    restart: RestartModel = RestartModel()
+    replicas: int = Field(default=1, ge=0, le=1000)
+    resources: ResourcesModel = ResourcesModel()
+    user: str | None = None
+    working_dir: str | None = None
+    hostname: str | None = None
+    labels: dict[str, str] = {}
+    read_only: bool = False
+    stop_signal: str | None = None
+    stop_grace_period: float | None = None
+
+
+class Volume(Model):
+    """07-volumes.md. `name`: as the host knows it (PROJECT_KEY unless given)."""
+
+    name: str
+    external: bool = False
+    labels: dict[str, str] = {}
+
+
+class Stack(Model):
+    """A whole resolved project: what a revision is a snapshot of."""
+
+    name: Name
+    services: dict[ServiceName, Service]
+    volumes: dict[str, Volume] = {}
