@@ -1,0 +1,57 @@
+"""A network in memory: what is attached and published can be read back, and a call can be made to fail once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from agent.decide import hosts
+from agent.ports import Attachment, Endpoint, NameFiles
+
+
+class FakeNetwork:
+    """`attached`, `published`, `files` are the world; `failures`: method → the error its next call raises."""
+
+    def __init__(self) -> None:
+        self.attached: dict[str, Attachment] = {}
+        self.published: dict[str, tuple[Endpoint, ...]] = {}
+        self.files: dict[Path, str] = {}
+        self.failures: dict[str, Exception] = {}
+        self.closed = False
+
+    def _maybe_fail(self, method: str) -> None:
+        if error := self.failures.pop(method, None):
+            raise error
+
+    async def attach(self, attachment: Attachment) -> None:
+        self._maybe_fail("attach")
+        self.attached[attachment.task] = attachment
+
+    async def detach(self, task: str) -> None:
+        self._maybe_fail("detach")
+        self.attached.pop(task, None)
+        self.published.pop(task, None)
+
+    async def publish(self, task: str, endpoints: tuple[Endpoint, ...]) -> None:
+        self._maybe_fail("publish")
+        if endpoints:
+            self.published[task] = endpoints
+        else:
+            self.published.pop(task, None)
+
+    async def names(self, task: str, hostname: str, address: str, peers: Mapping[str, tuple[str, ...]]) -> NameFiles:
+        self._maybe_fail("names")
+        base = Path("/fake") / task
+        files = NameFiles(base / "hosts", base / "resolv.conf", base / "hostname")
+        self.files[files.hosts] = hosts.hosts(hostname, address, peers)
+        self.files[files.resolv] = hosts.resolv("nameserver 192.0.2.53\n")
+        self.files[files.hostname] = f"{hostname}\n"
+        return files
+
+    async def list(self) -> frozenset[str]:
+        self._maybe_fail("list")
+        return frozenset(self.attached) | frozenset(self.published)
+
+    async def close(self) -> None:
+        self._maybe_fail("close")
+        self.closed = True
