@@ -1,0 +1,26 @@
+"""The bench in small, so that a change that makes gorae several times slower is seen at once. Bounds are loose on
+purpose: the
+exact figures are deploy/soak's and README's."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.bench.bench import measure, tell
+from tests.host.conftest import import_images, sample_tars
+from tests.support.host import Host
+
+pytestmark = pytest.mark.host
+
+
+def test_the_figures_in_small() -> None:
+    with Host() as host:
+        import_images(host, sample_tars("busybox"), "busybox")
+        result = measure(host, [10], 3.0)
+    print(tell(result))
+    assert result["up"][10]["ratio"] < 12
+    assert result["recovery_ms"]["median"] < 150
+    assert result["status_ms"]["ratio"] < 6
+    assert result["memory"]["per_container_mib"] < 2
+    assert result["memory"]["fixed_mib"] < 140
+    assert result["idle_percent"] < 10
