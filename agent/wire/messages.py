@@ -236,6 +236,7 @@ class HostStatus(Wire):
     memory: int  # bytes
     listeners: tuple[Listener, ...] = ()
     features: dict[str, bool] = {}
+    stacks: dict[str, int] = {}  # every stack in the journal → generation of its last accepted assignment
 
 
 class Online(Wire):
