@@ -1,0 +1,292 @@
+"""The nftables table of one instance as plain values, and its text for `nft -f -`: whole, or the change between two.
+
+Cost does not grow with tasks: a packet passes a handful of hash look-ups. What differs per stack (who may talk to
+whom) and per published port (who answers, in turn) is a chain of its own, reached through a verdict map.
+Everything that enters the text is checked here, because a stack's or an address's text comes from outside.
+docs: nft(8); the hooks' order: https://wiki.nftables.org/wiki-nftables/index.php/Netfilter_hooks
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+GATEWAY = "169.254.1.1"
+ANY = "0.0.0.0"
+_PLAIN = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}\Z")
+_LINK = re.compile(r"g[0-9a-z]{1,14}\Z")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Member:
+    """A task's place: packets from `address` come in by `link` only, and reach the members of `stack`."""
+
+    link: str
+    address: str
+    stack: str
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Served:
+    """`address`:`target` answers for `published` on `host_ip` ("0.0.0.0": every address of the host)."""
+
+    protocol: str
+    published: int
+    host_ip: str
+    address: str
+    target: int
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The desired state. router: the host forwarded before we came, so what is not ours is not ours to close.
+    resolvers: nameservers of the host's resolv.conf, open for DNS even where the host's own addresses are closed."""
+
+    instance: str
+    subnet: str
+    pool: str
+    router: bool = False
+    resolvers: frozenset[str] = frozenset()
+    members: frozenset[Member] = frozenset()
+    served: frozenset[Served] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A set or map: its declaration, and key → value ("" in a set)."""
+
+    kind: str  # "set" or "map"
+    declaration: str
+    elements: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    hook: str  # "" for a chain that is only jumped to
+    rules: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Ruleset:
+    table: str
+    groups: Mapping[str, Group]
+    chains: Mapping[str, Chain]
+
+
+def table_name(instance: str) -> str:
+    return f"gorae_{instance}"
+
+
+def stack_name(stack: str) -> str:
+    """The name of a stack's set and chain; a name nft would not take becomes its hash."""
+    if _PLAIN.match(stack):
+        return f"stack_{stack}"
+    return f"stack_.{hashlib.sha256(stack.encode()).hexdigest()[:24]}"
+
+
+def ruleset(policy: Policy) -> Ruleset:
+    """What the table holds for `policy`. ValueError for a link or an address that is none."""
+    stacks: dict[str, list[str]] = {}
+    for member in sorted(policy.members):
+        if not _LINK.match(member.link):
+            raise ValueError(f"not a link name: {member.link!r}")
+        stacks.setdefault(stack_name(member.stack), []).append(_ip(member.address))
+    ports: dict[tuple[str, int, str], list[str]] = {}
+    for served in sorted(policy.served):
+        key = (_protocol(served.protocol), _port(served.published), _ip(served.host_ip))
+        ports.setdefault(key, []).append(f"{_ip(served.address)} . {_port(served.target)}")
+    chains = _static_chains(policy)
+    groups = {
+        "sources": _set("ifname . ipv4_addr", (f'"{m.link}" . {m.address}' for m in sorted(policy.members))),
+        "resolvers": _set("ipv4_addr", (_ip(address) for address in sorted(policy.resolvers))),
+        "served": _set(_RECORD, (_record(served) for served in sorted(policy.served))),
+    }
+    senders, anywhere, somewhere = {}, {}, {}
+    for name, addresses in stacks.items():
+        groups[name] = _set("ipv4_addr", addresses)
+        chains[name] = Chain("", (f"ip daddr @{name} accept", "goto refuse"))
+        senders.update(dict.fromkeys(addresses, f"goto {name}"))
+    for (protocol, port, host_ip), targets in ports.items():
+        name = f"{protocol}_{port}" + ("" if host_ip == ANY else f"_{host_ip}")
+        turns = ", ".join(f"{turn} : {target}" for turn, target in enumerate(targets))
+        turn = f"numgen inc mod {len(targets)} map {{ {turns} }}"
+        chains[name] = Chain("", (f"meta l4proto {protocol} dnat ip to {turn}",))
+        if host_ip == ANY:
+            anywhere[f"{protocol} . {port}"] = f"goto {name}"
+        else:
+            somewhere[f"{host_ip} . {protocol} . {port}"] = f"goto {name}"
+    groups["senders"] = Group("map", "type ipv4_addr : verdict;", senders)
+    groups["published"] = Group("map", "type inet_proto . inet_service : verdict;", anywhere)
+    groups["published_at"] = Group("map", "type ipv4_addr . inet_proto . inet_service : verdict;", somewhere)
+    return Ruleset(table_name(policy.instance), groups, chains)
+
+
+# A set that no rule reads: it records in the same transaction what is served, so that an agent that starts can read
+# back from the kernel what its predecessor had committed. Its elements: `_record`, back: `served_from`.
+_RECORD = "ipv4_addr . inet_proto . inet_service . ipv4_addr . inet_service"
+
+
+def _record(served: Served) -> str:
+    return f"{served.address} . {served.protocol} . {served.published} . {served.host_ip} . {served.target}"
+
+
+def check(served: Served) -> None:
+    """ValueError when it cannot become a rule: an address that is none or is IPv6, a port out of range."""
+    _protocol(served.protocol)
+    for port in (served.published, served.target):
+        _port(port)
+    for address in (served.host_ip, served.address):
+        _ip(address)
+
+
+def served_from(document: object) -> frozenset[Served]:
+    """The `served` set out of `nft -j list set`'s document (libnftables-json(5)); what is malformed is skipped."""
+    found = set()
+    objects = document.get("nftables", []) if isinstance(document, dict) else []
+    for item in (entry["set"] for entry in objects if "set" in entry):
+        for element in item.get("elem", []):
+            fields = element.get("concat", []) if isinstance(element, dict) else []
+            if len(fields) == 5:
+                address, protocol, published, host_ip, target = fields
+                found.add(Served(str(protocol), int(published), str(host_ip), str(address), int(target)))
+    return frozenset(found)
+
+
+def _static_chains(policy: Policy) -> dict[str, Chain]:
+    ours = f'"g{policy.instance}*"'
+    pool, subnet = str(ipaddress.ip_network(policy.pool)), str(ipaddress.ip_network(policy.subnet))
+    states = "ct state vmap { established : accept, related : accept, invalid : drop }"
+    dns = "ip daddr @resolvers meta l4proto { tcp, udp } th dport 53 accept"
+    strangers: tuple[str, ...] = ()
+    if not policy.router:  # other instances are on the same footing; whatever else wants through never could before us
+        others = (f'iifname "g*" ip saddr {pool} accept', f'oifname "g*" ip daddr {pool} accept')
+        strangers = (*others, "meta nfproto ipv4 drop")
+    return {
+        "refuse": Chain("", ("meta l4proto tcp reject with tcp reset", "reject with icmpx admin-prohibited")),
+        # First of all, before connection tracking. A neighbour on the wire that sends to 127.0.0.1 would otherwise be
+        # translated to a task before the kernel's own martian check sees the packet.
+        "arrival": Chain(
+            "type filter hook prerouting priority raw - 10;",
+            (
+                'iifname != "lo" ip daddr 127.0.0.0/8 drop',
+                f"iifname != {ours} accept",
+                "meta nfproto != ipv4 drop",
+                "iifname . ip saddr != @sources drop",
+            ),
+        ),
+        "from_task": Chain(
+            "",
+            (
+                states,
+                "ct status dnat accept",
+                f"oifname {ours} ip saddr vmap @senders",
+                f"ip daddr {pool} goto refuse",
+                dns,
+                "ip daddr 169.254.0.0/16 goto refuse",  # metadata services hand out the host's credentials
+                "accept",
+            ),
+        ),
+        "to_task": Chain("", (states, "ct status dnat accept", "goto refuse")),
+        "forward": Chain(
+            "type filter hook forward priority filter;",
+            (f"iifname {ours} goto from_task", f"oifname {ours} goto to_task", *strangers),
+        ),
+        "input": Chain(
+            "type filter hook input priority filter;",
+            (f"iifname != {ours} accept", states, dns, "goto refuse"),
+        ),
+        "translate": Chain(
+            "",
+            (
+                "ip daddr . meta l4proto . th dport vmap @published_at",
+                "meta l4proto . th dport vmap @published",
+            ),
+        ),
+        "prerouting": Chain("type nat hook prerouting priority dstnat;", ("fib daddr type local goto translate",)),
+        "output": Chain("type nat hook output priority -100;", ("fib daddr type local goto translate",)),
+        "postrouting": Chain(
+            "type nat hook postrouting priority srcnat;",
+            (
+                # A task that reaches a task through the host: the answer must come back through the host.
+                f'ip saddr {subnet} oifname "g*" ct status dnat snat ip to {GATEWAY}',
+                f"ip saddr {subnet} oifname != {ours} masquerade",
+                f"oifname {ours} ip saddr 127.0.0.0/8 snat ip to {GATEWAY}",
+            ),
+        ),
+    }
+
+
+def whole(rules: Ruleset) -> str:
+    """One transaction that puts the table in place of whatever table of its name is there. Nothing is closed
+    between."""
+    table = f"inet {rules.table}"
+    lines = [f"add table {table}", f"delete table {table}", f"add table {table}"]
+    return _text([*lines, *_added(table, Ruleset(rules.table, {}, {}), rules)])
+
+
+def delta(old: Ruleset, new: Ruleset) -> str:
+    """The transaction from `old` to `new`, in an order the kernel takes: nothing is used before it is there, nothing
+    removed while in use. "" when they are the same."""
+    table = f"inet {new.table}"
+    lines = _added(table, old, new)
+    gone_chains = [name for name in sorted(old.chains) if name not in new.chains]
+    lines += [f"flush chain {table} {name}" for name in gone_chains]
+    lines += [f"delete chain {table} {name}" for name in gone_chains]
+    lines += [f"delete {old.groups[name].kind} {table} {name}" for name in sorted(old.groups) if name not in new.groups]
+    return _text(lines)
+
+
+def _added(table: str, old: Ruleset, new: Ruleset) -> list[str]:
+    lines = []
+    for name, group in sorted(new.groups.items()):
+        if name not in old.groups:
+            lines.append(f"add {group.kind} {table} {name} {{ {group.declaration} }}")
+    fresh = [name for name in new.chains if name not in old.chains]
+    for name in fresh:
+        hook = new.chains[name].hook
+        lines.append(f"add chain {table} {name}" + (f" {{ {hook} }}" if hook else ""))
+    for name, chain in new.chains.items():
+        before = old.chains.get(name)
+        if before != chain:
+            lines += [f"flush chain {table} {name}"] if before else []
+            lines += [f"add rule {table} {name} {rule}" for rule in chain.rules]
+    empty: Mapping[str, str] = {}
+    for name, group in sorted(new.groups.items()):
+        before_elements = old.groups[name].elements if name in old.groups else empty
+        if before_elements == group.elements:
+            continue
+        gone = [key for key, value in before_elements.items() if group.elements.get(key) != value]
+        added = [(key, value) for key, value in group.elements.items() if before_elements.get(key) != value]
+        if gone:
+            lines.append(f"delete element {table} {name} {{ {', '.join(gone)} }}")
+        if added:
+            pairs = (f"{key} : {value}" if value else key for key, value in added)
+            lines.append(f"add element {table} {name} {{ {', '.join(pairs)} }}")
+    return lines
+
+
+def _text(lines: list[str]) -> str:
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _set(kind: str, keys: Iterable[str]) -> Group:
+    return Group("set", f"type {kind};", dict.fromkeys(keys, ""))
+
+
+def _ip(text: str) -> str:
+    return str(ipaddress.IPv4Address(text))
+
+
+def _port(value: int) -> int:
+    if not 1 <= value <= 65535:
+        raise ValueError(f"not a port: {value}")
+    return value
+
+
+def _protocol(text: str) -> str:
+    if text not in ("tcp", "udp"):
+        raise ValueError(f"not a protocol: {text!r}")
+    return text

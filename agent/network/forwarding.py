@@ -1,0 +1,76 @@
+"""net.ipv4.ip_forward: switched on when the first task of the host needs it, put back when the last instance is gone.
+
+The registry, one small file for all instances of a host, says what was before us and who needs it now. It is written
+before the sysctl. It belongs to one boot: the sysctl does not outlive it either.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+REGISTRY = Path("/run/gorae-forwarding.json")
+_SYSCTL = Path("/proc/sys/net/ipv4/ip_forward")
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+class Forwarding:
+    def __init__(self, instance: str, registry: Path = REGISTRY) -> None:
+        self._instance = instance
+        self._registry = registry
+
+    def require(self) -> bool:
+        """Forwarding is on when this returns. True: the host forwarded before any instance asked."""
+        with self._locked() as (before, instances):
+            before = before if instances else self._read()
+            if self._instance not in instances:
+                self._save(before, sorted({*instances, self._instance}))
+        if self._read() != "1":
+            _SYSCTL.write_text("1")
+        return before == "1"
+
+    def release(self, alive: Callable[[str], bool]) -> None:
+        """This instance needs it no more. `alive` says of another whether it still does (one may have died without a
+        word). When none is left and it was off before us and is still on, it is switched off."""
+        with self._locked() as (before, instances):
+            if self._instance not in instances:
+                return
+            left = [other for other in instances if other != self._instance and alive(other)]
+            if left:
+                self._save(before, left)
+                return
+            if before == "0" and self._read() == "1":
+                _SYSCTL.write_text("0")
+            self._registry.unlink(missing_ok=True)
+
+    @contextmanager
+    def _locked(self) -> Iterator[tuple[str, list[str]]]:
+        self._registry.parent.mkdir(parents=True, exist_ok=True)
+        lock = os.open(self._registry.with_suffix(".lock"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield self._load()
+        finally:
+            os.close(lock)
+
+    def _load(self) -> tuple[str, list[str]]:
+        try:
+            entry = json.loads(self._registry.read_text())
+            if entry["boot"] == _BOOT_ID.read_text().strip():
+                return str(entry["before"]), [str(instance) for instance in entry["instances"]]
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            pass  # none, or torn by a power cut: as after a boot
+        return self._read(), []
+
+    def _save(self, before: str, instances: list[str]) -> None:
+        temporary = self._registry.with_suffix(".tmp")
+        boot = _BOOT_ID.read_text().strip()
+        temporary.write_text(json.dumps({"boot": boot, "before": before, "instances": instances}))
+        temporary.replace(self._registry)
+
+    def _read(self) -> str:
+        return _SYSCTL.read_text().strip()

@@ -1,0 +1,82 @@
+"""Running nft(8), the only program this room starts, and asking the kernel for our table. It decides nothing.
+
+Call from a thread that is in the host's network namespace; nft inherits it.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import struct
+import subprocess
+from collections.abc import Iterator
+
+from agent.decide import nft_rules
+from agent.kit.errors import GoraeError, Permanent, Temporary
+from agent.network.netlink import NETFILTER, Netlink, attr
+
+_INET = 1  # NFPROTO_INET
+_GETTABLE = 10 << 8 | 1  # NFNL_SUBSYS_NFTABLES, NFT_MSG_GETTABLE
+_TIMEOUT = 30.0  # seconds
+
+
+def commit(text: str) -> None:
+    """One transaction: all of it or nothing. Temporary nft-failed with nft's own words."""
+    _run(["nft", "-f", "-"], text)
+
+
+def table_present(table: str) -> bool:
+    """By netlink: a fork would cost more than the question."""
+    body = struct.pack("=BBH", _INET, 0, 0) + attr(1, table)  # struct nfgenmsg, NFTA_TABLE_NAME
+    with Netlink(NETFILTER) as netlink:
+        try:
+            return bool(list(netlink.query(_GETTABLE, body, f"table {table}")))
+        except OSError as error:
+            if error.errno == errno.ENOENT:
+                return False
+            raise
+
+
+def served(table: str) -> frozenset[nft_rules.Served]:
+    """What the table has recorded as served; empty when there is no table."""
+    if not table_present(table):
+        return frozenset()
+    return nft_rules.served_from(json.loads(_run(["nft", "-j", "list", "set", "inet", table, "served"])))
+
+
+def forward_blockers(table: str, pool: str) -> Iterator[str]:
+    """One sentence for each other base chain whose policy drops forwarded packets: an accept in our table does not
+    overrule it (Docker's FORWARD policy is the usual one). For `doctor`; with iptables' legacy tables, which nft cannot
+    see, iptables-legacy is asked if it is there."""
+    allow = f"accept {pool} there (with Docker: in its chain DOCKER-USER, as source and as destination)"
+    chains = json.loads(_run(["nft", "-j", "list", "chains"])).get("nftables", [])
+    for chain in (entry["chain"] for entry in chains if "chain" in entry):
+        if chain.get("hook") == "forward" and chain.get("policy") == "drop" and chain["table"] != table:
+            name = f"{chain['family']} {chain['table']} {chain['name']}"
+            yield f"the nftables chain {name} drops forwarded packets: {allow}"
+    try:
+        legacy = _run(["iptables-legacy", "-S", "FORWARD"])
+    except GoraeError:
+        return
+    if "-P FORWARD DROP" in legacy:
+        yield f"the iptables chain FORWARD drops forwarded packets: {allow}"
+
+
+def _run(command: list[str], text: str = "") -> str:
+    try:
+        done = subprocess.run(command, input=text, text=True, capture_output=True, timeout=_TIMEOUT, check=False)
+    except FileNotFoundError as error:
+        raise Permanent(
+            f"cannot run {command[0]}: it is not installed", code="nft-missing", hint="install the package nftables"
+        ) from error
+    except subprocess.TimeoutExpired as error:
+        raise Temporary(f"cannot change the packet filter: {command[0]} hangs", code="nft-failed") from error
+    if done.returncode:
+        said = done.stderr.strip()
+        raise Temporary(
+            f"cannot change the packet filter: {said.splitlines()[0] if said else 'nft failed'}",
+            code="nft-failed",
+            hint="see `nft list ruleset`",
+            stderr=said[-2000:],
+        )
+    return done.stdout

@@ -1,0 +1,135 @@
+"""A task's wire: one veth pair and a /32, made, adopted and removed with netlink. Blocking; all calls from one thread.
+
+The kernel keeps the truth: the host's end of a pair carries "TASK STACK ADDRESS" as its alias, written last, so a pair
+without an alias was never finished and nobody uses it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Collection
+from pathlib import Path
+
+from agent.decide.nft_rules import GATEWAY, Member
+from agent.network import links
+from agent.network.netlink import Netlink
+from agent.ports import Attachment
+
+_ETH = "eth0"
+_DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
+
+
+def link_name(instance: str, index: int) -> str:
+    """ "gINSTANCE" + the allocation's index in base 36: 11 characters of the 15 that are possible."""
+    digits = ""
+    while index or not digits:
+        index, digit = divmod(index, 36)
+        digits = _DIGITS[digit] + digits
+    return f"g{instance}{digits}"
+
+
+class Wire:
+    def __init__(self, instance: str, subnet: str) -> None:
+        self._instance = instance
+        self._subnet = subnet
+        self._socket: Netlink | None = None
+        self._mtu = 0
+
+    def present(self) -> dict[str, Member]:
+        """Task → its place, of every finished pair of this instance."""
+        found = {}
+        for link in self._ours():
+            words = link.alias.split()
+            if len(words) == 3:
+                task, stack, address = words
+                found[task] = Member(link.name, address, stack)
+        return found
+
+    def tidy(self) -> None:
+        """Delete pairs that were never finished."""
+        self.remove([link.name for link in self._ours() if len(link.alias.split()) != 3])
+
+    def prepare(self) -> None:
+        """Before the first pair: addresses of the subnet that are no task's are refused here; the uplink's MTU is
+        read."""
+        self._host.request(links.refuse_route(self._subnet, present=True))
+        self._mtu = _uplink_mtu(self._host)
+
+    def withdraw(self) -> None:
+        self._host.request(links.refuse_route(self._subnet, present=False))
+
+    def connect(self, attachment: Attachment, member: Member) -> None:
+        """Everything between the task's eth0 and the host's routing table, or what of it is missing. OSError."""
+        ours, theirs = links.macs(attachment.address)
+        name = member.link
+        net_ns = os.open(attachment.net_ns, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            with Netlink.inside(net_ns) as inside:
+                host, task = self._pair(inside, net_ns, name, attachment.address)
+                loopback = links.find(inside, "lo")
+                inside.request(
+                    *([links.set_up(loopback.index, "lo")] if loopback else []),
+                    links.set_up(task.index, f"{_ETH} of {attachment.task}"),
+                    links.add_address(task.index, attachment.address, f"address {attachment.address}"),
+                    links.add_neighbour(task.index, GATEWAY, ours, f"neighbour {GATEWAY}"),
+                    links.add_route(f"{GATEWAY}/32", f"route {GATEWAY}", index=task.index),
+                    links.add_route("0.0.0.0/0", "default route", index=task.index, via=GATEWAY),
+                )
+        finally:
+            os.close(net_ns)
+        self._host.request(
+            links.set_up_host(host.index, name),
+            # The gateway is an address of the host on each pair, so that the host has a source address towards its
+            # tasks even before it has any other (a machine that boots without its network).
+            links.add_address(host.index, GATEWAY, f"address {GATEWAY} on {name}", local_only=True),
+            links.add_neighbour(host.index, attachment.address, theirs, f"neighbour {attachment.address}"),
+            links.add_route(f"{attachment.address}/32", f"route {attachment.address}", index=host.index),
+            links.set_alias(host.index, f"{attachment.task} {attachment.stack} {attachment.address}", name),
+        )
+
+    def remove(self, names: Collection[str]) -> None:
+        """Delete pairs by their host end; gone is success."""
+        if len(names) <= 1:
+            self._host.request(*(links.delete(name) for name in names))
+            return
+        indexes = [link.index for link in self._ours() if link.name in names]
+        if indexes:
+            self._host.request(*links.delete_all(indexes))
+
+    def close(self) -> None:
+        if self._socket:
+            self._socket.close()
+        self._socket = None
+
+    @property
+    def _host(self) -> Netlink:
+        if self._socket is None:
+            self._socket = Netlink()
+        return self._socket
+
+    def _ours(self) -> list[links.Link]:
+        return list(links.dump(self._host, f"g{self._instance}"))
+
+    def _pair(self, inside: Netlink, net_ns: int, name: str, address: str) -> tuple[links.Link, links.Link]:
+        """Both ends. One that is there is kept if its ends belong together; else (the sandbox was made anew)
+        replaced."""
+        for _ in range(2):
+            try:
+                self._host.request(links.create_pair(name, _ETH, net_ns, address, self._mtu))
+            except OSError as error:
+                if error.errno != errno.EEXIST:
+                    raise
+            host, task = links.find(self._host, name), links.find(inside, _ETH)
+            if host and task and host.peer == task.index and task.peer == host.index:
+                return host, task
+            self._host.request(links.delete(name))
+            inside.request(links.delete(_ETH))
+        raise OSError(errno.EEXIST, os.strerror(errno.EEXIST), f"link {name}")
+
+
+def _uplink_mtu(netlink: Netlink) -> int:
+    """The smallest MTU of the links that carry a default route (proc(5), net/route); 1500 without one."""
+    rows = [line.split() for line in Path("/proc/thread-self/net/route").read_text().splitlines()[1:]]
+    found = [links.find(netlink, row[0]) for row in rows if row[1] == "00000000" and row[7] == "00000000"]
+    return min((link.mtu for link in found if link), default=1500)
