@@ -1,0 +1,88 @@
+"""What is wrong with a stack's files: all of it at once, each with its place.
+
+    UserError
+    └── ComposeError      carries every Problem found; its text is one line per problem
+
+A problem that does not hinder reading on is added to the Report; `Report.stop` is for one that does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple, NoReturn
+
+from agent.kit.errors import UserError
+from orchestrator.compose.nodes import Mark, Node
+
+MAX_PROBLEMS = 50  # nobody reads more, and a hostile file may hold a hundred thousand
+BUDGET = 8 * 1024 * 1024  # characters and entries that all expansions of one load may make together
+
+
+class Problem(NamedTuple):
+    """`message` begins "cannot …". `mark` None: it is about no place in a file. `hint`: the next step, or ""."""
+
+    mark: Mark | None
+    message: str
+    hint: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.mark}: {self.message}" if self.mark else self.message
+
+
+class ComposeError(UserError):
+    """The files do not make a stack."""
+
+    def __init__(self, problems: Iterable[Problem], *, code: str = "compose-invalid") -> None:
+        self.problems = tuple(problems)
+        super().__init__(
+            "\n".join(str(problem) for problem in self.problems),
+            code=code,
+            hint=next((problem.hint for problem in self.problems if problem.hint), ""),
+            problems=[
+                {
+                    "file": problem.mark.file if problem.mark else None,
+                    "line": problem.mark.line if problem.mark else None,
+                    "column": problem.mark.column if problem.mark else None,
+                    "message": problem.message,
+                    "hint": problem.hint,
+                }
+                for problem in self.problems
+            ],
+        )
+
+
+class Report:
+    """Collects problems and warnings of one load, and counts what expansions cost."""
+
+    def __init__(self) -> None:
+        self.problems: list[Problem] = []
+        self.warnings: dict[str, None] = {}  # an ordered set: said once
+        self.unset: set[str] = set()  # variables already warned of
+        self._left = BUDGET
+
+    def problem(self, at: Node | Mark | None, message: str, hint: str = "") -> None:
+        """At the value of a node, or at a mark."""
+        problem = Problem(at.at if isinstance(at, Node) else at, message, hint)
+        if problem not in self.problems:
+            self.problems.append(problem)
+        if len(self.problems) >= MAX_PROBLEMS:
+            self.stop(None, f"cannot list more than {MAX_PROBLEMS} problems", "mend these first")
+
+    def warn(self, at: Node | Mark | None, message: str) -> None:
+        mark = at.at if isinstance(at, Node) else at
+        self.warnings[f"{mark}: {message}" if mark else message] = None
+
+    def spend(self, amount: int, at: Node | Mark | None) -> None:
+        """Stop when the files ask for more than any honest stack does ("billion laughs" in all its forms)."""
+        self._left -= amount
+        if self._left < 0:
+            self.stop(at, f"cannot expand the files: they grow to more than {BUDGET // 2**20} MiB", "")
+
+    def stop(self, at: Node | Mark | None, message: str, hint: str = "") -> NoReturn:
+        mark = at.at if isinstance(at, Node) else at
+        raise ComposeError([*self.problems, Problem(mark, message, hint)])
+
+    def finish(self) -> None:
+        """Raise if there was any problem."""
+        if self.problems:
+            raise ComposeError(self.problems)

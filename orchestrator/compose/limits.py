@@ -1,0 +1,106 @@
+"""How many, how much, and what after an exit: keys that a service and its `deploy` (deploy.md) say in two places.
+
+A limit said in both must be the same in both; of `restart` and deploy.restart_policy the latter counts. 0, and -1 for
+pids, stand for no limit.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from orchestrator.compose import units
+from orchestrator.compose.context import Context
+from orchestrator.compose.model import ResourcesModel, RestartModel
+from orchestrator.compose.nodes import Node, fields, text
+
+MAX_REPLICAS = 1000
+_RESTART = re.compile(r"(no|always|unless-stopped|on-failure)(?::(\d{1,9}))?", re.ASCII)
+_CONDITIONS: dict[str, Any] = {"none": "no", "on-failure": "on-failure", "any": "always"}
+
+
+def restart(service: dict[str, Node], path: str, context: Context) -> RestartModel:
+    plain = context.value(service.get("restart"), f"{path}.restart", _restart) or RestartModel()
+    node = fields(service.get("deploy")).get("restart_policy")
+    if node is None or not isinstance(node.value, dict):
+        return plain
+    policy, where = node.value, f"{path}.deploy.restart_policy"
+    return RestartModel(
+        condition=_CONDITIONS[text(policy.get("condition")) or "any"],
+        max_attempts=context.value(policy.get("max_attempts"), f"{where}.max_attempts", _attempts),
+        delay=context.value(policy.get("delay"), f"{where}.delay", units.duration),
+        window=context.value(policy.get("window"), f"{where}.window", units.duration),
+    )
+
+
+def _restart(written: str) -> RestartModel:
+    found = _RESTART.fullmatch(written)
+    if not found or (found[2] and found[1] != "on-failure"):
+        raise ValueError("it is one of no, always, unless-stopped, on-failure and on-failure:TIMES")
+    condition: Any = found[1]
+    return RestartModel(condition=condition, max_attempts=int(found[2]) if found[2] else None)
+
+
+def _attempts(count: int) -> int:
+    if not 0 <= count < 10**9:
+        raise ValueError("a number of attempts is 0 or more")
+    return count
+
+
+def replicas(service: dict[str, Node], path: str, context: Context) -> int:
+    count = _twins(service, path, "scale", "deploy.replicas", _replicas, context)
+    return 1 if count is None else count
+
+
+def _replicas(count: int) -> int:
+    if not 0 <= count <= MAX_REPLICAS:
+        raise ValueError(f"a number of replicas is 0 to {MAX_REPLICAS}")
+    return count
+
+
+def resources(service: dict[str, Node], path: str, context: Context) -> ResourcesModel:
+    limits, reservations = "deploy.resources.limits", "deploy.resources.reservations"
+    memory = _twins(service, path, "mem_limit", f"{limits}.memory", units.size, context)
+    reserved = _twins(service, path, "mem_reservation", f"{reservations}.memory", units.size, context)
+    cpus = _twins(service, path, "cpus", f"{limits}.cpus", units.cores, context)
+    cpus_reserved = context.value(_at(service, f"{reservations}.cpus"), f"{path}.{reservations}.cpus", units.cores)
+    pids = _twins(service, path, "pids_limit", f"{limits}.pids", _pids, context)
+    for limit, reservation, what in ((memory, reserved, "memory"), (cpus, cpus_reserved, "cpus")):
+        if limit and reservation and reservation > limit:
+            short = {"memory": "mem_reservation"}.get(what, "")
+            node = service.get(short) or _at(service, f"{reservations}.{what}")
+            context.report.problem(node, f"cannot reserve more {what} for {path} than its limit")
+    return ResourcesModel(
+        memory=memory or None,
+        memory_reservation=reserved or None,
+        cpus=cpus or None,
+        cpus_reservation=cpus_reserved or None,
+        pids=pids or None,
+    )
+
+
+def _pids(count: int) -> int:
+    if not -1 <= count < 2**31:
+        raise ValueError("a limit of processes is 1 or more, or -1 for none")
+    return max(count, 0)
+
+
+def _at(service: dict[str, Node], path: str) -> Node | None:
+    entry, node = service, None
+    for key in path.split("."):
+        node = entry.get(key)
+        entry = fields(node)
+    return node
+
+
+def _twins(
+    service: dict[str, Node], path: str, short: str, long: str, understand: Callable[[Any], Any], context: Context
+) -> Any:
+    one, other = service.get(short), _at(service, long)
+    first = context.value(one, f"{path}.{short}", understand)
+    second = context.value(other, f"{path}.{long}", understand)
+    if first is not None and second is not None and first != second:
+        message = f"cannot use both {path}.{short} and {path}.{long}: they differ"
+        context.report.problem(one, message, "take one of them out")
+    return first if second is None else second
