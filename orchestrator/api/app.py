@@ -1,0 +1,29 @@
+"""The HTTP application (docs/api.md). Routes decide nothing: they read the board and call the controller."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fastapi import FastAPI
+
+from agent.kit.version import VERSION
+from orchestrator.api import errors, host, stacks
+from orchestrator.api.board import Board
+from orchestrator.api.context import Context
+from orchestrator.controller import Controller
+from orchestrator.store.ledger import Ledger
+
+
+def create(ledger: Ledger, controller: Controller, agent_socket: Path) -> FastAPI:
+    app = FastAPI(
+        title="gorae",
+        version=VERSION,
+        description="On a unix socket. Errors are {error: {kind, code, message, hint, evidence}}.",
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.state.context = Context(ledger, controller, Board(ledger), agent_socket)
+    app.include_router(stacks.router)
+    app.include_router(host.router)
+    errors.install(app)
+    return app

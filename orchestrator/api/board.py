@@ -1,0 +1,89 @@
+"""Status as bytes: each stack is folded and serialised once per change, not once per question."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from agent.kit.errors import UserError
+from agent.wire.messages import StackStatus
+from orchestrator.decide.records import StackRecord
+from orchestrator.decide.status import fold
+from orchestrator.store.ledger import Ledger
+
+_Key = tuple[StackRecord, StackStatus | None, bool]
+
+
+class Board:
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._cache: dict[str, tuple[_Key, dict[str, Any], bytes]] = {}
+
+    def stack(self, name: str) -> dict[str, Any] | None:
+        entry = self._entry(name)
+        return entry[0] if entry else None
+
+    def stacks(self) -> list[dict[str, Any]]:
+        return [entry[0] for name in sorted(self._ledger.stacks) if (entry := self._entry(name))]
+
+    def status(self, stack: str | None = None, service: str | None = None) -> bytes:
+        """The status document. UserError stack-unknown, service-unknown."""
+        if service is not None:
+            return self._document([_dump(self._only(entry, service)) for entry in self._chosen(stack, service)])
+        if stack is None:
+            self._cache = {name: kept for name, kept in self._cache.items() if name in self._ledger.stacks}
+            return self._document([e[1] for name in sorted(self._ledger.stacks) if (e := self._entry(name))])
+        entry = self._entry(stack)
+        if entry is None:
+            raise _no_stack(stack)
+        return self._document([entry[1]])
+
+    def one(self, stack: str) -> bytes:
+        """The status document of one stack, empty when there is no such stack (any more)."""
+        entry = self._entry(stack)
+        return self._document([entry[1]] if entry else [])
+
+    def _entry(self, name: str) -> tuple[dict[str, Any], bytes] | None:
+        ledger = self._ledger
+        record = ledger.stacks.get(name)
+        if record is None:
+            return None
+        key = (record, ledger.statuses.get(name), ledger.online)
+        kept = self._cache.get(name)
+        if kept is None or any(a is not b for a, b in zip(kept[0], key, strict=True)):
+            document = fold(*key)
+            kept = self._cache[name] = (key, document, _dump(document))
+        return kept[1], kept[2]
+
+    def _chosen(self, stack: str | None, service: str) -> list[dict[str, Any]]:
+        if stack is not None and stack not in self._ledger.stacks:
+            raise _no_stack(stack)
+        entries = [e for e in self.stacks() if stack in (None, e["name"])]
+        entries = [entry for entry in entries if any(row["name"] == service for row in entry["services"])]
+        if not entries:
+            raise UserError(
+                f"cannot find service {service}" + (f" in stack {stack}" if stack else ""),
+                code="service-unknown",
+                hint="gorae status shows the services there are",
+            )
+        return entries
+
+    def _only(self, entry: dict[str, Any], service: str) -> dict[str, Any]:
+        return {**entry, "services": [row for row in entry["services"] if row["name"] == service]}
+
+    def _document(self, stacks: list[bytes]) -> bytes:
+        ledger = self._ledger
+        head = {
+            "version": 1,
+            "at": round(ledger.clock.wall(), 3),
+            "agent": {"online": ledger.online, "since": ledger.online_since},
+        }
+        return _dump(head)[:-1] + b', "stacks": [' + b", ".join(stacks) + b"]}"
+
+
+def _dump(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False).encode()
+
+
+def _no_stack(name: str) -> UserError:
+    return UserError(f"cannot find stack {name}", code="stack-unknown", hint="gorae ls shows the stacks there are")

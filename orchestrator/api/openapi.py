@@ -1,0 +1,21 @@
+"""The OpenAPI document, as specs/openapi.json holds it: `python -m orchestrator.api.openapi > specs/openapi.json`."""
+
+from __future__ import annotations
+
+import json
+
+from fastapi import FastAPI
+
+from orchestrator.api import host, stacks
+
+
+def document() -> str:
+    """The routes alone, so that no store is needed; sorted, so that it changes only when the API does."""
+    app = FastAPI(title="gorae")
+    app.include_router(stacks.router)
+    app.include_router(host.router)
+    return json.dumps(app.openapi(), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+if __name__ == "__main__":
+    print(document(), end="")

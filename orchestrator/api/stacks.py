@@ -1,0 +1,123 @@
+"""Routes of stacks: what they are, and the verbs that change them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Path, Query
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from agent.kit.errors import UserError
+from orchestrator.api import streams
+from orchestrator.api.context import Context, context
+from orchestrator.api.peer import peer
+from orchestrator.compose.model import Name, ServiceName, Stack
+from orchestrator.controller import Applied, Pull
+
+router = APIRouter(prefix="/v1")
+StackName = Annotated[Name, Path()]
+Here = Annotated[Context, Depends(context)]
+Wish = Annotated[int, Field(ge=0, le=1000)]
+
+
+class Body(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class UpBody(Body):
+    model: Stack
+    pull: Pull = "missing"
+
+
+class ServicesBody(Body):
+    services: tuple[ServiceName, ...] = ()
+
+
+class ScaleBody(Body):
+    replicas: dict[ServiceName, Wish] = Field(min_length=1)
+
+
+@router.get("/status")
+async def status(here: Here, stack: str | None = None, service: str | None = None) -> Response:
+    """The status document."""
+    return Response(here.board.status(stack, service), media_type="application/json")
+
+
+@router.get("/stacks")
+async def stacks(here: Here) -> dict[str, Any]:
+    """One short row per stack."""
+    return {
+        "stacks": [
+            {
+                "name": entry["name"],
+                "revision": entry["revision"],
+                "services": len(entry["services"]),
+                "tasks": sum(service["replicas"] for service in entry["services"]),
+                "ready": sum(service["ready"] for service in entry["services"]),
+                "state": entry["state"],
+                "updated_at": here.ledger.stacks[entry["name"]].updated_at,
+            }
+            for entry in here.board.stacks()
+        ]
+    }
+
+
+@router.post("/stacks/{name}", response_class=StreamingResponse)
+async def up(here: Here, request: Request, name: StackName, body: UpBody) -> StreamingResponse:
+    """Make the stack as the model says. NDJSON: {progress}*, then {result} or {error}."""
+    if body.model.name != name:
+        raise UserError(f"cannot apply stack {body.model.name} as {name}", code="bad-request", hint="use one name")
+    who = peer(request)
+
+    async def job(progress: streams.Progress) -> dict[str, Any]:
+        applied = await here.controller.up(body.model, body.pull, who, progress)
+        return _applied(applied) | {"revision": applied.revision, "warnings": list(applied.warnings)}
+
+    return streams.ndjson(streams.work(job))
+
+
+@router.delete("/stacks/{name}")
+async def down(here: Here, request: Request, name: StackName, volumes: bool = False) -> dict[str, Any]:
+    """Remove the stack; it is gone when it no longer appears in the status."""
+    return {"stack": name, "generation": await here.controller.down(name, volumes, peer(request))}
+
+
+@router.post("/stacks/{name}/scale")
+async def scale(here: Here, request: Request, name: StackName, body: ScaleBody) -> dict[str, Any]:
+    """Change numbers of replicas, until the next `up` of a file says otherwise."""
+    return _applied(await here.controller.scale(name, body.replicas, peer(request)))
+
+
+@router.post("/stacks/{name}/{verb}")
+async def act(
+    here: Here,
+    request: Request,
+    name: StackName,
+    verb: Literal["stop", "start", "restart", "recreate"],
+    body: ServicesBody,
+) -> dict[str, Any]:
+    """Act on the named services, or on all."""
+    return _applied(await here.controller.act(name, verb, body.services, peer(request)))
+
+
+@router.get("/stacks/{name}/watch", response_class=StreamingResponse)
+async def watch(here: Here, name: StackName, generation: Annotated[int, Query(ge=0)] = 0) -> StreamingResponse:
+    """NDJSON status documents of this stack, at once and at every change, until converged at `generation`."""
+    if generation == 0 and name not in here.ledger.stacks:
+        here.board.status(name)  # raises stack-unknown
+    lines: AsyncIterator[bytes] = streams.watch(here.ledger, here.board, name, generation)
+    return streams.ndjson(lines)
+
+
+def _applied(applied: Applied) -> dict[str, Any]:
+    return {
+        "stack": applied.stack,
+        "generation": applied.generation,
+        "actions": [
+            {"action": action.kind, "service": action.service, "slot": action.slot, "cause": action.cause}
+            for action in applied.plan.actions
+        ],
+    }

@@ -1,0 +1,113 @@
+"""NDJSON answers: pushed when something happens, ended by a result, an error, the client or the end of the daemon."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from starlette.responses import StreamingResponse
+
+from agent.kit.errors import GoraeError, Temporary
+from agent.wire import streams
+from agent.wire.messages import Event
+from orchestrator.api.board import Board
+from orchestrator.api.errors import document
+from orchestrator.store.ledger import Ledger
+
+Progress = Callable[[dict[str, Any]], None]
+
+
+def ndjson(lines: AsyncIterator[bytes]) -> StreamingResponse:
+    return StreamingResponse(lines, media_type="application/x-ndjson")
+
+
+def line(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False).encode() + b"\n"
+
+
+async def work(job: Callable[[Progress], Awaitable[dict[str, Any]]]) -> AsyncIterator[bytes]:
+    """Run `job`; its progress, then {"result": …} or {"error": …}. A client that leaves cancels it."""
+    queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+
+    async def run() -> None:
+        try:
+            result = await job(lambda progress: queue.put_nowait({"progress": progress}))
+        except Exception as error:  # the answer has begun: a bug too must end it with an error line
+            queue.put_nowait(document(error))
+        else:
+            queue.put_nowait({"result": result})
+
+    running = asyncio.create_task(run())
+    try:
+        while True:
+            item = await queue.get()
+            yield line(item)
+            if "progress" not in item:
+                return
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+async def relay(socket: Path, op: str, arguments: dict[str, Any]) -> AsyncIterator[bytes]:
+    """An operation of the agent's socket: progress, then result or error."""
+    try:
+        async for kind, value in streams.request(socket, op, **arguments):
+            yield line({kind: value})
+    except GoraeError as error:
+        yield line(document(error))
+
+
+async def relay_lines(socket: Path, op: str, arguments: dict[str, Any]) -> AsyncIterator[bytes]:
+    """The bare lines of a stream of the agent's socket; an error is the last line."""
+    try:
+        async for kind, value in streams.request(socket, op, **arguments):
+            if kind == "line":
+                yield line(value)
+    except GoraeError as error:
+        yield line(document(error))
+
+
+async def watch(ledger: Ledger, board: Board, stack: str, generation: int) -> AsyncIterator[bytes]:
+    """Status documents of one stack, at once and at every change, until it has converged at `generation` or is gone."""
+    last: object = None
+    with ledger.listen() as bell:
+        while not ledger.closed:
+            bell.clear()
+            entry = board.stack(stack)
+            if entry is not last or entry is None:
+                last = entry
+                yield board.one(stack) + b"\n"
+            if entry is None or (entry["converged"] and entry["observed_generation"] >= generation):
+                return
+            await bell.wait()
+
+
+async def events(
+    ledger: Ledger, *, stack: str | None, service: str | None, since: float | None, limit: int, follow: bool
+) -> AsyncIterator[bytes]:
+    """The newest `limit` that match, oldest first; then, with `follow`, each new one as it is committed."""
+    with ledger.follow() as queue:
+        try:
+            kept = await ledger.store.events(stack=stack, service=service, since=since, limit=limit)
+        except GoraeError as error:
+            yield line(document(error))
+            return
+        yield b"".join(_event(event) for event in kept)
+        sent = {event.id for event in kept}
+        while follow and not ledger.closed:
+            event = await queue.get()
+            if event is None:
+                if not ledger.closed:
+                    lag = Temporary("cannot follow the events: the reader is too slow", code="too-slow")
+                    yield line(document(lag))
+                return
+            if stack in (None, event.stack) and service in (None, event.service) and event.id not in sent:
+                yield _event(event)
+
+
+def _event(event: Event) -> bytes:
+    return event.model_dump_json().encode() + b"\n"

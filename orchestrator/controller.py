@@ -1,0 +1,290 @@
+"""The verbs: what a user asked for → decided, admitted, committed. The link carries it out from there.
+
+Every verb is one transaction (revision, generation, tasks, event) and is acknowledged only after it. Images are fetched
+before anything changes, so that a failing pull leaves all as it was. Must not talk to the bus.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from agent.kit.errors import Temporary, UserError
+from agent.kit.ids import task_id
+from agent.wire import streams
+from agent.wire.messages import Event, Task
+from orchestrator.compose.model import Stack
+from orchestrator.decide import expand
+from orchestrator.decide.order import order
+from orchestrator.decide.plan import Intent, Plan, Verb, plan
+from orchestrator.decide.records import Counter, Revision, StackRecord
+from orchestrator.decide.schedule import admit
+from orchestrator.store.ledger import Ledger
+from orchestrator.store.port import Change
+
+Pull = Literal["missing", "always", "never"]
+Progress = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Who asks: the credentials of the other end of the API's socket (SO_PEERCRED)."""
+
+    uid: int
+    gid: int = 0
+    pid: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """The answer to a verb."""
+
+    stack: str
+    generation: int
+    revision: int
+    plan: Plan
+    warnings: tuple[str, ...] = ()
+
+
+class Controller:
+    def __init__(self, ledger: Ledger, agent_socket: Path, new_id: Callable[[], str] = task_id) -> None:
+        self._ledger = ledger
+        self._agent = agent_socket
+        self._new_id = new_id
+        self._ups: dict[str, asyncio.Lock] = {}
+
+    async def up(self, model: Stack, pull: Pull, peer: Peer, progress: Progress) -> Applied:
+        """Make the stack as the model says. Two `up` of one stack are applied in the order they came in."""
+        services = order(model.services)
+        async with self._ups.setdefault(model.name, asyncio.Lock()):
+            self._must_be_bound()
+            images = await self._ensure(sorted({s.image for s in model.services.values()}), pull, progress)
+            desired = expand.expand(model, images)
+            async with self._ledger.changing:
+                record = self._ledger.stacks.get(model.name)
+                if record is not None and record.removed:
+                    raise _removing(model.name)
+                current = record.tasks if record else ()
+                planned = plan(
+                    desired, current, Intent(), order=services, new_id=self._new_id, over=self._over(model.name)
+                )
+                document = model.model_dump(mode="json", exclude_defaults=True)
+                return await self._apply(model.name, document, planned, record, peer, "up")
+
+    async def act(self, name: str, verb: Verb, services: Sequence[str], peer: Peer) -> Applied:
+        """stop, start, restart, recreate: `services` empty means all. UserError stack-unknown, service-unknown."""
+        async with self._ledger.changing:
+            record = self._record(name)
+            _must_have(record, services)
+            intent = Intent(verb, frozenset(services) or None)
+            desired = expand.as_it_is(record.tasks)
+            planned = self._plan(record, desired, intent)
+            return await self._apply(name, record.model, planned, record, peer, verb)
+
+    async def scale(self, name: str, replicas: Mapping[str, int], peer: Peer) -> Applied:
+        """A new revision with other numbers of replicas: it stays until the next `up` of a file says otherwise."""
+        record = self._record(name)
+        _must_have(record, replicas)
+        model = _scaled(record, replicas)
+        images = {task.container.image: task.container.image_id for task in record.tasks}
+        missing = sorted({model.services[service].image for service in replicas} - set(images))
+        if missing:
+            images |= await self._ensure(missing, "missing", lambda _: None)
+        async with self._ledger.changing:
+            record = self._record(name)  # it may have changed while images were fetched
+            _must_have(record, replicas)
+            model = _scaled(record, replicas)
+            desired = expand.as_it_is(record.tasks)
+            for service, count in replicas.items():
+                image = images.get(model.services[service].image)
+                if service in desired:
+                    desired[service] = replace(desired[service], replicas=count)
+                elif count and image is not None:
+                    desired[service] = expand.service(model, service, image)
+                elif count:
+                    raise Temporary(
+                        f"cannot scale {name}/{service}: its image was changed meanwhile",
+                        code="changed",
+                        hint="try again",
+                    )
+            planned = self._plan(record, desired, Intent("scale"))
+            document = model.model_dump(mode="json", exclude_defaults=True)
+            return await self._apply(name, document, planned, record, peer, "scale")
+
+    async def down(self, name: str, volumes: bool, peer: Peer) -> int:
+        """A tombstone, and its generation; the stack is gone when the agent has acknowledged it."""
+        async with self._ledger.changing:
+            record = self._ledger.stacks.get(name)
+            if record is None:
+                raise _unknown(name)
+            if record.removed and (record.remove_volumes or not volumes):
+                return record.generation
+            self._must_be_bound()
+            with_volumes = ", with its volumes" if volumes else ""
+            event = self._event("user.down", name, peer, f"down{with_volumes} was asked for", verb="down")
+            if record.held:
+                await self._ledger.commit(Change(stacks={name: None}, events=[event]))
+                return record.generation
+            tombstone = replace(
+                record,
+                generation=self._counter(name).generation + 1,
+                tasks=(),
+                removed=True,
+                remove_volumes=volumes,
+                cause=event.id,
+                updated_at=event.at,
+            )
+            await self._ledger.commit(Change(stacks={name: tombstone}, events=[event]))
+            return tombstone.generation
+
+    # Steps ---------------------------------------------------------------------------------------------------------
+
+    def _plan(self, record: StackRecord, desired: Mapping[str, expand.Desired], intent: Intent) -> Plan:
+        services = order(Stack.model_validate(record.model).services)
+        over = self._over(record.name)
+        return plan(desired, record.tasks, intent, order=services, new_id=self._new_id, over=over)
+
+    async def _apply(
+        self, name: str, model: dict[str, Any], planned: Plan, record: StackRecord | None, peer: Peer, verb: Verb
+    ) -> Applied:
+        """Admit, then commit; nothing to change commits nothing. Called with `changing` held."""
+        same_model = record is not None and record.model == model
+        if record is not None and same_model and not planned.changes and not record.held:
+            return Applied(name, record.generation, record.revision, planned)
+        self._admit(name, planned.tasks, record)
+        self._must_be_bound()
+        counter = self._counter(name)
+        generation = counter.generation + 1
+        revision = record.revision if record is not None and same_model else counter.revision + 1
+        counts = _counts(planned)
+        event = self._event(
+            "stack.applied" if verb == "up" else f"user.{verb}",
+            name,
+            peer,
+            f"{verb}: {counts}" if counts else f"{verb}: no task changes",
+            verb=verb,
+            revision=revision,
+            generation=generation,
+        )
+        after = StackRecord(name, generation, revision, model, planned.tasks, event.at, cause=event.id)
+        revisions = [] if same_model else [Revision(name, revision, event.at, peer.uid, model)]
+        await self._ledger.commit(
+            Change(stacks={name: after}, revisions=revisions, events=[event, *self._told(event, planned)])
+        )
+        return Applied(name, generation, revision, planned)
+
+    def _told(self, applied: Event, planned: Plan) -> list[Event]:
+        """One event per task that changes, so that `why` finds who decided it."""
+        return [
+            self._ledger.event(
+                f"plan.{action.kind}",
+                action.cause,
+                stack=applied.stack,
+                service=action.service,
+                slot=action.slot,
+                task=action.task.id if action.task else None,
+                reason=action.reason,
+                cause=applied.id,
+            )
+            for action in planned.actions
+            if action.kind != "keep"
+        ]
+
+    def _event(self, kind: str, stack: str, peer: Peer, message: str, **evidence: object) -> Event:
+        message = f"{message} (by uid {peer.uid})"
+        return self._ledger.event(kind, message, stack=stack, reason="user", evidence={"uid": peer.uid, **evidence})
+
+    def _admit(self, name: str, tasks: Sequence[Task], record: StackRecord | None) -> None:
+        others = {o: r.tasks for o, r in self._ledger.stacks.items() if o != name and not r.held}
+        current = record.tasks if record is not None and not record.held else ()
+        refusals = admit(name, tasks, current, others, self._ledger.host)
+        if refusals:
+            error = refusals[0].error()
+            error.evidence["refusals"] = [
+                {"code": refusal.code, "service": refusal.service, "message": refusal.message} for refusal in refusals
+            ]
+            raise error
+
+    def _over(self, name: str) -> dict[str, str]:
+        status = self._ledger.statuses.get(name)
+        return {task.id: task.state for task in status.tasks if task.state in ("failed", "completed")} if status else {}
+
+    def _counter(self, name: str) -> Counter:
+        return self._ledger.counters.get(name, Counter())
+
+    def _record(self, name: str) -> StackRecord:
+        record = self._ledger.stacks.get(name)
+        if record is None:
+            raise _unknown(name)
+        if record.removed:
+            raise _removing(name)
+        if record.held:
+            raise UserError(
+                f"cannot change {name}: the restored database names it, but the agent does not run it",
+                code="not-adopted",
+                hint=f"gorae up starts it, gorae down -p {name} forgets it",
+            )
+        self._must_be_bound()
+        return record
+
+    def _must_be_bound(self) -> None:
+        if not self._ledger.bound:
+            raise Temporary(
+                "cannot change anything yet: the agent has not said what runs",
+                code="agent-away",
+                hint="is gorae-agent running? gorae doctor",
+            )
+
+    async def _ensure(self, images: Sequence[str], policy: Pull, progress: Progress) -> dict[str, str]:
+        """Image ids by name; pulls what the policy says. UserError image-missing, Temporary agent-away …"""
+        if not images:
+            return {}
+        async for kind, value in streams.request(self._agent, "ensure", images=list(images), policy=policy):
+            if kind == "progress":
+                progress(value)
+            elif kind == "result":
+                return {str(name): str(id) for name, id in value.items()}
+        raise Temporary("cannot fetch the images: the agent gave no answer", code="agent-away", hint="gorae doctor")
+
+
+def _unknown(name: str) -> UserError:
+    return UserError(f"cannot find stack {name}", code="stack-unknown", hint="gorae ls shows the stacks there are")
+
+
+def _removing(name: str) -> Temporary:
+    return Temporary(
+        f"cannot change {name}: it is being removed",
+        code="stack-removing",
+        hint=f"wait until it is gone from gorae status {name}, then try again",
+    )
+
+
+def _must_have(record: StackRecord, services: Iterable[str]) -> None:
+    known = set(record.model.get("services", {})) | {task.service for task in record.tasks}
+    for service in services:
+        if service not in known:
+            raise UserError(
+                f"cannot find service {service} in stack {record.name}",
+                code="service-unknown",
+                hint=f"it has {', '.join(sorted(known))}",
+            )
+
+
+def _scaled(record: StackRecord, replicas: Mapping[str, int]) -> Stack:
+    model = Stack.model_validate(record.model)
+    services = dict(model.services)
+    for service, count in replicas.items():
+        services[service] = services[service].model_copy(update={"replicas": count})
+    return model.model_copy(update={"services": services})
+
+
+def _counts(planned: Plan) -> str:
+    """ "2 create, 1 replace": in the order of the plan, kept tasks left out."""
+    counts: dict[str, int] = {}
+    for action in planned.actions:
+        if action.kind != "keep":
+            counts[action.kind] = counts.get(action.kind, 0) + 1
+    return ", ".join(f"{count} {kind}" for kind, count in counts.items())

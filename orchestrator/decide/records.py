@@ -1,0 +1,70 @@
+"""The values the orchestrator keeps: what the store saves, what plans read. No behaviour beyond simple questions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from agent.wire.messages import Assignment, Task
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who this database is. `former`: ids it had before a restore; `adopts`: stores whose agents it has taken over.
+
+    `settled`: an agent has obeyed this id. A settled database whose agent obeys another one is a restored copy.
+    """
+
+    store_id: str
+    former: tuple[str, ...] = ()
+    adopts: tuple[str, ...] = ()
+    settled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Counter:
+    """The highest numbers a stack's name has ever had; they outlive the stack, so that no number comes twice."""
+
+    generation: int = 0
+    revision: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StackRecord:
+    """Desired state of one stack. `removed`: a tombstone waiting for the agent. `held`: known from a restored database,
+    not run by the agent, and therefore not published."""
+
+    name: str
+    generation: int
+    revision: int
+    model: dict[str, Any]  # compose.model.Stack as JSON
+    tasks: tuple[Task, ...]
+    updated_at: float  # Unix seconds
+    cause: str | None = None  # event id
+    removed: bool = False
+    remove_volumes: bool = False
+    held: bool = False
+
+    def assignment(self, store_id: str) -> Assignment:
+        return Assignment(
+            store_id=store_id,
+            stack=self.name,
+            generation=self.generation,
+            revision=self.revision,
+            removed=self.removed,
+            remove_volumes=self.remove_volumes,
+            model=self.model,
+            tasks=self.tasks,
+            cause=self.cause,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """Immutable. `uid`: who applied it, None when it was taken over from the agent."""
+
+    stack: str
+    number: int
+    at: float
+    uid: int | None
+    model: dict[str, Any]

@@ -1,0 +1,196 @@
+"""The one fold: desired × reported → the status document of docs/api.md. Pure; the API, `watch` and tests use it.
+
+The document is stable: fields may be added, none renamed. Nothing in it depends on the present time, so that an
+unchanged stack gives equal bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from agent.wire.messages import PublishedPort, StackStatus, Task, TaskStatus
+from orchestrator.decide.records import StackRecord
+
+# The first state that any task of a service is in names the service; the first that any service is in, the stack.
+PRECEDENCE = (
+    "failed",
+    "backoff",
+    "updating",
+    "stopping",
+    "waiting",
+    "starting",
+    "unknown",
+    "running",
+    "completed",
+    "stopped",
+)
+_HEALTH = ("unhealthy", "starting", "healthy", "none")
+_COMING = {"preparing": "starting", "starting": "starting", "removed": "stopping"}
+_UNTOLD: dict[str, Any] = TaskStatus(id="", service="", slot=0, template="", state="pending").model_dump()
+_TASK_KEYS = (
+    *("id", "slot", "state", "health", "attempt", "restarts", "since", "started_at", "pid", "address", "exit_code"),
+    *("oom", "reason", "message", "evidence", "next_at"),
+)
+NOT_ADOPTED = "the restored database names it, but the agent does not run it"
+
+
+def fold(record: StackRecord, status: StackStatus | None, online: bool) -> dict[str, Any]:
+    """One stack's entry. `status`: the newest the agent sent, of any generation, or None."""
+    reported = {task.id: task for task in status.tasks} if status else {}
+    observed = status.observed_generation if status else 0
+    seen = observed >= record.generation
+    assigned = {task.id for task in record.tasks}
+    leaving = [task for id, task in reported.items() if id not in assigned and task.state != "removed"]
+    names = list(record.model.get("services", {}))
+    names += sorted(({task.service for task in record.tasks} | {task.service for task in leaving}) - set(names))
+    services = [
+        _service(
+            record,
+            name,
+            [task for task in record.tasks if task.service == name],
+            reported,
+            [task for task in leaving if task.service == name],
+            told=online,
+            seen=seen,
+        )
+        for name in names
+    ]
+    _propagate(record, services)
+    converged = online and seen and not record.removed and not record.held and not leaving
+    converged = converged and all(service.pop("_done") for service in services)
+    for service in services:
+        service.pop("_done", None)
+    return {
+        "name": record.name,
+        "generation": record.generation,
+        "observed_generation": observed,
+        "revision": record.revision,
+        "converged": converged,
+        "state": "stopping" if record.removed else _first(service["state"] for service in services),
+        "services": services,
+    }
+
+
+def _first(states: Any) -> str:
+    present = set(states)
+    return next((state for state in PRECEDENCE if state in present), "stopped")
+
+
+def _service(
+    record: StackRecord,
+    name: str,
+    tasks: Sequence[Task],
+    reported: Mapping[str, TaskStatus],
+    leaving: Sequence[TaskStatus],
+    *,
+    told: bool,
+    seen: bool,
+) -> dict[str, Any]:
+    slots = {task.slot for task in leaving}
+    depends = bool(record.model.get("services", {}).get(name, {}).get("depends_on"))
+    rows, states = [], []
+    for task in tasks:
+        status = reported.get(task.id)
+        states.append(_state(task, status, replacing=task.slot in slots, depends=depends, seen=seen))
+        rows.append(_row(task, status))
+    for status in leaving:
+        rows.append(_row(None, status))
+        states.append("updating" if any(task.slot == status.slot for task in tasks) else "stopping")
+    state = _first(states) if told else "unknown"
+    shown = _shown(rows, states, state)
+    live = [row for row in rows[: len(tasks)] if row["state"] == "running"]
+    held = {"state": "stopped", "reason": "not-adopted", "message": NOT_ADOPTED, "failed": True}
+    return {
+        "name": name,
+        "replicas": len(tasks),
+        "ready": sum(row["health"] in ("none", "healthy") for row in live),
+        "state": state,
+        "health": next((health for health in _HEALTH if any(row["health"] == health for row in live)), "none"),
+        "since": max((row["since"] for row in shown), default=record.updated_at) or record.updated_at,
+        "reason": next((row["reason"] for row in shown if row["reason"]), ""),
+        "message": next((row["message"] for row in shown if row["message"]), ""),
+        "ports": _ports(tasks, reported),
+        "image": record.model.get("services", {}).get(name, {}).get("image", ""),
+        "failed": told and "failed" in states,
+        "tasks": rows,
+        "_done": all(_done(task, reported.get(task.id)) for task in tasks),
+    } | (held if record.held else {})
+
+
+def _shown(rows: Sequence[dict[str, Any]], states: Sequence[str], state: str) -> list[dict[str, Any]]:
+    """The tasks that gave the service its state, and so its reason."""
+    return [row for row, own in zip(rows, states, strict=True) if own == state]
+
+
+def _state(task: Task, status: TaskStatus | None, *, replacing: bool, depends: bool, seen: bool) -> str:
+    if status is None or status.state == "pending":
+        if replacing:
+            return "updating"
+        if task.desired == "stopped":
+            return "stopping"
+        return "waiting" if depends and status is not None else "starting"
+    if task.desired == "stopped":
+        return "stopped" if status.state == "stopped" else "stopping"
+    if status.state in ("failed", "completed", "stopped"):
+        again = not seen or status.restart_request < task.restart_request or status.state == "stopped"
+        return "starting" if again else status.state
+    return _COMING.get(status.state, status.state)
+
+
+def _done(task: Task, status: TaskStatus | None) -> bool:
+    """Whether the task is as it should be and can stay so."""
+    if status is None or status.restart_request < task.restart_request:
+        return False
+    if task.desired == "stopped":
+        return status.state == "stopped"
+    return status.state == "completed" or (status.state == "running" and status.health in ("none", "healthy"))
+
+
+def _row(task: Task | None, status: TaskStatus | None) -> dict[str, Any]:
+    if status is None:
+        assert task is not None
+        row = {key: _UNTOLD[key] for key in _TASK_KEYS} | {"id": task.id, "slot": task.slot, "ports": []}
+        return row | {"evidence": {}}
+    row = {key: getattr(status, key) for key in _TASK_KEYS}
+    row["ports"] = [_port(port) for port in status.ports]
+    return row
+
+
+def _port(port: PublishedPort) -> str:
+    host = port.host_ip or "0.0.0.0"
+    host = f"[{host}]" if ":" in host else host
+    return f"{host}:{port.published} → {port.target}" + ("/udp" if port.protocol == "udp" else "")
+
+
+def _ports(tasks: Sequence[Task], reported: Mapping[str, TaskStatus]) -> list[str]:
+    """Host ports the agent reports; before it does, the fixed ones."""
+    found: dict[str, None] = {}
+    for task in tasks:
+        status = reported.get(task.id)
+        for port in status.ports if status else ():
+            found[_port(port)] = None
+        for wish in () if status and status.ports else task.container.ports:
+            if wish.published is not None:
+                published = PublishedPort(
+                    target=wish.target, published=wish.published, protocol=wish.protocol, host_ip=wish.host_ip
+                )
+                found[_port(published)] = None
+    return list(found)
+
+
+def _propagate(record: StackRecord, services: list[dict[str, Any]]) -> None:
+    """A service that waits for one that has failed will not come up by itself either."""
+    by_name = {service["name"]: service for service in services}
+    changed = True
+    while changed:
+        changed = False
+        for service in services:
+            if service["state"] != "waiting" or service["failed"]:
+                continue
+            for other, how in record.model["services"][service["name"]].get("depends_on", {}).items():
+                if how.get("required", True) and other in by_name and by_name[other]["failed"]:
+                    service["failed"] = changed = True
+                    service["message"] = service["message"] or f"waits for {other}, which failed"
+                    service["reason"] = service["reason"] or "dependency-failed"
+                    break

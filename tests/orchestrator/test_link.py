@@ -1,0 +1,268 @@
+"""Flows and identity: no container restarts, whatever dies, is deleted or restored."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from agent.kit.errors import Temporary
+from agent.wire import topics
+from agent.wire.memory import MemoryBroker
+from agent.wire.messages import Assignment, Store
+from orchestrator.store.memory import MemoryStore
+from tests.support.fake_agent import FakeAgent
+from tests.support.orchestrating import ALICE, orchestrating, stack
+
+TWO = {"web": {"image": "web:1", "replicas": 2}, "db": {"image": "db:1"}}
+
+
+@pytest.fixture
+def broker() -> MemoryBroker:
+    return MemoryBroker()
+
+
+@pytest.fixture
+def socket(tmp_path: Path) -> Path:
+    return tmp_path / "agent.sock"
+
+
+@pytest.fixture
+async def agent(broker: MemoryBroker, socket: Path) -> AsyncIterator[FakeAgent]:
+    async with FakeAgent(broker).life(socket) as agent:
+        yield agent
+
+
+async def test_up_reaches_the_agent_and_its_status_comes_back(
+    broker: MemoryBroker, socket: Path, agent: FakeAgent
+) -> None:
+    async with orchestrating(broker, socket, MemoryStore()) as o:
+        applied = await o.up(stack(**TWO))
+        await o.converged()
+        assert (applied.generation, applied.revision) == (1, 1)
+        assert sorted(agent.starts) == sorted(o.ids())
+        assert agent.assignments["shop"].cause == (await o.events())[0].id
+        assert agent.assignments["shop"].model == o.ledger.stacks["shop"].model
+
+
+async def test_an_orchestrator_that_restarts_takes_up_what_it_left(
+    broker: MemoryBroker, socket: Path, agent: FakeAgent, tmp_path: Path
+) -> None:
+    async with orchestrating(broker, socket, tmp_path / "o.db") as o:
+        await o.up(stack(**TWO))
+        await o.converged()
+        before = o.ids()
+    starts = list(agent.starts)
+    async with orchestrating(broker, socket, tmp_path / "o.db") as o:
+        await o.converged()
+        assert o.ids() == before
+        assert (await o.up(stack(**TWO))).generation == 1
+    assert agent.starts == starts
+
+
+async def test_the_agent_is_away_between_up_and_its_return(broker: MemoryBroker, socket: Path, tmp_path: Path) -> None:
+    fake = FakeAgent(broker)
+    async with orchestrating(broker, socket, tmp_path / "o.db") as o:
+        async with fake.life(socket):
+            await o.up(stack(**TWO))
+            await o.converged()
+        broker.cut("agent")
+        await o.until(lambda: not o.ledger.online)
+        await o.controller.act("shop", "stop", ["web"], ALICE)
+        async with fake.life(socket):
+            await o.converged()
+        assert [s.state for s in fake.running.values()].count("stopped") == 2
+
+
+async def test_a_broker_that_restarts_gets_everything_again(
+    broker: MemoryBroker, socket: Path, agent: FakeAgent
+) -> None:
+    async with orchestrating(broker, socket, MemoryStore()) as o:
+        await o.up(stack(**TWO))
+        await o.converged()
+        starts = list(agent.starts)
+        broker.stop()
+        await o.until(lambda: not o.ledger.online)
+        broker.start()
+        await o.converged()
+        await agent.until(lambda: topics.assignment("shop") in broker.retained)
+        assert Store.model_validate_json(broker.retained[topics.STORE]).store_id == agent.bound
+        assert agent.starts == starts
+
+
+async def test_down_ends_with_nothing_on_the_bus_and_no_row(
+    broker: MemoryBroker, socket: Path, agent: FakeAgent
+) -> None:
+    async with orchestrating(broker, socket, MemoryStore()) as o:
+        await o.up(stack(**TWO))
+        await o.converged()
+        assert await o.controller.down("shop", False, ALICE) == 2
+        await o.until(lambda: "shop" not in o.ledger.stacks)
+        await agent.until(lambda: topics.assignment("shop") not in broker.retained)
+        kinds = [event.kind for event in await o.events(stack="shop") if not event.kind.startswith("plan.")]
+        assert kinds == ["stack.applied", "user.down", "stack.removed"]
+        assert [r.number for r in await o.ledger.store.revisions("shop")] == [1]
+        again = await o.up(stack(**TWO))
+        assert (again.generation, again.revision) == (3, 2)  # no number comes twice
+        await o.converged()
+
+
+async def test_a_tombstone_that_was_lost_is_sent_again(
+    broker: MemoryBroker, socket: Path, agent: FakeAgent, tmp_path: Path
+) -> None:
+    async with orchestrating(broker, socket, tmp_path / "o.db") as o:
+        await o.up(stack(**TWO))
+        await o.converged()
+        agent.deaf.add("shop")
+        await o.controller.down("shop", False, ALICE)
+        await agent.until(lambda: Assignment.model_validate_json(broker.retained[topics.assignment("shop")]).removed)
+    agent.deaf.clear()
+    broker.stop()
+    broker.start()
+    async with orchestrating(broker, socket, tmp_path / "o.db") as o:
+        await o.until(lambda: o.ledger.bound and "shop" not in o.ledger.stacks)
+        assert agent.running == {}
+
+
+async def test_events_of_an_outage_arrive_once_and_in_order(
+    broker: MemoryBroker, socket: Path, agent: FakeAgent, tmp_path: Path
+) -> None:
+    async with orchestrating(broker, socket, tmp_path / "o.db") as o:
+        await o.up(stack(**TWO))
+        await agent.emit("task.started", stack="shop")
+        await o.until(lambda: o.ledger.cursors.get("journal-1") == 1)
+    crashes = [await agent.emit("task.exited", stack="shop", attempt=n) for n in range(1, 6)]
+    async with orchestrating(broker, socket, tmp_path / "o.db") as o:
+        await o.until(lambda: o.ledger.cursors.get("journal-1") == 6)
+        last = await agent.emit("task.started", stack="shop")
+        await o.until(lambda: o.ledger.cursors.get("journal-1") == 7)
+        await agent.until(lambda: agent.forgotten == 7)
+        told = [event for event in await o.events(stack="shop") if event.source == "agent"]
+        assert told[1:] == [*crashes, last]
+
+
+async def test_a_batch_after_a_hole_is_refused_and_asked_for_again(
+    broker: MemoryBroker, socket: Path, agent: FakeAgent
+) -> None:
+    async with orchestrating(broker, socket, MemoryStore()) as o:
+        await o.until(lambda: o.ledger.bound)
+        session, agent._session = agent._session, None
+        lost = await agent.emit("task.exited")
+        agent._session = session
+        kept = await agent.emit("task.started")
+        await o.until(lambda: o.ledger.cursors.get("journal-1") == 2)
+        assert [e for e in await o.events() if e.source == "agent"] == [lost, kept]
+
+
+async def test_a_deleted_database_is_rebuilt_from_what_runs(
+    broker: MemoryBroker, socket: Path, agent: FakeAgent, tmp_path: Path
+) -> None:
+    async with orchestrating(broker, socket, tmp_path / "o.db") as o:
+        await o.up(stack(**TWO))
+        await o.up(stack("blog"))
+        await o.controller.scale("shop", {"web": 3}, ALICE)
+        await o.converged()
+        before, old = dict(o.ledger.stacks), o.ledger.identity.store_id
+        await agent.until(lambda: ("shop", 2) in agent.accepted)
+    starts = list(agent.starts)
+    async with orchestrating(broker, socket, tmp_path / "new.db") as o:
+        await o.until(lambda: o.ledger.bound)
+        await agent.until(lambda: agent.bound == o.ledger.identity.store_id)
+        assert o.ledger.identity.adopts == (old,)
+        for name, record in before.items():
+            found = o.ledger.stacks[name]
+            assert (found.tasks, found.model, found.generation, found.revision) == (
+                *(record.tasks, record.model, record.generation, record.revision),
+            )
+        await o.converged("shop")
+        await o.converged("blog")
+        assert {e.kind for e in await o.events()} == {"stack.adopted"}
+        assert (await o.up(stack("blog"))).generation == before["blog"].generation
+        assert not [topic for topic in broker.retained if topic.startswith("gorae/report/")]
+    assert agent.starts == starts
+
+
+@pytest.mark.parametrize("newer", ["host", "foreign"], ids=["same store, lower generation", "an adopted store since"])
+async def test_a_restored_database_adopts_and_starts_nothing(
+    broker: MemoryBroker, socket: Path, agent: FakeAgent, tmp_path: Path, newer: str
+) -> None:
+    db, copy = tmp_path / "o.db", tmp_path / "copy.db"
+    async with orchestrating(broker, socket, db) as o:
+        await o.up(stack(**TWO))
+        await o.up(stack("gone"))
+        await o.converged()
+        await o.converged("gone")
+    shutil.copy(db, copy)
+    async with orchestrating(broker, socket, db) as o:
+        for replicas in (3, 4, 5):
+            await o.up(stack(**{**TWO, "web": {"image": "web:1", "replicas": replicas}}))
+        await o.up(stack("fresh"))
+        await o.controller.down("gone", False, ALICE)
+        await o.until(lambda: "gone" not in o.ledger.stacks)
+        await o.converged()
+        await o.converged("fresh")
+        before = dict(o.ledger.stacks)
+    if newer == "foreign":
+        async with orchestrating(broker, socket, tmp_path / "between.db") as o:
+            await o.until(lambda: o.ledger.bound)
+            await agent.until(lambda: agent.bound == o.ledger.identity.store_id)
+    starts = list(agent.starts)
+    async with orchestrating(broker, socket, copy) as o:
+        old = o.ledger.identity.store_id
+        await o.until(lambda: o.ledger.bound)
+        await agent.until(lambda: agent.bound == o.ledger.identity.store_id)
+        assert o.ledger.identity.store_id != old
+        assert {name: r.tasks for name, r in o.ledger.stacks.items() if not r.held} == {
+            name: r.tasks for name, r in before.items()
+        }
+        assert o.ledger.stacks["gone"].held
+        assert "gone" not in agent.assignments
+        await o.converged()
+        kinds = [e.kind for e in await o.events() if e.kind.startswith(("store.", "stack.held", "stack.adopted"))]
+        assert sorted(kinds) == ["stack.adopted", "stack.adopted", "stack.held", "store.restored"]
+        assert agent.starts == starts
+        await o.up(stack("gone"))  # the user decides: it may start
+        await o.converged("gone")
+    assert len(agent.starts) == len(starts) + 1
+
+
+async def test_a_restart_in_the_middle_of_taking_over_goes_on(
+    broker: MemoryBroker, socket: Path, agent: FakeAgent, tmp_path: Path
+) -> None:
+    """The new identity is on disk, the reports are not: the next life finds an unsettled store, and adopts."""
+    db, copy = tmp_path / "o.db", tmp_path / "copy.db"
+    async with orchestrating(broker, socket, db) as o:
+        await o.up(stack(**TWO))
+        await o.converged()
+    shutil.copy(db, copy)
+    async with orchestrating(broker, socket, db) as o:
+        await o.up(stack(**{**TWO, "web": {"image": "web:1", "replicas": 4}}))
+        await o.converged()
+        before, old = o.ids(), o.ledger.identity.store_id
+    starts, agent.withhold = list(agent.starts), True
+    async with orchestrating(broker, socket, copy) as o:
+        await o.until(lambda: o.ledger.identity.store_id != old)
+        await o.until(lambda: o.ledger.online)
+        with pytest.raises(Temporary, match="has not said what runs"):
+            await o.controller.act("shop", "stop", [], ALICE)
+        new = o.ledger.identity
+        assert (new.former, new.settled) == ((old,), False)
+    agent.withhold = False
+    async with orchestrating(broker, socket, copy) as o:
+        await o.until(lambda: o.ledger.bound)
+        await o.converged()
+        assert o.ids() == before
+        assert o.ledger.identity.store_id == new.store_id
+    assert agent.starts == starts
+
+
+async def test_a_message_nobody_can_read_is_left_out(broker: MemoryBroker, socket: Path, agent: FakeAgent) -> None:
+    async with orchestrating(broker, socket, MemoryStore()) as o:
+        await o.until(lambda: o.ledger.bound)
+        async with broker.bus("agent").session(()) as session:
+            await session.publish(topics.status("shop"), b"not json", retain=True)
+            await session.publish(topics.HOST, b'{"wire_version": 99}', retain=True)
+        await o.up(stack(**TWO))
+        await o.converged()
