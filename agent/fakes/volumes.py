@@ -12,7 +12,7 @@ from agent.wire.messages import Mount
 
 
 class FakeVolumes:
-    """`names`: volumes that exist. `tasks`: task → its binds. `host_paths`: paths that a bind may name and that exist."""
+    """`names`: volumes that exist. `tasks`: task → its binds. `host_paths`: what exists on the host for binds."""
 
     def __init__(self, host_paths: Sequence[str] = ()) -> None:
         self.names: set[str] = set()

@@ -27,7 +27,10 @@ MOUNT_ATTR_RDONLY, MOUNT_ATTR_NOSUID, MOUNT_ATTR_NODEV = 1, 2, 4
 MOUNT_ATTR_IDMAP = 0x00100000
 FSOPEN_CLOEXEC, FSMOUNT_CLOEXEC = 1, 1
 FSCONFIG_SET_FLAG, FSCONFIG_SET_STRING, FSCONFIG_SET_FD, FSCONFIG_CMD_CREATE = 0, 1, 5, 6
-RESOLVE_NO_MAGICLINKS, RESOLVE_BENEATH, RESOLVE_IN_ROOT = 2, 8, 16
+RESOLVE_NO_XDEV, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_BENEATH, RESOLVE_IN_ROOT = 1, 2, 4, 8, 16
+
+NS_GET_USERNS, NS_GET_PARENT, NS_GET_NSTYPE = 0xB701, 0xB702, 0xB703  # ioctl_ns(2)
+OVERLAYFS_MAGIC, NSFS_MAGIC = 0x794C7630, 0x6E736673  # statfs(2)
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 1, 36, 38
 
@@ -103,9 +106,11 @@ def move_mount(fd: int, target: str | os.PathLike[str]) -> None:
     _syscall(_MOVE_MOUNT, target, fd, b"", AT_FDCWD, _bytes(target), ctypes.c_uint(MOVE_MOUNT_F_EMPTY_PATH))
 
 
-def mount_setattr(fd: int, *, set_: int = 0, clear: int = 0, userns_fd: int = 0, recursive: bool = False) -> None:
-    """mount_setattr(2) on the mount behind `fd` (struct mount_attr, 32 bytes)."""
-    attr = struct.pack("QQQQ", set_, clear, 0, userns_fd)
+def mount_setattr(
+    fd: int, *, set_: int = 0, clear: int = 0, userns_fd: int = 0, recursive: bool = False, propagation: int = 0
+) -> None:
+    """mount_setattr(2) on the mount behind `fd` (struct mount_attr, 32 bytes). propagation: MS_PRIVATE or 0."""
+    attr = struct.pack("QQQQ", set_, clear, propagation, userns_fd)
     flags = AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0)
     _syscall(_MOUNT_SETATTR, f"mount fd {fd}", fd, b"", ctypes.c_uint(flags), attr, ctypes.c_size_t(len(attr)))
 
@@ -131,3 +136,10 @@ def openat2(
     """openat2(2): with RESOLVE_IN_ROOT, no symlink or ".." inside `path` leads out of `dirfd`."""
     how = struct.pack("QQQ", flags | os.O_CLOEXEC, mode, resolve)
     return _syscall(_OPENAT2, path, dirfd, _bytes(path), how, ctypes.c_size_t(len(how)))
+
+
+def filesystem_type(fd: int) -> int:
+    """f_type of fstatfs(2), which os.statvfs leaves out; the first word of struct statfs on 64-bit Linux."""
+    buffer = ctypes.create_string_buffer(256)
+    _check(_libc.fstatfs(fd, buffer), f"statfs fd {fd}")
+    return int(struct.unpack_from("l", buffer)[0])

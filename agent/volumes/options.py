@@ -39,8 +39,8 @@ def _bad(mount: Mount, why: str) -> UserError:
 
 
 def bind_options(mount: Mount, host: tuple[str, ...] = ()) -> tuple[str, ...]:
-    """For a bind or volume. `host`: flags of the host's own mount (ro, noexec …). In the container's user namespace they
-    are locked, so a remount that leaves one out is refused (mount_namespaces(7))."""
+    """For a bind or volume. `host`: flags of the host's own mount (ro, noexec …). In the container's user namespace
+    they are locked, so a remount that leaves one out is refused (mount_namespaces(7))."""
     access = "ro" if mount.read_only or "ro" in host else "rw"
     return ("rbind", access, "nosuid", "nodev", "rprivate", *(flag for flag in host if flag != "ro"))
 

@@ -1,0 +1,177 @@
+"""The sandbox helper: a small process without threads that makes namespaces for the agent.
+
+Why a process: a user namespace cannot be made by a process with threads (unshare(2): EINVAL), and forking the agent
+itself, with its event loop, threads and locks, would be a gamble. It speaks JSON lines on one socket and lives as long
+as the agent:
+
+    {"id": n, "dir": "RUN/tasks/TASK", "base": uid, "size": ids}  →  {"id": n} | {"id": n, "error": text, "errno": n}
+
+It imports little (memory, start-up), keeps no state, and must not touch anything outside the directory it is given.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import gc
+import json
+import os
+import select
+import signal
+import socket
+import struct
+from collections import deque
+from typing import Any
+
+from agent.kit import syscalls
+from agent.sandbox import pins
+
+_SIOCSIFFLAGS, _IFF_UP = 0x8914, 1
+
+# As Docker sets them: inside its own network namespace a task may open any port, and ping without a raw socket.
+_SYSCTLS = {"ip_unprivileged_port_start": "0", "ping_group_range": "0 {last}"}
+
+
+class Job:
+    """One sandbox being made. The child and we take turns, one byte each, so neither is ahead of the other:
+    child: own user namespace → we: maps → child: own network namespace → we: pins → child: ends."""
+
+    def __init__(self, request: dict[str, Any]) -> None:
+        self.id = request["id"]
+        self.dir: str = request["dir"]
+        self.base: int = request["base"]
+        self.size: int = request["size"]
+        self.pid = 0
+        self.mapped = False
+        self.ours: socket.socket
+
+    def begin(self) -> bool:
+        """Fork the child; False when the sandbox is there already."""
+        ns_dir = f"{self.dir}/ns"
+        pins.make_room(self.dir, self.base)
+        if pins.holds(ns_dir, self.base):
+            return False
+        pins.discard(ns_dir)
+        self.ours, theirs = socket.socketpair()
+        self.pid = os.fork()
+        if self.pid == 0:
+            self.ours.close()
+            _child(theirs, self.size)
+        theirs.close()
+        return True
+
+    def advance(self) -> bool:
+        """The child has spoken; True when the sandbox is complete."""
+        word = self.ours.recv(256)
+        if word != b"+":
+            code = int(word) if word.isdigit() else 0
+            raise OSError(code, os.strerror(code) if code else "the process ended", f"namespaces of {self.dir}")
+        if not self.mapped:
+            # Written with the rights of the initial namespace, so setgroups(2) stays allowed inside: no "deny" needed.
+            for kind in ("uid", "gid"):
+                _write(f"/proc/{self.pid}/{kind}_map", f"0 {self.base} {self.size}")
+            self.mapped = True
+            self.ours.send(b"+")
+            return False
+        pins.pin(self.pid, f"{self.dir}/ns", self.base)
+        return True
+
+
+def _write(path: str, text: str) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)  # in one write(2), as maps require
+    try:
+        os.write(fd, text.encode())
+    finally:
+        os.close(fd)
+
+
+def _child(theirs: socket.socket, size: int) -> None:
+    """Never returns: whichever way it leaves, the process ends."""
+    try:
+        syscalls.prctl(syscalls.PR_SET_PDEATHSIG, 9)
+        syscalls.unshare(syscalls.CLONE_NEWUSER)
+        theirs.send(b"+")
+        if not theirs.recv(1):
+            return  # the helper is gone
+        # After the maps: files of the new network namespace then belong to the container's root.
+        syscalls.unshare(syscalls.CLONE_NEWNET)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+            fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", _IFF_UP))
+        for name, value in _SYSCTLS.items():
+            _write(f"/proc/sys/net/ipv4/{name}", value.format(last=size - 1))
+        theirs.send(b"+")
+        theirs.recv(1)
+    except OSError as error:
+        theirs.send(str(error.errno).encode())
+    finally:
+        os._exit(0)
+
+
+class Helper:
+    def __init__(self, agent: socket.socket, parallel: int) -> None:
+        self._agent = agent
+        self._parallel = parallel
+        self._buffer = b""
+        self._waiting: deque[Job] = deque()
+        self._running: dict[int, Job] = {}
+        self._poll = select.poll()
+        self._poll.register(agent, select.POLLIN)
+
+    def serve(self) -> None:
+        """Until the agent is gone."""
+        while True:
+            for fd, _ in self._poll.poll():
+                if fd in self._running:
+                    self._advance(fd)
+                elif not self._receive():
+                    return
+            while self._waiting and len(self._running) < self._parallel:
+                self._begin(self._waiting.popleft())
+
+    def _receive(self) -> bool:
+        data = self._agent.recv(65536)
+        *lines, self._buffer = (self._buffer + data).split(b"\n")
+        self._waiting.extend(Job(json.loads(line)) for line in lines)
+        return bool(data)
+
+    def _begin(self, job: Job) -> None:
+        try:
+            if not job.begin():
+                self._answer(job)
+                return
+        except OSError as error:
+            self._answer(job, error)
+            return
+        self._running[job.ours.fileno()] = job
+        self._poll.register(job.ours, select.POLLIN)
+
+    def _advance(self, fd: int) -> None:
+        job = self._running[fd]
+        failure: OSError | None = None
+        try:
+            if not job.advance():
+                return
+        except OSError as error:
+            failure = error
+            pins.discard(f"{job.dir}/ns")
+        self._poll.unregister(fd)
+        del self._running[fd]
+        job.ours.close()  # which ends the child
+        self._answer(job, failure)
+
+    def _answer(self, job: Job, error: OSError | None = None) -> None:
+        answer: dict[str, Any] = {"id": job.id}
+        if error is not None:
+            answer |= {"error": f"{error.filename or 'namespaces'}: {error.strerror}", "errno": error.errno}
+        self._agent.sendall(json.dumps(answer).encode() + b"\n")
+
+
+def main(fd: int, agent: int) -> None:
+    """fd: our end of the socket. agent: its pid; if it is not our parent any more it died before prctl(2) took hold."""
+    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, 9)
+    if os.getppid() != agent:
+        return
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children report on their sockets; the kernel reaps them
+    os.umask(0o022)
+    gc.disable()  # no cycles are made here, and a collection would write to every page a child shares with us
+    gc.freeze()
+    Helper(socket.socket(fileno=fd), os.cpu_count() or 1).serve()

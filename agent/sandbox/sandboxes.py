@@ -1,0 +1,89 @@
+"""Sandboxes on the host: a user namespace and a network namespace owned by it, pinned below the task's run directory.
+
+What is on the host is the truth: nothing is remembered here. The network namespace must be owned by the container's
+user namespace, or crun shows the container the host's /sys.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from pathlib import Path
+
+from agent.kit import mounts, trees
+from agent.kit.errors import Permanent, Temporary
+from agent.kit.layout import Layout
+from agent.ports import UID_RANGE, Sandbox
+from agent.sandbox import pins
+from agent.sandbox.link import Link
+
+_FULL = (errno.ENOSPC, errno.EUSERS)  # user_namespaces(7), network_namespaces(7): a limit in /proc/sys/user
+
+
+class PinnedSandboxes:
+    """Implements ports.Sandboxes. Starts its helper process with the first sandbox; close() ends it, and so does the
+    agent's death. Sandboxes outlive both."""
+
+    def __init__(self, layout: Layout, instance: str) -> None:
+        self._tasks = layout.run_tasks
+        self._instance = instance
+        self._link: Link | None = None
+        self._starting = asyncio.Lock()
+
+    async def ensure(self, task: str, uid_base: int) -> Sandbox:
+        """Make or adopt. A pair that is incomplete, or maps other ids, is made anew."""
+        directory = self._tasks / trees.component(task)
+        if not 0 < uid_base < 2**32 - UID_RANGE:
+            raise Permanent(f"cannot give task {task} the ids from {uid_base}: out of range", code="bad-uid-base")
+        ns_dir = directory / "ns"
+        if not pins.holds(str(ns_dir), uid_base):
+            await self._make(task, directory, uid_base)
+        return Sandbox(task, ns_dir / "user", ns_dir / "net", uid_base)
+
+    async def remove(self, task: str) -> None:
+        """The namespaces, then the task's whole run directory, so call it last. Temporary still-mounted if another
+        part of the task (root file system, volume) is still mounted there."""
+        await asyncio.to_thread(self._remove, self._tasks / trees.component(task))
+
+    @staticmethod
+    def _remove(directory: Path) -> None:
+        pins.discard(str(directory / "ns"))
+        trees.delete(directory)
+
+    async def list(self) -> frozenset[str]:
+        """Every task with a run directory, even an empty one, or with anything mounted where one would be."""
+        found = {point.relative_to(self._tasks).parts[0] for point in mounts.points(self._tasks)}
+        try:
+            found.update(os.listdir(self._tasks))  # noqa: PTH208
+        except FileNotFoundError:
+            pass
+        return frozenset(found)
+
+    async def close(self) -> None:
+        if self._link is not None:
+            self._link.close()
+
+    async def _make(self, task: str, directory: Path, uid_base: int) -> None:
+        for parent in (self._tasks.parent, self._tasks):
+            trees.make_dir(parent, 0o711)
+        request = {"dir": str(directory), "base": uid_base, "size": UID_RANGE}
+        try:
+            answer = await (await self._helper()).ask(**request)
+        except Temporary:  # it died: a fresh one takes the same request, which finds or clears what was half done
+            answer = await (await self._helper()).ask(**request)
+        if "error" not in answer:
+            return
+        hint = "raise user.max_user_namespaces and user.max_net_namespaces" if answer["errno"] in _FULL else ""
+        raise Temporary(
+            f"cannot make namespaces for task {task}: {answer['error']}",
+            code="sandbox-failed",
+            hint=hint,
+            errno=answer["errno"],
+        )
+
+    async def _helper(self) -> Link:
+        async with self._starting:
+            if self._link is None or not self._link.alive:
+                self._link = await Link.open()
+            return self._link

@@ -1,0 +1,108 @@
+"""Volumes, binds and tmpfs of tasks: every source is made ready below the task's run directory, at vol/N.
+
+Container root owns what root owns on the host: ids are mapped by the mount, so data survives a task with another range
+of ids. Never deletes data, but for remove().
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from agent.kit import trees
+from agent.kit.errors import Temporary
+from agent.kit.layout import Layout
+from agent.kit.mounts import detach, points
+from agent.ports import BindSource, Sandbox
+from agent.volumes import binds, options
+from agent.volumes.store import NamedVolumes
+from agent.wire.messages import Mount
+
+_log = logging.getLogger("gorae.volumes")
+
+
+class HostVolumes:
+    """Implements ports.Volumes."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._named = NamedVolumes(layout.volumes)
+
+    async def ensure(
+        self, stack: str, mounts: Sequence[Mount], sandbox: Sandbox, rootfs: Path
+    ) -> tuple[BindSource, ...]:
+        """Every mount is made anew, so a source that was replaced is seen. UserError bad-mount, bad-volume-name,
+        missing-bind-source, bad-bind-source; Temporary volume-failed."""
+        for mount in mounts:
+            options.check(mount)
+        trees.component(sandbox.task)
+        if all(mount.kind == "tmpfs" for mount in mounts):
+            return tuple(_tmpfs(mount) for mount in mounts)
+        return await asyncio.to_thread(self._ensure, stack, mounts, sandbox, rootfs)
+
+    def _ensure(self, stack: str, mounts: Sequence[Mount], sandbox: Sandbox, rootfs: Path) -> tuple[BindSource, ...]:
+        directory = self._directory(sandbox.task)
+        for parent in (self._layout.run, self._layout.run_tasks):
+            trees.make_dir(parent, 0o711)
+        trees.make_dir(directory.parent, 0o710, gid=sandbox.uid_base)
+        trees.make_dir(directory, 0o711)
+        bound = []
+        namespace = os.open(sandbox.user_ns, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            for number, mount in enumerate(mounts):
+                if mount.kind == "tmpfs":
+                    bound.append(_tmpfs(mount))
+                    continue
+                point = directory / str(number)
+                try:
+                    source = self._open(mount, sandbox, rootfs)
+                    try:
+                        host, reason = binds.place(source, point, namespace, read_only=mount.read_only)
+                    finally:
+                        os.close(source)
+                except OSError as error:
+                    raise Temporary(
+                        f"cannot mount {mount.source} at {mount.target}: {error}", code="volume-failed"
+                    ) from error
+                if reason:
+                    _log.warning("%s: ids of %s are not mapped: %s", stack, mount.source, reason)
+                bound.append(BindSource(mount, str(point), options.bind_options(mount, host)))
+        finally:
+            os.close(namespace)
+        return tuple(bound)
+
+    def _open(self, mount: Mount, sandbox: Sandbox, rootfs: Path) -> int:
+        if mount.kind == "bind":
+            return binds.open_source(mount)
+        image = None if mount.no_copy else (rootfs, mount.target, sandbox.uid_base)
+        data = self._named.create(options.checked_name(mount.source), image)
+        return os.open(data, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+
+    async def release(self, task: str) -> None:
+        await asyncio.to_thread(self._release, self._directory(trees.component(task)))
+
+    @staticmethod
+    def _release(directory: Path) -> None:
+        for point in (*points(directory), *directory.glob("*")):
+            detach(point)
+        trees.delete(directory)
+
+    async def remove(self, names: Sequence[str]) -> None:
+        """Permanent undeletable if something immutable is left; the volume is gone from list() all the same."""
+        await asyncio.to_thread(self._named.remove, names)
+
+    async def list(self) -> frozenset[str]:
+        return self._named.list()
+
+    async def mounted(self) -> frozenset[str]:
+        return frozenset(path.parent.name for path in self._layout.run_tasks.glob("*/vol"))
+
+    def _directory(self, task: str) -> Path:
+        return self._layout.run_tasks / task / "vol"
+
+
+def _tmpfs(mount: Mount) -> BindSource:
+    return BindSource(mount, "tmpfs", options.tmpfs_options(mount))

@@ -1,0 +1,127 @@
+"""Volumes: what the loop relies on, of the fake and of the real one."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from agent.fakes.sandboxes import FakeSandboxes
+from agent.fakes.volumes import FakeVolumes
+from agent.kit.errors import UserError
+from agent.kit.pools import UID_POOL
+from agent.ports import BindSource, Sandboxes, Volumes
+from agent.sandbox.sandboxes import PinnedSandboxes
+from agent.volumes.volumes import HostVolumes
+from agent.wire.messages import Mount
+from tests.agent.room import Room
+
+
+@dataclass
+class Subject:
+    volumes: Volumes
+    sandboxes: Sandboxes
+    existing: Path  # a path of the host
+    rootfs: Path
+
+    async def ensure(self, mounts: Sequence[Mount], task: str = "t1") -> tuple[BindSource, ...]:
+        sandbox = await self.sandboxes.ensure(task, UID_POOL + int(task[1:]) * 65536)
+        return await self.volumes.ensure("shop", mounts, sandbox, self.rootfs)
+
+
+@pytest.fixture(params=["fake", pytest.param("real", marks=pytest.mark.host)])
+async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
+    if request.param == "fake":
+        yield Subject(FakeVolumes(["/srv/site"]), FakeSandboxes(), Path("/srv/site"), Path("/fake/rootfs"))
+        return
+    room: Room = request.getfixturevalue("host_room")
+    sandboxes = PinnedSandboxes(room.layout, "00000000")
+    existing, rootfs = room.root / "site", room.root / "rootfs"
+    existing.mkdir()
+    rootfs.mkdir()
+    yield Subject(HostVolumes(room.layout), sandboxes, existing, rootfs)
+    await sandboxes.close()
+
+
+DATA = Mount(kind="volume", source="shop_data", target="/data")
+
+
+async def test_nothing_at_first(subject: Subject) -> None:
+    assert await subject.volumes.list() == frozenset()
+    assert await subject.volumes.mounted() == frozenset()
+
+
+async def test_no_mounts_leave_nothing(subject: Subject) -> None:
+    assert await subject.ensure([]) == ()
+    assert await subject.volumes.mounted() == frozenset()
+
+
+async def test_ensure_twice_is_the_same(subject: Subject) -> None:
+    mounts = [DATA, Mount(kind="bind", source=str(subject.existing), target="/site", read_only=True)]
+    first = await subject.ensure(mounts)
+    assert first == await subject.ensure(mounts)
+    assert [bound.mount for bound in first] == mounts
+    assert [bound.options[1] for bound in first] == ["rw", "ro"]
+    assert await subject.volumes.list() == {"shop_data"}
+    assert await subject.volumes.mounted() == {"t1"}
+
+
+async def test_tmpfs_needs_nothing_of_the_host(subject: Subject) -> None:
+    [bound] = await subject.ensure([Mount(kind="tmpfs", target="/tmp", size=1048576, mode=0o700)])
+    assert (bound.source, bound.options) == ("tmpfs", ("nosuid", "nodev", "noexec", "rw", "size=1048576", "mode=700"))
+    assert await subject.volumes.mounted() == frozenset()
+
+
+async def test_release_keeps_the_data(subject: Subject) -> None:
+    await subject.ensure([DATA], "t1")
+    await subject.ensure([DATA], "t2")
+    for _ in range(2):
+        await subject.volumes.release("t1")
+        assert await subject.volumes.mounted() == {"t2"}
+    assert await subject.volumes.list() == {"shop_data"}
+
+
+async def test_remove_deletes_and_is_idempotent(subject: Subject) -> None:
+    await subject.ensure([DATA, DATA.model_copy(update={"source": "other"})])
+    await subject.volumes.release("t1")
+    for _ in range(2):
+        await subject.volumes.remove(["shop_data"])
+        assert await subject.volumes.list() == {"other"}
+
+
+async def test_missing_bind_source_is_named(subject: Subject) -> None:
+    missing = str(subject.existing / "none")
+    with pytest.raises(UserError, match=missing) as caught:
+        await subject.ensure([Mount(kind="bind", source=missing, target="/x", create_host_path=False)])
+    assert caught.value.code == "missing-bind-source"
+
+
+async def test_missing_bind_source_is_made_when_allowed(subject: Subject) -> None:
+    missing = str(subject.existing / "new")
+    [bound] = await subject.ensure([Mount(kind="bind", source=missing, target="/x")])
+    assert bound.options == ("rbind", "rw", "nosuid", "nodev", "rprivate")
+
+
+@pytest.mark.parametrize("name", ["", "../etc", ".hidden", "a/b", "-rf", "a\0b", "ü", "x" * 300])
+async def test_bad_volume_name(subject: Subject, name: str) -> None:
+    with pytest.raises(UserError) as caught:
+        await subject.ensure([Mount(kind="volume", source=name, target="/data")])
+    assert caught.value.code == "bad-volume-name"
+    with pytest.raises(UserError):
+        await subject.volumes.remove([name])
+
+
+@pytest.mark.parametrize("target", ["/", "//", "/..", "/.", "data", ""])
+async def test_bad_target(subject: Subject, target: str) -> None:
+    with pytest.raises(UserError) as caught:
+        await subject.ensure([Mount(kind="volume", source="data", target=target)])
+    assert caught.value.code == "bad-mount"
+
+
+@pytest.mark.parametrize("source", [None, "", "relative", "a\0b"])
+async def test_bad_bind_source(subject: Subject, source: str | None) -> None:
+    with pytest.raises(UserError) as caught:
+        await subject.ensure([Mount(kind="bind", source=source, target="/x")])
+    assert caught.value.code == "bad-mount"

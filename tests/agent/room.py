@@ -1,0 +1,87 @@
+"""A place on the host for tests of real mounts and namespaces: own directory, own ids, nothing left behind."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import shutil
+import socket
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from agent.kit import mounts
+from agent.kit.layout import Layout
+from agent.kit.pools import UID_POOL
+from agent.ports import UID_RANGE, ImageConfig, Sandbox
+
+# What an entry of a layer may be: text of a file, None for a directory, or a function that makes something odd at a path.
+Entries = Mapping[str, str | Callable[[Path], object] | None]
+
+
+@dataclass
+class Room:
+    layout: Layout
+    root: Path
+    base: int  # first host id of the first task
+    children: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def uid_base(self, index: int = 0) -> int:
+        return self.base + index * UID_RANGE
+
+    def image(self, *layers: Entries) -> ImageConfig:
+        """An unpacked image of these layers, lowest first."""
+        digests = []
+        for number, entries in enumerate(layers):
+            digest = hashlib.sha256(f"{number}{sorted(entries)}{os.urandom(8).hex()}".encode()).hexdigest()
+            make_tree(self.layout.images / "layers" / digest, entries)
+            digests.append(f"sha256:{digest}")
+        return ImageConfig(id="sha256:" + "0" * 64, layers=tuple(digests))
+
+    def inside(self, sandbox: Sandbox, *argv: str, net: bool = False) -> subprocess.CompletedProcess[str]:
+        """Run argv as root of the sandbox's user namespace (the host's files, seen with the task's ids)."""
+        command = ["nsenter", f"--user={sandbox.user_ns}", "--setuid=0", "--setgid=0"]
+        if net:
+            command.append(f"--net={sandbox.net_ns}")
+        return subprocess.run([*command, *argv], capture_output=True, text=True, check=False, timeout=20)
+
+
+def make_tree(directory: Path, entries: Entries) -> None:
+    directory.mkdir(parents=True)
+    directory.chmod(0o755)
+    for name, content in entries.items():
+        path = directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if content is None:
+            path.mkdir(exist_ok=True)
+        elif isinstance(content, str):
+            path.write_text(content)
+        else:
+            content(path)
+
+
+@contextmanager
+def room() -> Iterator[Room]:
+    root = Path(f"/tmp/g-{os.urandom(4).hex()}")
+    root.mkdir(mode=0o755)
+    layout = Layout.at(root)
+    place = Room(layout, root, UID_POOL + random.randrange(30_000) * UID_RANGE)
+    try:
+        yield place
+    finally:
+        for point in reversed(mounts.points(root)):
+            mounts.detach(point)
+        shutil.rmtree(root)
+
+
+def host_facts() -> tuple[str, ...]:
+    """What must be the same before and after: mounts, links, addresses of the host (names of ours by other tests that
+    run at the same time are left out)."""
+    table = [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if "/tmp/g-" not in line]
+    links = sorted(name for _, name in socket.if_nameindex() if not name.startswith("g"))
+    sysctl = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text()
+    lo = Path("/sys/class/net/lo/flags").read_text()
+    return (*table, *links, sysctl, lo)
