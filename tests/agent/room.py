@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import re
 import shutil
 import socket
 import subprocess
@@ -20,6 +21,25 @@ from agent.ports import UID_RANGE, ImageConfig, Sandbox
 
 # What an entry of a layer may be: text of a file, None for a directory, or a function that makes something odd at a path.
 Entries = Mapping[str, str | Callable[[Path], object] | None]
+
+
+_APPLETS = (
+    "sh",
+    "cat",
+    "chmod",
+    "chown",
+    "cp",
+    "ln",
+    "ls",
+    "mkdir",
+    "mkfifo",
+    "mv",
+    "rm",
+    "rmdir",
+    "sleep",
+    "stat",
+    "touch",
+)
 
 
 @dataclass
@@ -40,6 +60,26 @@ class Room:
             make_tree(self.layout.images / "layers" / digest, entries)
             digests.append(f"sha256:{digest}")
         return ImageConfig(id="sha256:" + "0" * 64, layers=tuple(digests))
+
+    def busybox(self) -> Entries:
+        """A layer with /bin/sh and what it needs to run."""
+        shell = shutil.which("busybox") or "/bin/busybox"
+        needed = subprocess.run(["ldd", shell], capture_output=True, text=True, check=False).stdout  # static: none
+        files = {shell, *re.findall(r"/\S+(?= \(0x)", needed)}
+        entries: dict[str, str | Callable[[Path], object] | None] = {
+            **{f"bin/{name}": lambda path: path.symlink_to("busybox") for name in _APPLETS},
+            "tmp": lambda path: path.mkdir(mode=0o1777),
+        }
+        for file in files:
+            name = "bin/busybox" if file == shell else file.lstrip("/")
+            entries[name] = lambda path, file=file: shutil.copy(file, path)  # type: ignore[misc]
+        return entries
+
+    def shell(self, sandbox: Sandbox, rootfs: Path, script: str) -> str:
+        """Output of a script run as the task's root, chrooted to its root file system (no runtime, no /proc)."""
+        done = self.inside(sandbox, "chroot", str(rootfs), "/bin/busybox", "sh", "-ec", script)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
 
     def inside(self, sandbox: Sandbox, *argv: str, net: bool = False) -> subprocess.CompletedProcess[str]:
         """Run argv as root of the sandbox's user namespace (the host's files, seen with the task's ids)."""
