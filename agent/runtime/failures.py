@@ -1,0 +1,61 @@
+"""crun's words → our errors. The only place that reads them.
+
+What is not recognised stays start-failed, evidence kept."""
+
+from __future__ import annotations
+
+import errno
+import re
+
+from agent.kit.errors import GoraeError, Permanent, Temporary
+
+# First match wins: (code, pattern of crun's text, sentence, hint). crun 1.8 to 1.21 word these alike.
+_KNOWN: tuple[tuple[str, str, str, str], ...] = (
+    (
+        "no-space",
+        r"No space left on device|Disk quota exceeded",
+        "the disk is full",
+        "free some space: gorae image ls shows what images hold",
+    ),
+    (
+        "bad-workdir",
+        r"chdir|cwd|working directory",
+        "its working directory cannot be entered",
+        "working_dir must be a directory that its user may enter",
+    ),
+    (
+        "command-not-found",
+        r"executable file .* not found|(open executable|exec(ve)?\b.*|stat executable|find executable).*No such file",
+        "there is no such command in the image",
+        "check command and entrypoint against the image",
+    ),
+    (
+        "not-executable",
+        r"(executable|exec).*(Permission denied|Operation not permitted|Exec format error|Is a directory)",
+        "it is not an executable file for this machine",
+        "chmod +x it in the image, or name its interpreter in command; check the image's platform",
+    ),
+)
+_TRANSIENT = r"Resource temporarily unavailable|Cannot allocate memory|Too many open files|Device or resource busy"
+
+
+def from_crun(text: str, name: str, args: list[str]) -> GoraeError:
+    """`name`: "stack/service"; `args`: what should have run."""
+    command = " ".join(args)
+    for code, pattern, sentence, hint in _KNOWN:
+        if re.search(pattern, text, re.IGNORECASE):
+            kind = Temporary if code == "no-space" else Permanent
+            return kind(f"cannot start {name}: `{command}`: {sentence}", code=code, hint=hint, crun=text, args=args)
+    kind = Temporary if re.search(_TRANSIENT, text) else Permanent
+    return kind(
+        f"cannot start {name}: `{command}`: {text or 'crun gave no reason'}", code="start-failed", crun=text, args=args
+    )
+
+
+def from_os(error: OSError, name: str) -> GoraeError:
+    """Preparing the bundle failed, or a program is missing."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return Temporary(
+            f"cannot start {name}: the disk is full", code="no-space", hint="free some space", path=str(error.filename)
+        )
+    return Temporary(f"cannot start {name}: {error}", code="start-failed", hint="gorae doctor", errno=error.errno)

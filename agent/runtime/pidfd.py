@@ -1,0 +1,81 @@
+"""Processes held by descriptor, so that no pid is ever mistaken for another, and awaited without being their parent.
+
+pidfd_open(2). A pid is only believed together with its start time; a descriptor, once open, stays right. Reaping is by
+descriptor too: waitpid(-1) would steal the statuses of asyncio's own children.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import signal
+from contextlib import suppress
+from pathlib import Path
+
+
+def start_ticks(pid: int) -> int | None:
+    """Field 22 of /proc/PID/stat (proc(5)); None when there is no such process."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return int(stat[stat.rindex(b")") + 2 :].split()[19])
+
+
+def open_process(pid: int, ticks: int) -> int | None:
+    """A pidfd of exactly that process, dead-but-unreaped included; None when it is gone."""
+    try:
+        fd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return None
+    if start_ticks(pid) == ticks:  # read after the open: from here on the descriptor cannot change its meaning
+        return fd
+    os.close(fd)
+    return None
+
+
+def has_ended(pidfd: int) -> bool:
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def kill(pidfd: int, number: int = signal.SIGKILL) -> None:
+    """Gone is success."""
+    with suppress(ProcessLookupError):
+        signal.pidfd_send_signal(pidfd, number)
+
+
+def reap(pidfd: int) -> int | None:
+    """The exit status as a shell says it, if the process is our child (or was given to us as subreaper) and has
+    ended."""
+    try:
+        result = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
+    except ChildProcessError:
+        return None
+    if result is None:
+        return None
+    return result.si_status if result.si_code == os.CLD_EXITED else 128 + result.si_status
+
+
+async def readable(*fds: int, timeout: float | None = None) -> frozenset[int]:
+    """Wait until one of `fds` is readable (a pidfd: has ended); those that are. Empty: the time is over."""
+    loop = asyncio.get_running_loop()
+    woken: asyncio.Future[None] = loop.create_future()
+
+    def wake() -> None:
+        if not woken.done():
+            woken.set_result(None)
+
+    for fd in fds:
+        loop.add_reader(fd, wake)
+    try:
+        async with asyncio.timeout(timeout):
+            await woken
+    except TimeoutError:
+        pass
+    finally:
+        for fd in fds:
+            loop.remove_reader(fd)
+    return frozenset(fd for fd in fds if has_ended(fd))
