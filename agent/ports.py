@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from agent.wire.messages import Event, Healthcheck, Mount, PublishedPort, Resources
+from agent.wire.messages import Event, Healthcheck, Listener, Mount, Port, PublishedPort, Resources
 
 UID_RANGE = 65536  # ids of one task's user namespace
 
@@ -363,3 +363,36 @@ class Change:
     records: Mapping[str, str | None] = field(default_factory=dict)
     events: Sequence[Event] = ()
     bound_store_id: str | None = None
+
+
+# The host ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    kernel: str
+    cgroup: Literal["v2", "v1"]
+    cpus: int
+    memory: int  # bytes
+    features: Mapping[str, bool]
+
+
+class Host(Protocol):
+    """Facts that no other port tells. Cheap, so not asynchronous."""
+
+    def boot_id(self) -> str:
+        """The kernel's."""
+
+    def run_id(self) -> str:
+        """Changes when the host boots, and when the runtime directory is lost."""
+
+    def capacity(self) -> Capacity: ...
+
+    def listeners(self, known: tuple[Listener, ...] | None = None) -> tuple[Listener, ...]:
+        """`known`: the last answer; holders are looked up again only when the sockets have changed."""
+
+    def free_port(self, port: Port, taken: frozenset[int]) -> int:
+        """For a port that the file leaves open. Temporary no-free-port."""
+
+    def trace(self, task: str) -> tuple[str | None, int | None]:
+        """(stack, allocation index) of a task that the journal does not know, from what it left on disk."""

@@ -1,0 +1,130 @@
+"""What the agent knows of one task, journalled at every step: the whole memory a decision needs.
+
+Values only: nothing here reads a clock or changes in place. A record is replaced, written to the journal, and only then
+acted upon or reported. Times are Unix seconds, because they outlive a boot.
+"""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pydantic import TypeAdapter
+
+from agent.decide.health import HealthState
+from agent.ports import Allocation, Exit, ImageConfig, Process
+from agent.wire.messages import Resources, Restart, State, Task, TaskStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How the task is to be stopped. Copied from its spec while that is known: a task to be removed has none left."""
+
+    signal: int = int(signal.SIGTERM)
+    grace: float = 10.0  # seconds
+    needs: tuple[str, ...] = ()  # services it depends on, which outlive it when both are to go
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """A stop under way. `deadline` None: not signalled yet. `delay`: of the attempt that follows, if one does."""
+
+    then: Literal["stopped", "backoff", "failed", "removed"]
+    deadline: float | None = None
+    delay: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskRecord:
+    id: str
+    stack: str
+    service: str
+    slot: int
+    template: str
+    state: State = "pending"
+    since: float = 0.0  # when `state` was entered
+    allocation: Allocation
+    attempt: int = 0  # number of the attempt begun last; 0: none
+    process: Process | None = None
+    boot: str = ""  # the run (world.boot) in which its state was last looked at
+    met: str = ""  # the run in which its dependencies were met
+    started_at: float | None = None
+    exit: Exit | None = None  # of the last attempt that ended
+    failures: int = 0  # in a row; the exponent of the backoff
+    retries: int = 0  # restarts by policy since the user started it; what max_attempts limits
+    restarts: int = 0  # attempts after the first
+    until: float | None = None  # backoff: when the next attempt starts
+    restart_request: int = 0  # the newest one honoured
+    policy: Restart | None = None  # at rest: the policy that let it rest
+    resources: Resources = field(default_factory=Resources)  # as applied to the running attempt
+    health: HealthState = field(default_factory=HealthState)
+    stop: Stop | None = None
+    ending: Ending = Ending()
+    reason: str = ""
+    message: str = ""
+    evidence: dict[str, Any] = field(default_factory=dict)
+    cause: str | None = None  # id of the task's last event
+
+
+_JSON = TypeAdapter(TaskRecord)
+
+
+def dump(record: TaskRecord) -> str:
+    return _JSON.dump_json(record, exclude_defaults=True).decode()
+
+
+def load(document: str) -> TaskRecord:
+    """ValueError for what is no record; fields of another version are ignored."""
+    return _JSON.validate_json(document)
+
+
+def ending(task: Task, image: ImageConfig | None) -> Ending:
+    """Signal: the service's, else the image's, else TERM (OCI image spec, config.StopSignal)."""
+    name = task.policy.stop_signal or (image.stop_signal if image else "")
+    return Ending(
+        signal=signal_number(name) or int(signal.SIGTERM),
+        grace=max(0.0, task.policy.stop_grace),
+        needs=tuple(sorted({d.service for d in task.policy.depends_on})),
+    )
+
+
+def signal_number(name: str) -> int | None:
+    """Of "SIGTERM", "term", "15" or "SIGRTMIN+3"; None when there is no such signal."""
+    text = name.strip().upper()
+    if text.isdecimal():
+        number = int(text)
+        return number if 1 <= number <= int(signal.SIGRTMAX) else None
+    base, _, offset = text.removeprefix("SIG").partition("+")
+    found = signal.Signals.__members__.get("SIG" + base)
+    if found is None or (offset and (base != "RTMIN" or not offset.isdecimal())):
+        return None
+    number = int(found) + int(offset or 0)
+    return number if number <= int(signal.SIGRTMAX) else None
+
+
+def status(record: TaskRecord) -> TaskStatus:
+    """The public face of a record. No validation: every value here is already ours."""
+    running = record.state in ("running", "stopping")
+    return TaskStatus.model_construct(
+        id=record.id,
+        service=record.service,
+        slot=record.slot,
+        template=record.template,
+        state=record.state,
+        health=record.health.status if record.state == "running" else "none",
+        attempt=record.attempt,
+        restarts=record.restarts,
+        since=record.since,
+        started_at=record.started_at,
+        pid=record.process.pid if record.process and running else None,
+        exit_code=None if record.exit is None else record.exit.code,
+        oom=record.exit is not None and record.exit.oom,
+        reason=record.reason,
+        message=record.message,
+        evidence=record.evidence,
+        next_at=record.until if record.state == "backoff" else None,
+        address=record.allocation.address,
+        ports=record.allocation.ports,
+        restart_request=record.restart_request,
+    )
