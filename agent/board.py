@@ -1,0 +1,155 @@
+"""The agent's picture in memory: what is assigned, and the records as the journal has them. No effects, no loop.
+
+Workers read the world around their task here, and put their record here only after it is durable. Whoever waits for a
+change (a dependent, the next task of a slot) is woken; nobody else is, or a hundred tasks would wake a hundred each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from agent.decide import depends
+from agent.decide.health import Check
+from agent.decide.record import Ending, TaskRecord, status
+from agent.decide.view import World
+from agent.wire.messages import Assignment, Task, TaskStatus
+
+_GATED = frozenset({"pending", "preparing", "backoff"})
+
+
+@dataclass(slots=True)
+class _Stack:
+    assignment: Assignment
+    tasks: dict[str, Task] = field(default_factory=dict)  # assigned now; empty under a tombstone
+    services: dict[str, list[str]] = field(default_factory=dict)  # service → assigned task ids
+    dependents: dict[str, list[str]] = field(default_factory=dict)  # service → tasks that depend on it
+    peers: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    version: int = 0  # of peers
+
+
+class Board:
+    def __init__(self, boot: str) -> None:
+        self.boot = boot
+        self.records: dict[str, TaskRecord] = {}
+        self._stacks: dict[str, _Stack] = {}
+        self._ids: dict[str, set[str]] = {}  # stack → tasks that have a record
+        self._slots: dict[tuple[str, str, int], set[str]] = {}
+        self.wake: Callable[[str], None] = lambda task: None
+
+    # Assignments ------------------------------------------------------------------------------------------------
+
+    @property
+    def assignments(self) -> Mapping[str, Assignment]:
+        return {name: stack.assignment for name, stack in self._stacks.items()}
+
+    def assignment(self, stack: str) -> Assignment | None:
+        found = self._stacks.get(stack)
+        return found.assignment if found else None
+
+    def assign(self, assignment: Assignment) -> None:
+        """Its new tasks' records must have been put before: their addresses are part of everybody's names."""
+        before = self._stacks.get(assignment.stack)
+        stack = self._stacks[assignment.stack] = _Stack(assignment, version=before.version if before else 0)
+        for task in () if assignment.removed else assignment.tasks:
+            stack.tasks[task.id] = task
+            stack.services.setdefault(task.service, []).append(task.id)
+            for need in task.policy.depends_on:
+                stack.dependents.setdefault(need.service, []).append(task.id)
+        stack.peers = {
+            service: tuple(self.records[i].allocation.address for i in ids if i in self.records)
+            for service, ids in stack.services.items()
+        }
+        if before is None or before.peers != stack.peers:
+            stack.version += 1
+
+    def forget(self, stack: str) -> None:
+        self._stacks.pop(stack, None)
+
+    def task(self, record: TaskRecord) -> Task | None:
+        stack = self._stacks.get(record.stack)
+        return stack.tasks.get(record.id) if stack else None
+
+    def cause(self, stack: str) -> str | None:
+        found = self._stacks.get(stack)
+        return found.assignment.cause if found else None
+
+    def peers(self, stack: str) -> tuple[int, Mapping[str, tuple[str, ...]]]:
+        found = self._stacks.get(stack)
+        return (found.version, found.peers) if found else (0, {})
+
+    # Records ----------------------------------------------------------------------------------------------------
+
+    def put(self, record: TaskRecord) -> None:
+        before = self.records.get(record.id)
+        self.records[record.id] = record
+        self._ids.setdefault(record.stack, set()).add(record.id)
+        self._slots.setdefault((record.stack, record.service, record.slot), set()).add(record.id)
+        if before is None or (before.state, before.health.status) != (record.state, record.health.status):
+            self._wake_around(record)
+
+    def drop(self, task: str) -> None:
+        record = self.records.pop(task, None)
+        if record is None:
+            return
+        ids = self._ids[record.stack]
+        ids.discard(task)
+        if not ids:
+            del self._ids[record.stack]
+        slot = self._slots[record.stack, record.service, record.slot]
+        slot.discard(task)
+        if not slot:
+            del self._slots[record.stack, record.service, record.slot]
+        self._wake_around(record)
+        for other in slot:
+            self.wake(other)
+
+    def of(self, stack: str) -> Sequence[TaskRecord]:
+        """Records of a stack, by service and slot."""
+        found = [self.records[i] for i in self._ids.get(stack, ())]
+        return sorted(found, key=lambda r: (r.service, r.slot, r.id))
+
+    def _wake_around(self, record: TaskRecord) -> None:
+        stack = self._stacks.get(record.stack)
+        for task in stack.dependents.get(record.service, ()) if stack else ():
+            other = self.records.get(task)
+            if other is not None and other.state in _GATED and other.met != self.boot:
+                self.wake(task)
+        if record.ending.needs and record.state not in ("pending", "preparing", "starting"):
+            for task in self._ids.get(record.stack, ()):
+                other = self.records[task]
+                if other.state == "running" and other.service in record.ending.needs and self._going(other):
+                    self.wake(task)
+
+    def _going(self, record: TaskRecord) -> bool:
+        task = self.task(record)
+        return task is None or task.desired == "stopped"
+
+    # Views ------------------------------------------------------------------------------------------------------
+
+    def world(self, record: TaskRecord, check: Check | str | None, ending: Ending | None, roll: float) -> World:
+        stack = self._stacks.get(record.stack)
+        task = stack.tasks.get(record.id) if stack else None
+        gate = depends.OPEN
+        if stack and task and task.policy.depends_on and record.met != self.boot and record.state in _GATED:
+            current = {
+                name: [self.records[i] for i in ids if i in self.records] for name, ids in stack.services.items()
+            }
+            gate = depends.gate(task.policy.depends_on, current, self.boot)
+        holders: tuple[str, ...] = ()
+        if record.state == "running" and (task is None or task.desired == "stopped"):
+            everyone = [self.records[i] for i in self._ids.get(record.stack, ())]
+            holders = depends.holders(record, [r for r in everyone if self._going(r)])
+        return World(
+            boot=self.boot,
+            gate=gate,
+            slot_free=len(self._slots.get((record.stack, record.service, record.slot), ())) <= 1,
+            holders=holders,
+            check=check if isinstance(check, Check) or check is None else "unknown",
+            ending=ending,
+            peers=stack.version if stack else 0,
+            roll=roll,
+        )
+
+    def statuses(self, stack: str) -> tuple[TaskStatus, ...]:
+        return tuple(status(record) for record in self.of(stack))

@@ -1,0 +1,165 @@
+"""The hands of a worker: each action of decide/action.py carried out through the ports. It decides nothing.
+
+Success is returned as what is now seen; failure is a GoraeError. Every effect is idempotent, so that it may be repeated
+after a crash in its middle.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from agent.decide.oci_config import oci_config
+from agent.decide.record import TaskRecord
+from agent.kit.clock import Clock
+from agent.kit.ids import Ulids
+from agent.ports import (
+    Attachment,
+    BindSource,
+    Bundle,
+    ImageConfig,
+    Images,
+    Journal,
+    Logs,
+    NameFiles,
+    Network,
+    Prober,
+    Process,
+    Rootfs,
+    Runtime,
+    Sandbox,
+    Sandboxes,
+    UserIds,
+    Volumes,
+)
+from agent.wire.messages import Task
+
+_A = TypeVar("_A")
+_B = TypeVar("_B")
+
+
+@dataclass(slots=True)
+class Ports:
+    """Everything the loops reach the world through, and what all of them share."""
+
+    instance: str
+    clock: Clock
+    journal: Journal
+    sandboxes: Sandboxes
+    images: Images
+    rootfs: Rootfs
+    volumes: Volumes
+    network: Network
+    runtime: Runtime
+    prober: Prober
+    logs: Logs
+    seccomp: Mapping[str, Any] | None = None
+    cgroup: Literal["v2", "v1"] = "v2"
+    boot_id: str = ""  # the kernel's
+    random: Callable[[], float] = lambda: 0.5
+    ulids: Ulids = field(default_factory=Ulids)
+    # On few cores more at once only makes each slower. Attaching to the network is outside: it gathers what comes
+    # together into one transaction.
+    preparing: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(4))
+    starting: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(4))
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What the attempts of one task share, for as long as the agent lives."""
+
+    image: ImageConfig
+    sandbox: Sandbox
+    rootfs: Path
+    binds: tuple[BindSource, ...]
+    names: NameFiles
+    ids: UserIds
+    hostname: str
+
+
+def hostname(task: Task) -> str:
+    """The service's, else SERVICE-SLOT: the same after an update, unlike a task id."""
+    given = task.container.hostname or f"{task.service}-{task.slot}".replace("_", "-").replace(".", "-").lower()
+    return given[:63]
+
+
+def own_peers(record: TaskRecord, peers: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    """Inside a task its own service's name means its own address."""
+    return {**peers, record.service: (record.allocation.address,)}
+
+
+async def prepare(
+    ports: Ports, task: Task, record: TaskRecord, peers: Mapping[str, tuple[str, ...]], image: ImageConfig
+) -> Prepared:
+    name = hostname(task)
+    allocation = record.allocation
+    async with ports.preparing:
+        sandbox = await ports.sandboxes.ensure(record.id, allocation.uid_base)
+
+    async def attach() -> NameFiles:
+        await ports.network.attach(
+            Attachment(record.id, record.stack, sandbox.net_ns, allocation.index, allocation.address)
+        )
+        return await ports.network.names(record.id, name, allocation.address, own_peers(record, peers))
+
+    async def mount() -> tuple[Path, tuple[BindSource, ...], UserIds]:
+        async with ports.preparing:
+            rootfs = await ports.rootfs.ensure(record.id, image, sandbox)
+            binds = await ports.volumes.ensure(record.stack, task.container.mounts, sandbox, rootfs)
+            user = image.user if task.container.user is None else task.container.user
+            ids = await ports.rootfs.user(record.id, user)
+        return rootfs, binds, ids
+
+    names, (rootfs, binds, ids) = await _both(attach(), mount())
+    return Prepared(image, sandbox, rootfs, binds, names, ids, name)
+
+
+async def _both(first: Coroutine[Any, Any, _A], second: Coroutine[Any, Any, _B]) -> tuple[_A, _B]:
+    """Both to their end, then the first error: a port must not be called again for a task while it is still at it."""
+    one, other = await asyncio.gather(first, second, return_exceptions=True)
+    if isinstance(one, BaseException):
+        raise one
+    if isinstance(other, BaseException):
+        raise other
+    return one, other
+
+
+async def start(ports: Ports, task: Task, record: TaskRecord, prepared: Prepared) -> Process:
+    config = oci_config(
+        instance=ports.instance,
+        stack=record.stack,
+        task=task,
+        attempt=record.attempt,
+        image=prepared.image,
+        ids=prepared.ids,
+        sandbox=prepared.sandbox,
+        rootfs=prepared.rootfs,
+        binds=prepared.binds,
+        names=prepared.names,
+        seccomp=ports.seccomp,
+        hostname=prepared.hostname,
+        cgroup=ports.cgroup,
+    )
+    bundle = Bundle(
+        task=record.id,
+        attempt=record.attempt,
+        stack=record.stack,
+        service=record.service,
+        rootfs=prepared.rootfs,
+        sandbox=prepared.sandbox,
+        config=config,
+        log=ports.logs.path(record.stack, record.service, record.slot, record.id),
+    )
+    async with ports.starting:
+        return await ports.runtime.start(bundle)
+
+
+async def discard(ports: Ports, task: str) -> None:
+    """In the reverse order of prepare: what is on top goes first."""
+    await ports.network.detach(task)
+    await ports.volumes.release(task)
+    await ports.rootfs.remove(task)
+    await ports.sandboxes.remove(task)

@@ -1,0 +1,197 @@
+"""gorae-agent: `python -m agent.main [--root DIR]`. The only place that wires concrete parts together.
+
+Runs as root. Ending it, however it ends, touches no container; the next start adopts what runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import fcntl
+import gc
+import grp
+import logging
+import os
+import pwd
+import random
+import signal
+import sys
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+
+import uvloop
+
+from agent.effects import Ports
+from agent.host import RealHost
+from agent.images.store import ImageStore
+from agent.journal.journal import SqliteJournal
+from agent.kit import ids, pools, syscalls
+from agent.kit.clock import RealClock
+from agent.kit.errors import GoraeError, UserError
+from agent.kit.layout import Layout
+from agent.kit.pools import Slice
+from agent.kit.version import VERSION
+from agent.logs.logs import FileLogs
+from agent.network.network import RoutedNetwork
+from agent.probes.prober import HostProber
+from agent.reconciler import Reconciler
+from agent.rootfs.overlay import OverlayRootfs
+from agent.runtime import seccomp
+from agent.runtime.runtime import CrunRuntime
+from agent.sandbox.sandboxes import PinnedSandboxes
+from agent.streams.server import StreamServer
+from agent.volumes.volumes import HostVolumes
+from agent.wire.broker import ORCHESTRATOR_USER, password_file
+from agent.wire.bus import Bus
+from agent.wire.mqtt import MqttBus
+
+log = logging.getLogger("gorae.agent")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="gorae-agent", description="Makes what is assigned so, and keeps it so.")
+    parser.add_argument("--root", metavar="DIR", help="keep all state, sockets and configuration below DIR")
+    layout = Layout.at(parser.parse_args(argv).root)
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
+    os.umask(0o022)
+    try:
+        lock = hold(layout)
+        instance, slice_ = identify(layout)
+        # A conmon whose parent has died must not become a child of a process that never waits for it.
+        syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
+        bus = MqttBus(layout.bus_socket, "agent", password_file(layout, "agent"))
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(serve(layout, instance, slice_, bus, signals=True))
+        os.close(lock)
+    except GoraeError as error:
+        print(f"gorae-agent: {error.message}" + (f"\ntry  {error.hint}" if error.hint else ""), file=sys.stderr)
+        return 1
+    return 0
+
+
+def hold(layout: Layout) -> int:
+    """The lock that is held for life; UserError already-running names who holds it."""
+    try:
+        for directory, mode in ((layout.state, 0o711), (layout.run, 0o711), (layout.agent_dir, 0o700)):
+            directory.mkdir(mode=mode, parents=True, exist_ok=True)
+        # In the state, not in the runtime directory: that one may be lost while an agent holds it.
+        lock = os.open(layout.agent_dir / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise UserError(
+            f"cannot start the agent: {error.filename}: {error.strerror}",
+            code="state-unusable",
+            hint="run it as root, on a file system that can be written",
+        ) from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.read(lock, 32).decode() or "unknown"
+        os.close(lock)
+        raise UserError(
+            f"cannot start the agent: process {holder} already runs for {layout.state}",
+            code="already-running",
+            hint=f"end process {holder} first, or use another --root",
+        ) from None
+    os.ftruncate(lock, 0)
+    os.write(lock, str(os.getpid()).encode())
+    return lock
+
+
+def identify(layout: Layout) -> tuple[str, Slice]:
+    """The instance's id, made at the first start, and its slice of the host's pools."""
+    path = layout.instance_file
+    try:
+        instance = path.read_text().strip()
+    except FileNotFoundError:
+        instance = ids.instance_id()
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(instance + "\n")
+        temporary.replace(path)
+    if len(instance) != 8 or not set(instance) <= set("0123456789abcdef"):
+        raise UserError(
+            f"cannot start the agent: {path} holds no instance id",
+            code="bad-instance",
+            hint="write back the eight hex digits that `ip link` shows after the g of our links",
+        )
+    return instance, pools.claim(instance, layout.state)
+
+
+async def serve(layout: Layout, instance: str, slice_: Slice, bus: Bus, *, signals: bool = False) -> None:
+    """Start, run until SIGTERM or SIGINT (or cancelled), end in reverse order. A second signal ends it at once."""
+    async with AsyncExitStack() as stack:
+        journal = SqliteJournal(layout.journal)
+        stack.push_async_callback(journal.close)
+        sandboxes = PinnedSandboxes(layout, instance)
+        stack.push_async_callback(sandboxes.close)
+        network = RoutedNetwork(layout, instance, slice_)
+        stack.push_async_callback(network.close)
+        runtime = CrunRuntime(layout, instance)
+        stack.callback(runtime.close)
+        images, logs, host = ImageStore(layout), FileLogs(layout), RealHost(layout, slice_)
+        ports = Ports(
+            instance=instance,
+            clock=RealClock(),
+            journal=journal,
+            sandboxes=sandboxes,
+            images=images,
+            rootfs=OverlayRootfs(layout),
+            volumes=HostVolumes(layout),
+            network=network,
+            runtime=runtime,
+            prober=HostProber(layout),
+            logs=logs,
+            seccomp=seccomp.default_profile(),
+            cgroup=runtime.cgroup_version(),
+            boot_id=host.boot_id(),
+            random=random.random,
+        )
+        agent = Reconciler(ports, host, bus, slice_, version=VERSION)
+        uid, gid = _orchestrator()
+        server = StreamServer(layout.agent_socket, agent, images, logs, uid=uid, gid=gid)
+        gc.freeze()  # what start-up made stays: no collection walks it again
+        stop = asyncio.Event()
+        if signals:
+            _on_signals(stop)
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(_until(stop), name="until a signal")
+                group.create_task(agent.run(), name="agent")
+                group.create_task(network.watch(), name="watch nftables")
+                group.create_task(logs.run(), name="rotate logs")
+                await agent.ready.wait()
+                async with server.serving():
+                    log.info("serving on %s, instance %s", layout.agent_socket, instance)
+                    await stop.wait()
+        except* _Stopped:
+            log.info("ended; containers run on")
+
+
+class _Stopped(Exception):
+    """Asked to end."""
+
+
+async def _until(stop: asyncio.Event) -> None:
+    await stop.wait()
+    raise _Stopped
+
+
+def _on_signals(stop: asyncio.Event) -> None:
+    def ask() -> None:
+        if stop.is_set():
+            os._exit(1)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, ask)
+
+
+def _orchestrator() -> tuple[int, int]:
+    """Its user and group; root's on a host without them (the socket is then root's alone)."""
+    try:
+        return pwd.getpwnam(ORCHESTRATOR_USER).pw_uid, grp.getgrnam(ORCHESTRATOR_USER).gr_gid
+    except KeyError:
+        return 0, 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,299 @@
+"""The agent's unix socket: one-shot requests and streams, as agent/wire/streams.py documents them.
+
+It works with orchestrator and broker down. Who connects is asked of the kernel: root, or the orchestrator's user.
+A client that vanishes ends its request; nothing a client does ends the server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import json
+import logging
+import os
+import socket
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+from agent.kit.errors import GoraeError, Permanent, UserError
+from agent.ports import Images, Logs
+from agent.wire.messages import StackStatus
+from agent.wire.streams import LIMIT
+
+log = logging.getLogger("gorae.agent")
+
+_UCRED = struct.Struct("iII")  # struct ucred: pid, uid, gid (unix(7))
+
+
+class Agent(Protocol):
+    """What the server asks of the loops."""
+
+    instance: str
+    epoch: int
+    version: str
+
+    def statuses(self) -> Sequence[StackStatus]: ...
+
+    def in_use(self) -> dict[str, str]:
+        """Image id → who uses it."""
+
+    async def adopt(self, store_id: str) -> None: ...
+
+
+Send = Callable[[str, Any], Awaitable[None]]
+
+
+class StreamServer:
+    def __init__(self, path: Path, agent: Agent, images: Images, logs: Logs, *, uid: int, gid: int) -> None:
+        """uid: the orchestrator's user, besides root. gid: the group that may connect at all."""
+        self._path = path
+        self._agent, self._images, self._logs = agent, images, logs
+        self._uid, self._gid = uid, gid
+        self._operations: dict[str, Callable[[dict[str, Any], Send], Awaitable[Any]]] = {
+            "ping": self._ping,
+            "images": self._list,
+            "resolve": self._resolve,
+            "ensure": self._ensure,
+            "pull": self._pull,
+            "load": self._load,
+            "import": self._import,
+            "remove": self._remove,
+            "logs": self._read_logs,
+            "status": self._status,
+            "adopt": self._adopt,
+        }
+
+    @asynccontextmanager
+    async def serving(self) -> AsyncIterator[None]:
+        """Listen until the block ends; a socket file left by a killed agent is replaced."""
+        self._path.unlink(missing_ok=True)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        old = os.umask(0o177)
+        try:
+            listener.bind(str(self._path))
+        finally:
+            os.umask(old)
+        os.chown(self._path, 0 if os.geteuid() == 0 else -1, self._gid)
+        self._path.chmod(0o660)
+        server = await asyncio.start_unix_server(self._serve, sock=listener, limit=LIMIT)
+        try:
+            async with server:
+                yield
+        finally:
+            self._path.unlink(missing_ok=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            if not self._welcome(writer):
+                await self._answer(writer, "error", _denied().document())
+                return
+            raw = await reader.readline()
+            if raw:
+                await self._until_gone(reader, self._handle(raw, writer))
+        except (ConnectionError, asyncio.LimitOverrunError, ValueError):
+            return  # the client went away, or never meant to ask
+        finally:
+            writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
+
+    def _welcome(self, writer: asyncio.StreamWriter) -> bool:
+        peer = writer.get_extra_info("socket")
+        raw = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+        _, uid, _ = _UCRED.unpack(raw)
+        return uid in (0, self._uid)
+
+    async def _until_gone(self, reader: asyncio.StreamReader, work: Any) -> None:
+        """Run `work` to its end, or until the client closes its side."""
+        request = asyncio.ensure_future(work)
+        gone = asyncio.ensure_future(reader.read())
+        try:
+            await asyncio.wait({request, gone}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (request, gone):
+                task.cancel()
+            results = await asyncio.gather(request, gone, return_exceptions=True)
+        for result in results:
+            if isinstance(result, Exception) and not isinstance(result, ConnectionError):
+                raise result
+
+    async def _handle(self, raw: bytes, writer: asyncio.StreamWriter) -> None:
+        async def send(kind: str, value: Any) -> None:
+            await self._answer(writer, kind, value)
+
+        try:
+            request = json.loads(raw)
+            operation = self._operations.get(str(request.get("op"))) if isinstance(request, dict) else None
+            if operation is None:
+                raise Permanent("cannot do that: no such operation", code="bad-request")
+            result = await operation(request, send)
+        except GoraeError as error:
+            await send("error", error.document())
+        except (KeyError, TypeError, ValueError) as error:
+            bad = Permanent(f"cannot understand the request: {type(error).__name__} {error}", code="bad-request")
+            await send("error", bad.document())
+        except ConnectionError:
+            raise
+        except Exception:  # a bug met by one request must not end the agent; it is logged whole
+            log.exception("bug: a request at the agent's socket failed: %r", raw[:200])
+            bug = Permanent("cannot answer: the agent met a bug; its log has the details", code="bug")
+            await send("error", bug.document())
+        else:
+            await send("result", result)
+
+    async def _answer(self, writer: asyncio.StreamWriter, kind: str, value: Any) -> None:
+        writer.write(json.dumps({kind: value}, default=_plain).encode() + b"\n")
+        await writer.drain()
+
+    # Operations -------------------------------------------------------------------------------------------------
+
+    async def _ping(self, request: dict[str, Any], send: Send) -> Any:
+        agent = self._agent
+        return {"version": agent.version, "instance": agent.instance, "epoch": agent.epoch}
+
+    async def _list(self, request: dict[str, Any], send: Send) -> Any:
+        return list(await self._images.list())
+
+    async def _resolve(self, request: dict[str, Any], send: Send) -> Any:
+        found, missing = await self._known(_names(request))
+        if missing:
+            raise _missing(missing)
+        return found
+
+    async def _known(self, names: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+        found: dict[str, str] = {}
+        missing: list[str] = []
+        for name in dict.fromkeys(names):
+            try:
+                found[name] = (await self._images.config(name)).id
+            except UserError as error:
+                if error.code != "image-missing":
+                    raise
+                missing.append(name)
+        return found, missing
+
+    async def _ensure(self, request: dict[str, Any], send: Send) -> Any:
+        names, policy = list(dict.fromkeys(_names(request))), request.get("policy", "missing")
+        if policy not in ("missing", "always", "never"):
+            raise Permanent(f"cannot ensure images: no such policy {policy!r}", code="bad-request")
+        found, missing = ({}, names) if policy == "always" else await self._known(names)
+        if missing and policy == "never":
+            raise _missing(missing)
+
+        async def pull(name: str, progress: Any) -> None:
+            found[name] = (await self._images.pull(name, progress)).id
+
+        async with _progress(send) as progress:
+            results = await asyncio.gather(*(pull(name, progress) for name in missing), return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+        return {name: found[name] for name in names}
+
+    async def _pull(self, request: dict[str, Any], send: Send) -> Any:
+        async with _progress(send) as progress:
+            return await self._images.pull(_text(request, "name"), progress)
+
+    async def _load(self, request: dict[str, Any], send: Send) -> Any:
+        name = request.get("name")
+        async with _progress(send) as progress:
+            path = Path(_text(request, "path"))
+            return list(await self._images.load(path, None if name is None else str(name), progress))
+
+    async def _import(self, request: dict[str, Any], send: Send) -> Any:
+        config = request.get("config") or {}
+        if not isinstance(config, dict):
+            raise Permanent("cannot import: config is no object", code="bad-request")
+        async with _progress(send) as progress:
+            return await self._images.import_rootfs(
+                Path(_text(request, "path")), _text(request, "name"), config, progress
+            )
+
+    async def _remove(self, request: dict[str, Any], send: Send) -> Any:
+        removed, freed = await self._images.remove(_text(request, "name"), self._agent.in_use())
+        return {"removed": removed, "freed": freed}
+
+    async def _read_logs(self, request: dict[str, Any], send: Send) -> Any:
+        task, tail = request.get("task"), request.get("tail")
+        lines = self._logs.read(
+            _text(request, "stack"),
+            request.get("service"),
+            follow=bool(request.get("follow", False)),
+            since=_number(request, "since"),
+            until=_number(request, "until"),
+            tail=None if tail is None else max(0, int(tail)),
+        )
+        async for line in lines:
+            if task is None or line.task == task:
+                await send("line", line)
+        return {}
+
+    async def _status(self, request: dict[str, Any], send: Send) -> Any:
+        return list(self._agent.statuses())
+
+    async def _adopt(self, request: dict[str, Any], send: Send) -> Any:
+        await self._agent.adopt(_text(request, "store_id"))
+        return {}
+
+
+@asynccontextmanager
+async def _progress(send: Send) -> AsyncIterator[Callable[[dict[str, Any]], None]]:
+    """A callback for the images' port, whose documents are sent in order by the time the block has ended."""
+    queue: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
+
+    async def forward() -> None:
+        while (document := await queue.get()) is not None:
+            await send("progress", document)
+
+    forwarder = asyncio.ensure_future(forward())
+    try:
+        yield queue.put_nowait
+    finally:
+        queue.put_nowait(None)
+        await forwarder
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, StackStatus):
+        return value.model_dump(mode="json")
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    raise TypeError(f"no JSON form of {type(value).__name__}")
+
+
+def _text(request: dict[str, Any], key: str) -> str:
+    value = request[key]
+    if not isinstance(value, str) or not value:
+        raise Permanent(f"cannot understand the request: {key} is no text", code="bad-request")
+    return value
+
+
+def _names(request: dict[str, Any]) -> list[str]:
+    value = request["images"]
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        raise Permanent("cannot understand the request: images is no list of names", code="bad-request")
+    return value
+
+
+def _number(request: dict[str, Any], key: str) -> float | None:
+    value = request.get(key)
+    return None if value is None else float(value)
+
+
+def _missing(names: list[str]) -> UserError:
+    return UserError(
+        f"cannot find {'images' if len(names) > 1 else 'image'} {', '.join(names)} on this host",
+        code="image-missing",
+        hint="gorae image pull, load or import it",
+        images=names,
+    )
+
+
+def _denied() -> UserError:
+    return UserError(
+        "cannot use the agent's socket: only root and the orchestrator may", code="denied", hint="ask the API"
+    )
