@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from contextlib import ExitStack
 from pathlib import Path
 
 from agent.kit import mounts, syscalls
@@ -47,7 +48,7 @@ def _bad(mount: Mount, error: OSError) -> UserError:
     )
 
 
-def place(source: int, point: Path, namespace: int, *, read_only: bool) -> tuple[tuple[str, ...], str]:
+def place(source: int, point: Path, namespace: int, run: Path, *, read_only: bool) -> tuple[tuple[str, ...], str]:
     """Mount the file or directory `source` (descriptor) at `point`, in place of what is mounted there.
 
     Returns the host's flags the runtime has to repeat ("ro", "noexec"), and why ids are not (all) mapped, or "".
@@ -57,14 +58,34 @@ def place(source: int, point: Path, namespace: int, *, read_only: bool) -> tuple
     attributes = syscalls.MOUNT_ATTR_NOSUID | syscalls.MOUNT_ATTR_NODEV
     if read_only:
         attributes |= syscalls.MOUNT_ATTR_RDONLY
-    clone, reason = _clone(source, namespace, attributes)
-    try:
+    with ExitStack() as stack:
+        below = _path_below(source, run)
+        tree = source if below is None else _pruned(source, point, below, stack)
+        clone, reason = _clone(tree, namespace, attributes)
+        stack.callback(os.close, clone)
+        mounts.detach(point)
         syscalls.move_mount(clone, point)
-    finally:
-        os.close(clone)
     flags = os.fstatvfs(source).f_flag
     locked = ("ro",) * bool(flags & os.ST_RDONLY) + ("noexec",) * bool(flags & os.ST_NOEXEC)
     return locked, reason
+
+
+def _path_below(source: int, run: Path) -> Path | None:
+    """Where `run` lies below the source, if it does."""
+    top, run = Path(f"/proc/self/fd/{source}").readlink(), run.resolve()
+    return run.relative_to(top) if run.is_relative_to(top) else None
+
+
+def _pruned(source: int, point: Path, below: Path, stack: ExitStack) -> int:
+    """The source without the mounts of our own tasks. Carried along they would double with each such bind, and each
+    would keep all the others alive. Only a tree in the mount table can be pruned, and only while ids are not mapped:
+    host root has no rights there over a file whose owner the map leaves out."""
+    plain = mounts.clone("", dirfd=source, recursive=True)
+    stack.callback(os.close, plain)
+    syscalls.move_mount(plain, point)
+    for copied in mounts.points(point / below):
+        mounts.detach(copied)
+    return plain
 
 
 def _clone(source: int, namespace: int, attributes: int) -> tuple[int, str]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from agent.kit import trees
 from agent.kit.errors import Temporary
 from agent.kit.layout import Layout
-from agent.kit.mounts import detach, points
+from agent.kit.mounts import detach
 from agent.ports import BindSource, Sandbox
 from agent.volumes import binds, options
 from agent.volumes.store import NamedVolumes
@@ -60,7 +60,9 @@ class HostVolumes:
                 try:
                     source = self._open(mount, sandbox, rootfs)
                     try:
-                        host, reason = binds.place(source, point, namespace, read_only=mount.read_only)
+                        host, reason = binds.place(
+                            source, point, namespace, self._layout.run, read_only=mount.read_only
+                        )
                     finally:
                         os.close(source)
                 except OSError as error:
@@ -86,7 +88,7 @@ class HostVolumes:
 
     @staticmethod
     def _release(directory: Path) -> None:
-        for point in (*points(directory), *directory.glob("*")):
+        for point in directory.glob("*"):
             detach(point)
         trees.delete(directory)
 

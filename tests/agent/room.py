@@ -112,7 +112,7 @@ def room() -> Iterator[Room]:
     try:
         yield place
     finally:
-        for point in reversed(mounts.points(root)):
+        for point in mounts.points(root):  # detaching one takes all that is mounted below it
             mounts.detach(point)
         shutil.rmtree(root)
 

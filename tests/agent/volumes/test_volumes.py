@@ -382,3 +382,17 @@ async def test_remove_finishes_what_a_dead_agent_began(bench: Bench) -> None:
     assert await bench.volumes.list() == frozenset()
     await bench.volumes.remove(["another"])
     assert list(bench.room.layout.volumes.iterdir()) == []
+
+
+async def test_a_source_above_our_own_directory_does_not_carry_other_tasks_along(bench: Bench) -> None:
+    whole = bind(bench.room.root)
+    for index in range(6):  # unbounded, each task would double the number of mounts
+        place = await bench.task({"file": "x"}, task=f"t{index}", index=index)
+        [bound] = await bench.ensure([whole], place)
+        assert bench.sh(place, f"ls {bound.source}/run/tasks/t0/rootfs") == ""
+    assert len(mounts.points(bench.room.root)) == 6 * 4
+    for index in range(6):
+        await bench.volumes.release(f"t{index}")
+        await bench.rootfs.remove(f"t{index}")
+        await bench.sandboxes.remove(f"t{index}")
+    assert mounts.points(bench.room.root) == []
