@@ -27,6 +27,7 @@ from orchestrator.store.port import Change
 
 Pull = Literal["missing", "always", "never"]
 Progress = Callable[[dict[str, Any]], None]
+PATIENCE = 5.0  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,17 +51,22 @@ class Applied:
 
 
 class Controller:
-    def __init__(self, ledger: Ledger, agent_socket: Path, new_id: Callable[[], str] = task_id) -> None:
+    """`patience`: seconds a verb waits for the agent to say what runs, as it does right after a start."""
+
+    def __init__(
+        self, ledger: Ledger, agent_socket: Path, *, new_id: Callable[[], str] = task_id, patience: float = PATIENCE
+    ) -> None:
         self._ledger = ledger
         self._agent = agent_socket
         self._new_id = new_id
+        self._patience = patience
         self._ups: dict[str, asyncio.Lock] = {}
 
     async def up(self, model: Stack, pull: Pull, peer: Peer, progress: Progress) -> Applied:
         """Make the stack as the model says. Two `up` of one stack are applied in the order they came in."""
         services = order(model.services)
         async with self._ups.setdefault(model.name, asyncio.Lock()):
-            self._must_be_bound()
+            await self._until_bound()
             images = await self._ensure(sorted({s.image for s in model.services.values()}), pull, progress)
             desired = expand.expand(model, images)
             async with self._ledger.changing:
@@ -76,6 +82,7 @@ class Controller:
 
     async def act(self, name: str, verb: Verb, services: Sequence[str], peer: Peer) -> Applied:
         """stop, start, restart, recreate: `services` empty means all. UserError stack-unknown, service-unknown."""
+        await self._until_bound()
         async with self._ledger.changing:
             record = self._record(name)
             _must_have(record, services)
@@ -86,6 +93,7 @@ class Controller:
 
     async def scale(self, name: str, replicas: Mapping[str, int], peer: Peer) -> Applied:
         """A new revision with other numbers of replicas: it stays until the next `up` of a file says otherwise."""
+        await self._until_bound()
         record = self._record(name)
         _must_have(record, replicas)
         model = _scaled(record, replicas)
@@ -116,6 +124,7 @@ class Controller:
 
     async def down(self, name: str, volumes: bool, peer: Peer) -> int:
         """A tombstone, and its generation; the stack is gone when the agent has acknowledged it."""
+        await self._until_bound()
         async with self._ledger.changing:
             record = self._ledger.stacks.get(name)
             if record is None:
@@ -227,10 +236,21 @@ class Controller:
                 code="not-adopted",
                 hint=f"gorae up starts it, gorae down -p {name} forgets it",
             )
-        self._must_be_bound()
         return record
 
+    async def _until_bound(self) -> None:
+        """Nothing is promised before it is known whose assignments the agent obeys."""
+        try:
+            async with asyncio.timeout(self._patience):
+                with self._ledger.listen() as bell:
+                    while not self._ledger.bound:
+                        bell.clear()
+                        await bell.wait()
+        except TimeoutError:
+            self._must_be_bound()
+
     def _must_be_bound(self) -> None:
+        """Asked again with `changing` held: a restored database may have been noticed meanwhile."""
         if not self._ledger.bound:
             raise Temporary(
                 "cannot change anything yet: the agent has not said what runs",

@@ -18,6 +18,7 @@ from agent.kit.errors import GoraeError, Temporary, UserError
 log = logging.getLogger(__name__)
 
 BODY_LIMIT = 8 * 1024 * 1024  # bytes
+_DRAIN = 8 * BODY_LIMIT  # bytes of a refused body that are read: answered in the middle, the client sees a reset
 _CONFLICTS = ("port-", "memory-", "cpu-", "stack-removing", "not-adopted", "changed", "image-in-use")
 
 
@@ -91,7 +92,7 @@ class LimitBody:
             return
         length = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
         if not length.isdigit() or int(length) > BODY_LIMIT:
-            await self._refuse(send)
+            await self._refuse(receive, send)
             return
         taken = 0
         started = False
@@ -113,9 +114,14 @@ class LimitBody:
             await self._app(scope, limited, watched)
         except _TooLarge:
             if not started:
-                await self._refuse(send)
+                await self._refuse(receive, send)
 
-    async def _refuse(self, send: Send) -> None:
+    async def _refuse(self, receive: Receive, send: Send) -> None:
+        drained, more = 0, True
+        while more and drained < _DRAIN:
+            message = await receive()
+            drained += len(message.get("body", b""))
+            more = bool(message.get("more_body"))
         error = UserError(
             f"cannot take the request: its body is over {BODY_LIMIT >> 20} MiB", code="body-too-large", hint="send less"
         )

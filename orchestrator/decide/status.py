@@ -119,8 +119,9 @@ def _service(
 
 
 def _shown(rows: Sequence[dict[str, Any]], states: Sequence[str], state: str) -> list[dict[str, Any]]:
-    """The tasks that gave the service its state, and so its reason."""
-    return [row for row, own in zip(rows, states, strict=True) if own == state]
+    """The tasks that gave the service its state, and so its reason. What is to start again says why it ended no more."""
+    over = ("failed", "completed", "stopped") if state == "starting" else ()
+    return [row for row, own in zip(rows, states, strict=True) if own == state and row["state"] not in over]
 
 
 def _state(task: Task, status: TaskStatus | None, *, replacing: bool, depends: bool, seen: bool) -> str:

@@ -66,7 +66,7 @@ async def orchestrating(broker: MemoryBroker, socket: Path, store: Store | Path)
     ledger = await Ledger.open(opened, RealClock())
     link = asyncio.create_task(Link(ledger, broker.bus("orchestrator")).run())
     try:
-        yield Orchestrating(ledger, Controller(ledger, socket))
+        yield Orchestrating(ledger, Controller(ledger, socket, patience=0.3))
     finally:
         link.cancel()
         result = (await asyncio.gather(link, return_exceptions=True))[0]

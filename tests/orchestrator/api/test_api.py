@@ -1,0 +1,316 @@
+"""The API over its real socket, as the CLI speaks to it: HTTP/1.0, Connection: close, read to the end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import stat
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.kit.errors import UserError
+from agent.kit.layout import Layout
+from agent.wire.memory import MemoryBroker
+from orchestrator.api import openapi
+from orchestrator.api.server import bind
+from orchestrator.main import serve
+from tests.support.fake_agent import FakeAgent
+from tests.support.orchestrating import stack
+
+TWO = {"web": {"image": "web:1", "replicas": 2}, "db": {"image": "db:1"}}
+
+
+class Client:
+    def __init__(self, socket: Path) -> None:
+        self.socket = socket
+
+    async def open(
+        self, method: str, path: str, body: Any = None, *, version: str = "1.0", raw: bytes | None = None
+    ) -> tuple[int, dict[str, str], asyncio.StreamReader, asyncio.StreamWriter]:
+        reader, writer = await asyncio.open_unix_connection(str(self.socket), limit=1 << 24)
+        data = raw if raw is not None else b"" if body is None else json.dumps(body).encode()
+        writer.write(
+            f"{method} {path} HTTP/{version}\r\nHost: gorae\r\nConnection: close\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n".encode()
+            + data
+        )
+        head = (await reader.readuntil(b"\r\n\r\n")).decode().splitlines()
+        headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:])}
+        return int(head[0].split()[1]), headers, reader, writer
+
+    async def lines(self, method: str, path: str, body: Any = None) -> list[Any]:
+        _, _, reader, writer = await self.open(method, path, body)
+        text = await reader.read()
+        writer.close()
+        return [json.loads(line) for line in text.splitlines()]
+
+    async def ask(self, method: str, path: str, body: Any = None, **more: Any) -> tuple[int, Any]:
+        status, _, reader, writer = await self.open(method, path, body, **more)
+        text = await reader.read()
+        writer.close()
+        return status, json.loads(text)
+
+    async def up(self, *, pull: str = "missing", name: str = "shop", **services: Any) -> Any:
+        model = stack(name, **services).model_dump(mode="json")
+        answer = await self.lines("POST", f"/v1/stacks/{name}", {"model": model, "pull": pull})
+        assert "result" in answer[-1], answer
+        return answer[-1]
+
+    async def converge(self, generation: int, name: str = "shop") -> Any:
+        return (await self.lines("GET", f"/v1/stacks/{name}/watch?generation={generation}"))[-1]
+
+
+class Setting:
+    def __init__(self, client: Client, agent: FakeAgent, layout: Layout, stop: asyncio.Event) -> None:
+        self.client, self.agent, self.layout, self.stop = client, agent, layout, stop
+        self.serving: asyncio.Task[None]
+
+
+@pytest.fixture
+async def s() -> AsyncIterator[Setting]:
+    root = Path(tempfile.mkdtemp(prefix="g-"))  # short: unix socket paths end at 107 bytes
+    layout, broker, stop = Layout.at(root), MemoryBroker(), asyncio.Event()
+    layout.orchestrator_dir.mkdir(parents=True)
+    layout.api_dir.mkdir(parents=True)
+    async with FakeAgent(broker).life(layout.agent_socket) as agent:
+        setting = Setting(Client(layout.api_socket), agent, layout, stop)
+        setting.serving = asyncio.create_task(serve(layout, broker.bus("orchestrator"), stop=stop))
+        await agent.until(lambda: agent.bound)
+        yield setting
+        stop.set()
+        await setting.serving
+    shutil.rmtree(root)
+
+
+async def test_the_main_job(s: Setting) -> None:
+    answer = await s.client.up(**TWO)
+    assert answer["result"] == {
+        "stack": "shop",
+        "generation": 1,
+        "revision": 1,
+        "actions": [
+            {"action": "create", "service": name, "slot": slot, "cause": "new service"}
+            for name, slot in (("db", 1), ("web", 1), ("web", 2))
+        ],
+        "warnings": [],
+    }
+    last = await s.client.converge(1)
+    assert last["stacks"][0]["converged"]
+    status, document = await s.client.ask("GET", "/v1/status")
+    assert status == 200
+    assert document["version"] == 1
+    assert document["agent"]["online"]
+    assert document["stacks"] == last["stacks"]
+    assert [
+        (row["name"], row["ready"], row["replicas"], row["image"]) for row in document["stacks"][0]["services"]
+    ] == [
+        ("web", 2, 2, "web:1"),
+        ("db", 1, 1, "db:1"),
+    ]
+    _, row = await s.client.ask("GET", "/v1/stacks")
+    assert row["stacks"][0] | {"updated_at": 0} == {
+        **{"name": "shop", "revision": 1, "services": 2, "tasks": 3, "ready": 3, "state": "running", "updated_at": 0}
+    }
+    assert (await s.client.ask("DELETE", "/v1/stacks/shop"))[1] == {"stack": "shop", "generation": 2}
+    assert (await s.client.converge(2))["stacks"] == []
+    assert (await s.client.ask("GET", "/v1/status"))[1]["stacks"] == []
+
+
+async def test_progress_comes_before_the_result(s: Setting) -> None:
+    model = stack(**TWO).model_dump(mode="json")
+    answer = await s.client.lines("POST", "/v1/stacks/shop", {"model": model, "pull": "always"})
+    assert [next(iter(line)) for line in answer] == ["progress", "progress", "result"]
+
+
+async def test_verbs(s: Setting) -> None:
+    await s.client.up(**TWO)
+    status, answer = await s.client.ask("POST", "/v1/stacks/shop/restart", {"services": ["web"]})
+    assert (status, answer["generation"]) == (200, 2)
+    assert [a["action"] for a in answer["actions"]] == ["keep", "restart", "restart"]
+    status, answer = await s.client.ask("POST", "/v1/stacks/shop/scale", {"replicas": {"web": 1}})
+    assert (status, [a["action"] for a in answer["actions"]]) == (200, ["remove", "keep", "keep"])
+    for verb in ("stop", "start", "recreate"):
+        assert (await s.client.ask("POST", f"/v1/stacks/shop/{verb}", {"services": []}))[0] == 200
+
+
+async def test_changes_carry_who_asked(s: Setting) -> None:
+    await s.client.up(**TWO)
+    events = await s.client.lines("GET", "/v1/events?stack=shop")
+    assert events[0]["evidence"]["uid"] == os.getuid()
+
+
+async def test_the_socket_is_for_the_group_only(s: Setting) -> None:
+    mode = s.layout.api_socket.stat().st_mode
+    assert stat.S_ISSOCK(mode)
+    assert stat.S_IMODE(mode) == 0o660
+    bind(s.layout.api_socket).close()  # a stale socket is no obstacle
+    with pytest.raises(UserError, match="cannot listen on"):
+        bind(s.layout.api_dir / ("x" * 120))
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "code"),
+    [
+        ("GET", "/v1/status?stack=nope", None, 404, "stack-unknown"),
+        ("GET", "/v1/status?stack=shop&service=nope", None, 404, "service-unknown"),
+        ("GET", "/v1/status?service=nope", None, 404, "service-unknown"),
+        ("GET", "/v1/logs?stack=nope", None, 404, "stack-unknown"),
+        ("GET", "/v1/logs?stack=shop&service=nope", None, 404, "service-unknown"),
+        ("GET", "/v1/stacks/nope/watch", None, 404, "stack-unknown"),
+        ("GET", "/v1/logs", None, 400, "bad-request"),
+        ("GET", "/v1/events?limit=many", None, 400, "bad-request"),
+        ("DELETE", "/v1/stacks/nope", None, 404, "stack-unknown"),
+        ("POST", "/v1/stacks/shop/explode", {"services": []}, 400, "bad-request"),
+        ("POST", "/v1/stacks/shop/stop", {"servces": []}, 400, "bad-request"),
+        ("POST", "/v1/stacks/shop/scale", {"replicas": {}}, 400, "bad-request"),
+        ("POST", "/v1/stacks/shop/scale", {"replicas": {"web": -1}}, 400, "bad-request"),
+        ("POST", "/v1/stacks/shop", {"model": {"name": "shop"}}, 400, "bad-request"),
+        ("POST", "/v1/stacks/other", {"model": {"name": "shop", "services": {}}}, 400, "bad-request"),
+        ("POST", "/v1/stacks/Bad%20Name", {"model": {"name": "shop", "services": {}}}, 400, "bad-request"),
+        ("POST", "/v1/images/remove", {"name": "web:1"}, 409, "image-in-use"),
+        ("GET", "/v2/status", None, 404, "path-unknown"),
+        ("PUT", "/v1/status", None, 405, "method-unknown"),
+    ],
+)
+async def test_errors_are_documents(s: Setting, method: str, path: str, body: Any, status: int, code: str) -> None:
+    await s.client.up(**TWO)
+    found, answer = await s.client.ask(method, path, body)
+    assert (found, answer["error"]["code"]) == (status, code)
+    assert set(answer["error"]) == {"kind", "code", "message", "hint", "evidence"}
+    assert answer["error"]["message"].startswith("cannot ")
+    assert answer["error"]["hint"]
+
+
+async def test_a_bad_model_says_where(s: Setting) -> None:
+    body = {"model": {"name": "shop", "services": {"web": {"command": ["x"]}}}}
+    _, answer = await s.client.ask("POST", "/v1/stacks/shop", body)
+    assert "model.services.web.image: Field required" in answer["error"]["message"]
+
+
+async def test_an_error_in_a_stream_is_its_last_line(s: Setting) -> None:
+    s.agent.missing["web:1"] = UserError("cannot find image web:1", code="image-missing", hint="gorae image ls")
+    answer = await s.client.lines(
+        "POST", "/v1/stacks/shop", {"model": stack(**TWO).model_dump(mode="json"), "pull": "never"}
+    )
+    assert [next(iter(line)) for line in answer] == ["progress", "error"]
+    assert answer[-1]["error"] == {
+        **{"kind": "user", "code": "image-missing", "message": "cannot find image web:1"},
+        **{"hint": "gorae image ls", "evidence": {}},
+    }
+
+
+async def test_a_large_body_is_refused(s: Setting) -> None:
+    status, answer = await s.client.ask("POST", "/v1/stacks/shop", raw=b" " * (8 * 1024 * 1024 + 1))
+    assert (status, answer["error"]["code"]) == (413, "body-too-large")
+    almost = b" " * (8 * 1024 * 1024 - 2) + b"{}"
+    assert (await s.client.ask("POST", "/v1/stacks/shop", raw=almost))[1]["error"]["code"] == "bad-request"
+
+
+async def test_a_large_body_in_chunks_is_refused(s: Setting) -> None:
+    reader, writer = await asyncio.open_unix_connection(str(s.layout.api_socket))
+    writer.write(b"POST /v1/stacks/shop HTTP/1.1\r\nHost: g\r\nTransfer-Encoding: chunked\r\n\r\n")
+    chunk = b"100000\r\n" + b" " * 0x100000 + b"\r\n"
+    for _ in range(9):
+        writer.write(chunk)
+    writer.write(b"0\r\n\r\n")
+    assert b" 413 " in await reader.readline()
+    writer.close()
+
+
+async def test_watch_pushes_each_change_and_ends_when_it_has_converged(s: Setting) -> None:
+    s.agent.auto = False
+    await s.client.up(**TWO)
+    _, headers, reader, writer = await s.client.open("GET", "/v1/stacks/shop/watch?generation=1")
+    assert headers["content-type"] == "application/x-ndjson"
+    first = json.loads(await reader.readline())
+    assert first["stacks"][0]["state"] == "starting"
+    for task in s.agent.assignments["shop"].tasks:
+        s.agent.running[task.id] = s.agent._become(task)
+        await s.agent.tell("shop")
+    documents = [json.loads(line) for line in (await reader.read()).splitlines()]
+    writer.close()
+    assert documents[-1]["stacks"][0]["converged"]
+    assert sum(service["ready"] for service in documents[-1]["stacks"][0]["services"]) == 3
+
+
+async def test_events_follow(s: Setting) -> None:
+    await s.client.up(**TWO)
+    _, _, reader, writer = await s.client.open("GET", "/v1/events?stack=shop&follow=true&limit=1")
+    first = json.loads(await reader.readline())
+    assert first["kind"] == "plan.create"
+    await s.agent.emit("task.exited", stack="other")
+    told = await s.agent.emit("task.exited", stack="shop", service="web")
+    assert json.loads(await reader.readline())["id"] == told.id
+    writer.close()
+    assert len(await s.client.lines("GET", "/v1/events?stack=shop&service=web&limit=2")) == 2
+    assert await s.client.lines("GET", f"/v1/events?since={time.time() + 1000}") == []
+
+
+async def test_logs_and_images_are_relayed(s: Setting) -> None:
+    await s.client.up(**TWO)
+    s.agent.lines = [{"task": "t", "service": "web", "slot": 1, "at": 1.5, "stream": "stdout", "text": "héllo"}]
+    assert await s.client.lines("GET", "/v1/logs?stack=shop&service=web&tail=5&since=1") == s.agent.lines
+    wanted = {"op": "logs", "stack": "shop", "service": "web", "follow": False, "tail": 5, "since": 1.0}
+    assert s.agent.requests[-1] == wanted
+    s.agent.images = {"web:1": "sha256:1"}
+    assert (await s.client.ask("GET", "/v1/images"))[1] == {"images": [{"id": "sha256:1", "names": ["web:1"]}]}
+    assert await s.client.lines("POST", "/v1/images/import", {"path": "/x.tar", "name": "x:1"}) == [
+        {"progress": {"step": "half"}},
+        {"result": {"path": "/x.tar", "name": "x:1", "config": {}}},
+    ]
+    for verb, body in (("pull", {"name": "a:1"}), ("load", {"path": "/a.tar"}), ("remove", {"name": "a:1"})):
+        assert (await s.client.lines("POST", f"/v1/images/{verb}", body))[-1] == {"result": body}
+
+
+async def test_a_client_that_leaves_ends_the_agents_request(s: Setting) -> None:
+    await s.client.up(**TWO)
+    s.agent.lines = [{"text": "one"}]
+    _, _, reader, writer = await s.client.open("GET", "/v1/logs?stack=shop&follow=true")
+    await reader.readline()
+    requests = [task for task in asyncio.all_tasks() if "PeerProtocol" in repr(task) or "run_asgi" in repr(task)]
+    assert requests
+    writer.close()
+    async with asyncio.timeout(2):
+        await asyncio.wait(requests)
+
+
+async def test_stopping_ends_every_stream(s: Setting) -> None:
+    await s.client.up(**TWO)
+    s.agent.lines = [{"text": "one"}]
+    paths = ("/v1/events?follow=true", "/v1/stacks/shop/watch?generation=99", "/v1/logs?stack=shop&follow=true")
+    streams = [await s.client.open("GET", path) for path in paths]
+    for _, _, reader, _ in streams:
+        await reader.readline()
+    s.stop.set()
+    async with asyncio.timeout(3):
+        await s.serving
+        for _, _, reader, writer in streams:
+            await reader.read()
+            writer.close()
+
+
+async def test_http_1_1_with_keep_alive_works_too(s: Setting) -> None:
+    reader, writer = await asyncio.open_unix_connection(str(s.layout.api_socket))
+    for _ in range(2):
+        writer.write(b"GET /v1/version HTTP/1.1\r\nHost: g\r\n\r\n")
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+        assert json.loads(await reader.readexactly(length))["wire_version"] == 1
+    writer.close()
+
+
+def test_the_openapi_document_is_current() -> None:
+    kept = (Path(__file__).parents[3] / "specs/openapi.json").read_text()
+    assert kept == openapi.document(), "python -m orchestrator.api.openapi > specs/openapi.json"
+
+
+async def test_the_served_openapi_document_has_the_same_paths(s: Setting) -> None:
+    _, served = await s.client.ask("GET", "/openapi.json")
+    assert served["paths"] == json.loads(openapi.document())["paths"]

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from agent.kit.errors import UserError
+from agent.wire.messages import Dependency, Healthcheck, Mount, Policy, Port, Resources, Restart
+from orchestrator.compose.model import Stack
+from orchestrator.decide.expand import as_it_is, expand, template
+from tests.support.orchestrating import stack
+
+
+def one(**service: Any) -> Any:
+    model = Stack.model_validate(
+        {
+            "name": "shop",
+            "services": {"web": {"image": "web:1", **service}, "db": {"image": "db:1"}},
+            "volumes": {"data": {"name": "shop_data"}},
+        }
+    )
+    return expand(model, {"web:1": "sha256:1", "db:1": "sha256:2"})["web"]
+
+
+def test_a_full_service() -> None:
+    web = one(
+        replicas=3,
+        ports=[{"target": 80, "published": 8080}],
+        mounts=[
+            {"type": "volume", "target": "/data", "source": "data", "nocopy": True},
+            {"type": "bind", "target": "/etc/x", "source": "/srv/x", "read_only": True},
+            {"type": "tmpfs", "target": "/tmp", "size": 1024},
+        ],
+        depends_on={"db": {"condition": "service_healthy"}},
+        restart={"condition": "always", "delay": 2.0},
+        resources={"memory": 1 << 20, "cpus": 0.5},
+        stop_signal="SIGINT",
+    )
+    assert (web.replicas, web.container.image, web.container.image_id) == (3, "web:1", "sha256:1")
+    assert web.container.ports == (Port(target=80, published=8080),)
+    assert web.container.mounts == (
+        Mount(kind="volume", target="/data", source="shop_data", no_copy=True),
+        Mount(kind="bind", target="/etc/x", source="/srv/x", read_only=True),
+        Mount(kind="tmpfs", target="/tmp", size=1024),
+    )
+    assert web.policy == Policy(
+        restart=Restart(condition="always", delay=2.0),
+        resources=Resources(memory=1 << 20, cpus=0.5),
+        stop_signal="SIGINT",
+        depends_on=(Dependency(service="db", condition="service_healthy"),),
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (None, None),
+        ({"disable": True}, Healthcheck(kind="none")),
+        ({"test": ["NONE"]}, Healthcheck(kind="none")),
+        ({"test": ["CMD", "x"], "retries": 2}, Healthcheck(kind="exec", test=("CMD", "x"), retries=2)),
+        ({"interval": 5.0}, Healthcheck(kind="exec", interval=5.0)),
+        ({"http_port": 80, "http_path": "/up"}, Healthcheck(kind="http", port=80, path="/up")),
+        ({"tcp_port": 6379}, Healthcheck(kind="tcp", port=6379)),
+    ],
+    ids=["none given", "disabled", "NONE", "exec", "the image's test", "http", "tcp"],
+)
+def test_healthchecks(given: dict[str, Any] | None, expected: Healthcheck | None) -> None:
+    assert one(healthcheck=given).policy.healthcheck == expected
+
+
+@pytest.mark.parametrize(
+    ("mount", "code"),
+    [
+        ({"type": "volume", "target": "/d"}, "anonymous-volume"),
+        ({"type": "volume", "target": "/d", "source": "other"}, "volume-undefined"),
+    ],
+    ids=["no name", "not listed"],
+)
+def test_volumes_that_cannot_be(mount: dict[str, Any], code: str) -> None:
+    with pytest.raises(UserError) as caught:
+        one(mounts=[mount])
+    assert caught.value.code == code
+    assert caught.value.message.startswith("cannot start shop/web: ")
+
+
+def test_the_template_is_stable_and_sees_only_the_container() -> None:
+    base = one()
+    assert one(environment={"A": "1", "B": "2"}).template == one(environment={"B": "2", "A": "1"}).template
+    assert one(restart={"condition": "always"}, replicas=5, stop_grace_period=1).template == base.template
+    for difference in ({"command": ["x"]}, {"command": []}, {"read_only": True}, {"labels": {"a": "b"}}):
+        assert one(**difference).template != base.template, difference
+
+
+def test_the_template_of_this_version_is_the_template_of_all_later_ones() -> None:
+    """If this fails, upgrading gorae would replace every container of every user."""
+    web = expand(stack(), {"web:1": "sha256:1"})["web"]
+    assert template(web.container) == web.template == "c26a019fd17b0bb0"
+
+
+def test_as_it_is_reads_services_back_from_tasks() -> None:
+    from tests.orchestrator.decide.test_plan import up
+
+    model = stack(web={"image": "web:1", "replicas": 2}, db={"image": "db:1"}, off={"image": "x", "replicas": 0})
+    images = {"web:1": "sha256:web:1", "db:1": "sha256:db:1", "x": "sha256:x"}
+    expected = {name: want for name, want in expand(model, images).items() if want.replicas}
+    assert as_it_is(up(model).tasks) == expected

@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from agent.wire.messages import HostStatus, Listener, Task
+from orchestrator.decide.schedule import admit
+from tests.orchestrator.decide.test_plan import act, up
+from tests.support.orchestrating import stack
+
+GIB = 1 << 30
+
+
+def host(*listeners: Listener) -> HostStatus:
+    return HostStatus(
+        instance="0badcafe",
+        bound_store_id=None,
+        journal_id="j",
+        epoch=1,
+        seq=1,
+        version="0",
+        boot_id="b",
+        kernel="6.1",
+        cgroup="v2",
+        cpus=2,
+        memory=4 * GIB,
+        listeners=listeners,
+    )
+
+
+def tasks(name: str = "shop", **services: Any) -> tuple[Task, ...]:
+    return up(stack(name, **{key: {"image": "i:1", **value} for key, value in services.items()})).tasks
+
+
+def port(published: int | None, **more: Any) -> dict[str, Any]:
+    return {"ports": [{"target": 80, "published": published, **more}]}
+
+
+WEB = tasks(web=port(8080))
+VISITS = tasks("visits", web={**port(8080), "replicas": 3})
+REDIS = Listener(protocol="tcp", address="0.0.0.0", port=8080, holder="redis-server (pid 7)")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "current", "others", "listeners", "refusals"),
+    [
+        pytest.param(WEB, (), {}, (), [], id="free"),
+        pytest.param(
+            WEB,
+            (),
+            {"visits": VISITS},
+            (),
+            ["port-taken: cannot start shop/web: port 8080 is held by stack visits (service web)"],
+            id="another stack's",
+        ),
+        pytest.param(WEB, (), {"visits": act("stop", VISITS).tasks}, (), [], id="another stack's, stopped"),
+        pytest.param(act("stop", WEB).tasks, (), {"visits": VISITS}, (), [], id="we are stopped"),
+        pytest.param(
+            WEB,
+            (),
+            {},
+            (REDIS,),
+            ["port-in-use: cannot start shop/web: port 8080 is in use by redis-server (pid 7)"],
+            id="a foreign listener",
+        ),
+        pytest.param(
+            WEB,
+            (),
+            {},
+            (REDIS.model_copy(update={"holder": "", "address": "127.0.0.1"}),),
+            ["port-in-use: cannot start shop/web: port 8080 is in use by another program"],
+            id="an unknown listener on one address",
+        ),
+        pytest.param(WEB, (), {}, (REDIS.model_copy(update={"protocol": "udp"}),), [], id="udp is another port"),
+        pytest.param(WEB, WEB, {}, (REDIS,), [], id="a port we hold already is not asked for again"),
+        pytest.param(
+            tasks(web=port(8080, host_ip="127.0.0.1")),
+            (),
+            {"visits": tasks("visits", web=port(8080, host_ip="10.0.0.1"))},
+            (REDIS.model_copy(update={"address": "10.0.0.2"}),),
+            [],
+            id="different addresses",
+        ),
+        pytest.param(tasks(web=port(None)), (), {"visits": VISITS}, (REDIS,), [], id="any port will do"),
+        pytest.param(
+            tasks(web=port(53, protocol="udp"), api=port(53, protocol="udp")),
+            (),
+            {},
+            (),
+            ["port-conflict: cannot start shop/web: port 53/udp is also published by service api of the same stack"],
+            id="twice in one stack",
+        ),
+        pytest.param(tasks(web={**port(8080), "replicas": 4}), (), {}, (), [], id="replicas share a port"),
+    ],
+)
+def test_ports(
+    wanted: tuple[Task, ...],
+    current: tuple[Task, ...],
+    others: dict[str, tuple[Task, ...]],
+    listeners: tuple[Listener, ...],
+    refusals: list[str],
+) -> None:
+    found = admit("shop", wanted, current, others, host(*listeners))
+    assert [f"{refusal.code}: {refusal.message}" for refusal in found] == refusals
+    assert all(refusal.hint and refusal.error().code == refusal.code for refusal in found)
+
+
+def reserve(memory: float = 0, cpus: float = 0, replicas: int = 1) -> dict[str, Any]:
+    resources = {"memory_reservation": int(memory * GIB) or None, "cpus_reservation": cpus or None}
+    return {"resources": resources, "replicas": replicas}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "current", "others", "refusals"),
+    [
+        pytest.param(tasks(db=reserve(4)), (), {}, [], id="all of it"),
+        pytest.param(
+            tasks(db=reserve(1, replicas=3), web=reserve(1.5)),
+            (),
+            {},
+            [
+                "memory-short: cannot start shop/web: it reserves 1.5 GiB of memory, "
+                "and 1 GiB of 4 GiB are not reserved yet"
+            ],
+            id="the service that does not fit is named",
+        ),
+        pytest.param(
+            tasks(db=reserve(2)),
+            (),
+            {"visits": tasks("visits", db=reserve(3))},
+            [
+                "memory-short: cannot start shop/db: it reserves 2 GiB of memory, "
+                "and 1 GiB of 4 GiB are not reserved yet"
+            ],
+            id="other stacks count",
+        ),
+        pytest.param(tasks(db=reserve(5)), tasks(db=reserve(6)), {}, [], id="a stack that is over may become smaller"),
+        pytest.param(
+            tasks(db=reserve(cpus=1.5, replicas=2)),
+            (),
+            {},
+            ["cpu-short: cannot start shop/db: it reserves 3 cpus, and 2 of 2 are not reserved yet"],
+            id="cpus",
+        ),
+    ],
+)
+def test_capacity(
+    wanted: tuple[Task, ...], current: tuple[Task, ...], others: dict[str, tuple[Task, ...]], refusals: list[str]
+) -> None:
+    found = admit("shop", wanted, current, others, host())
+    assert [f"{refusal.code}: {refusal.message}" for refusal in found] == refusals
+
+
+def test_without_a_host_the_stacks_are_still_compared() -> None:
+    assert [r.code for r in admit("shop", WEB, (), {"visits": VISITS}, None)] == ["port-taken"]

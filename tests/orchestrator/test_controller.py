@@ -1,0 +1,206 @@
+"""The verbs: what is refused, in which order things happen, and what is left when something fails."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.kit.errors import GoraeError, Temporary, UserError
+from agent.wire.memory import MemoryBroker
+from agent.wire.messages import Listener
+from orchestrator.controller import Controller
+from orchestrator.store.memory import MemoryStore
+from tests.support.fake_agent import FakeAgent
+from tests.support.orchestrating import ALICE, Orchestrating, orchestrating, stack
+
+TWO = {"web": {"image": "web:1", "replicas": 2}, "db": {"image": "db:1"}}
+
+
+class Setting:
+    def __init__(self, o: Orchestrating, agent: FakeAgent, store: MemoryStore, socket: Path) -> None:
+        self.o, self.agent, self.store, self.socket = o, agent, store, socket
+        self.controller: Controller = o.controller
+
+
+@pytest.fixture
+async def s(tmp_path: Path) -> AsyncIterator[Setting]:
+    broker, store, socket = MemoryBroker(), MemoryStore(), tmp_path / "agent.sock"
+    async with FakeAgent(broker).life(socket) as agent, orchestrating(broker, socket, store) as o:
+        await o.until(lambda: o.ledger.bound)
+        yield Setting(o, agent, store, socket)
+
+
+async def fails(awaitable: Any, code: str) -> GoraeError:
+    with pytest.raises(GoraeError) as caught:
+        await awaitable
+    assert caught.value.code == code
+    assert caught.value.message.startswith("cannot ")
+    return caught.value
+
+
+async def test_every_change_is_an_event_with_its_author_and_cause(s: Setting) -> None:
+    await s.o.up(stack(**TWO))
+    await s.controller.act("shop", "restart", ["web"], ALICE)
+    applied, *created, restart, one, two = await s.o.events()
+    assert (applied.kind, applied.message) == ("stack.applied", "up: 3 create (by uid 1000)")
+    assert applied.evidence == {"uid": 1000, "verb": "up", "revision": 1, "generation": 1}
+    assert [e.kind for e in created] == ["plan.create"] * 3
+    assert {e.cause for e in created} == {applied.id}
+    assert (restart.kind, restart.evidence["uid"]) == ("user.restart", 1000)
+    assert (one.kind, one.cause, two.slot) == ("plan.restart", restart.id, 2)
+    assert s.o.ledger.stacks["shop"].cause == restart.id
+    assert (await s.store.revisions("shop"))[0].uid == 1000
+
+
+async def test_up_again_changes_nothing(s: Setting) -> None:
+    first = await s.o.up(stack(**TWO))
+    count = len(await s.o.events())
+    again = await s.o.up(stack(**TWO))
+    assert (again.generation, again.revision) == (first.generation, first.revision)
+    assert not again.plan.changes
+    assert len(await s.o.events()) == count
+
+
+async def test_images_are_there_before_anything_changes(s: Setting) -> None:
+    await s.o.up(stack(**TWO))
+    before = s.o.ledger.stacks["shop"]
+    s.agent.missing["web:2"] = UserError("cannot find image web:2", code="image-missing")
+    await fails(s.o.up(stack(web={"image": "web:2"})), "image-missing")
+    assert s.o.ledger.stacks["shop"] is before
+
+
+async def test_progress_is_passed_on(s: Setting) -> None:
+    seen: list[dict[str, Any]] = []
+    await s.controller.up(stack(**TWO), "always", ALICE, seen.append)
+    assert [p["image"] for p in seen] == ["db:1", "web:1"]
+    assert s.agent.requests[-1] == {"op": "ensure", "images": ["db:1", "web:1"], "policy": "always"}
+
+
+async def test_a_new_image_of_the_same_name_replaces(s: Setting) -> None:
+    await s.o.up(stack(**TWO))
+    s.agent.images["web:1"] = "sha256:new"
+    applied = await s.o.up(stack(**TWO))
+    assert [a.kind for a in applied.plan.actions] == ["keep", "replace", "replace"]
+    assert applied.plan.actions[1].cause == "web:1 is another image now"
+    assert (applied.generation, applied.revision) == (2, 1)  # the model is the same
+
+
+async def test_admission_sees_other_stacks_and_the_host(s: Setting) -> None:
+    port = {"image": "web:1", "ports": [{"target": 80, "published": 8080}]}
+    await s.o.up(stack("visits", web=port))
+    error = await fails(s.o.up(stack("shop", web=port)), "port-taken")
+    assert error.message == "cannot start shop/web: port 8080 is held by stack visits (service web)"
+    assert error.evidence["refusals"] == [{"code": "port-taken", "service": "web", "message": error.message}]
+    assert "shop" not in s.o.ledger.stacks
+    s.agent.listeners = (Listener(protocol="tcp", address="0.0.0.0", port=81, holder="nginx (pid 9)"),)
+    await s.agent.tell_host()
+    await s.o.until(lambda: s.o.ledger.host and s.o.ledger.host.listeners)
+    other = {"image": "web:1", "ports": [{"target": 80, "published": 81}]}
+    error = await fails(s.o.up(stack("blog", web=other)), "port-in-use")
+    assert "nginx (pid 9)" in error.message
+
+
+async def test_start_is_admitted_too(s: Setting) -> None:
+    port = {"image": "web:1", "ports": [{"target": 80, "published": 8080}]}
+    await s.o.up(stack("visits", web=port))
+    await s.controller.act("visits", "stop", [], ALICE)
+    await s.o.up(stack("shop", web=port))
+    await fails(s.controller.act("visits", "start", [], ALICE), "port-taken")
+
+
+async def test_two_at_once_cannot_both_have_the_port(s: Setting) -> None:
+    port = {"image": "web:1", "ports": [{"target": 80, "published": 8080}]}
+    results = await asyncio.gather(*(s.o.up(stack(name, web=port)) for name in ("a", "b", "c")), return_exceptions=True)
+    assert sum(isinstance(result, UserError) and result.code == "port-taken" for result in results) == 2
+    assert len(s.o.ledger.stacks) == 1
+
+
+async def test_scale_is_a_revision_and_holds_until_the_next_up(s: Setting) -> None:
+    await s.o.up(stack(**TWO, job={"image": "job:1", "replicas": 0}))
+    before = s.o.ids()
+    scaled = await s.controller.scale("shop", {"web": 3, "job": 1}, ALICE)
+    assert scaled.revision == 2
+    assert set(before) < set(s.o.ids())
+    assert s.o.ledger.stacks["shop"].model["services"]["web"]["replicas"] == 3
+    await s.controller.act("shop", "restart", [], ALICE)
+    assert len(s.o.ids()) == 5
+    down = await s.o.up(stack(**TWO, job={"image": "job:1", "replicas": 0}))
+    assert [a.kind for a in down.plan.actions].count("remove") == 2
+    assert set(s.o.ids()) == set(before)
+
+
+@pytest.mark.parametrize(
+    ("call", "code"),
+    [
+        (lambda c: c.act("nope", "stop", [], ALICE), "stack-unknown"),
+        (lambda c: c.act("shop", "stop", ["nope"], ALICE), "service-unknown"),
+        (lambda c: c.scale("nope", {"web": 1}, ALICE), "stack-unknown"),
+        (lambda c: c.scale("shop", {"nope": 1}, ALICE), "service-unknown"),
+        (lambda c: c.down("nope", False, ALICE), "stack-unknown"),
+        (
+            lambda c: c.up(stack(web={"image": "i", "depends_on": {"x": {}}}), "never", ALICE, print),
+            "dependency-undefined",
+        ),
+    ],
+    ids=["stop what", "stop whom", "scale what", "scale whom", "down what", "bad model"],
+)
+async def test_refusals(s: Setting, call: Any, code: str) -> None:
+    await s.o.up(stack(**TWO))
+    before = s.o.ledger.stacks["shop"]
+    assert (await fails(call(s.controller), code)).hint
+    assert s.o.ledger.stacks["shop"] is before
+
+
+async def test_down_twice_is_one_tombstone_and_volumes_may_still_be_asked_for(s: Setting) -> None:
+    await s.o.up(stack(**TWO))
+    s.agent.deaf.add("shop")
+    assert [await s.controller.down("shop", v, ALICE) for v in (False, False, True, True, False)] == [2, 2, 3, 3, 3]
+    assert s.o.ledger.stacks["shop"].remove_volumes
+    await fails(s.o.up(stack(**TWO)), "stack-removing")
+    await fails(s.controller.act("shop", "stop", [], ALICE), "stack-removing")
+
+
+async def test_a_full_disk_changes_nothing(s: Setting) -> None:
+    await s.o.up(stack(**TWO))
+    before = s.o.ledger.stacks["shop"]
+    s.store.fail = Temporary("cannot save the change: the disk is full", code="disk-full")
+    for call in (
+        s.o.up(stack(web={"image": "web:3"})),
+        s.controller.act("shop", "stop", [], ALICE),
+        s.controller.scale("shop", {"web": 9}, ALICE),
+        s.controller.down("shop", False, ALICE),
+    ):
+        await fails(call, "disk-full")
+    assert s.o.ledger.stacks["shop"] is before
+    s.store.fail = None
+    await s.controller.act("shop", "stop", [], ALICE)
+    await s.o.converged()
+
+
+async def test_events_wait_while_the_disk_is_full(s: Setting) -> None:
+    s.store.fail = Temporary("cannot save the change: the disk is full", code="disk-full")
+    told = await s.agent.emit("task.exited")
+    await s.o.until(lambda: not s.o.ledger.online)
+    assert s.agent.forgotten == 0
+    s.store.fail = None
+    await s.o.until(lambda: s.o.ledger.cursors.get("journal-1") == 1)
+    assert [e for e in await s.o.events() if e.source == "agent"] == [told]
+
+
+async def test_without_an_agent_nothing_is_promised(tmp_path: Path) -> None:
+    async with orchestrating(MemoryBroker(), tmp_path / "agent.sock", MemoryStore()) as o:
+        error = await fails(o.controller.up(stack(**TWO), "missing", ALICE, print), "agent-away")
+        assert isinstance(error, Temporary)
+
+
+async def test_an_agent_that_left_is_named_before_anything_changes(tmp_path: Path) -> None:
+    broker, socket = MemoryBroker(), tmp_path / "agent.sock"
+    async with orchestrating(broker, socket, MemoryStore()) as o:
+        async with FakeAgent(broker).life(socket):
+            await o.up(stack(**TWO))
+        await fails(o.up(stack(web={"image": "web:2"})), "agent-away")
+        assert o.ledger.stacks["shop"].generation == 1
