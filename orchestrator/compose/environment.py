@@ -30,7 +30,7 @@ def environment(service: dict[str, Node], path: str, context: Context) -> dict[s
         source = _read(entry, path, context)
         if source is not None:
             file, content = source
-            context.report.spend(len(content), entry)
+            context.report.spend(2 * len(content), entry)  # a file may be named by every service
             parse = dotenv.parse_raw if text(fields(entry).get("format")) == "raw" else dotenv.parse
             found |= parse(content, file, lookup, context.report)
     return {name: value for name, value in (found | own).items() if value is not None}

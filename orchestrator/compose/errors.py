@@ -62,7 +62,7 @@ class Report:
 
     def problem(self, at: Node | Mark | None, message: str, hint: str = "") -> None:
         """At the value of a node, or at a mark."""
-        problem = Problem(at.at if isinstance(at, Node) else at, message, hint)
+        problem = Problem(at.at if isinstance(at, Node) else at, _plain(message), _plain(hint))
         if problem not in self.problems:
             self.problems.append(problem)
         if len(self.problems) >= MAX_PROBLEMS:
@@ -70,7 +70,7 @@ class Report:
 
     def warn(self, at: Node | Mark | None, message: str) -> None:
         mark = at.at if isinstance(at, Node) else at
-        self.warnings[f"{mark}: {message}" if mark else message] = None
+        self.warnings[_plain(f"{mark}: {message}" if mark else message)] = None
 
     def spend(self, amount: int, at: Node | Mark | None) -> None:
         """Stop when the files ask for more than any honest stack does ("billion laughs" in all its forms)."""
@@ -80,9 +80,15 @@ class Report:
 
     def stop(self, at: Node | Mark | None, message: str, hint: str = "") -> NoReturn:
         mark = at.at if isinstance(at, Node) else at
-        raise ComposeError([*self.problems, Problem(mark, message, hint)])
+        raise ComposeError([*self.problems, Problem(mark, _plain(message), hint)])
 
     def finish(self) -> None:
         """Raise if there was any problem."""
         if self.problems:
             raise ComposeError(self.problems)
+
+
+def _plain(message: str) -> str:
+    """Names in a message are whatever a file says: no control characters for the terminal, no megabytes."""
+    short = message if len(message) <= 500 else message[:500] + "…"
+    return short if short.isprintable() else "".join(char if char.isprintable() else "?" for char in short)

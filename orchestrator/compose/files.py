@@ -107,10 +107,13 @@ def bytes_of(path: Path, name: str, report: Report) -> bytes | None:
     """What the file holds, at most one byte more than is allowed. Never waits for a device or a pipe's writer."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        with open(descriptor, "rb") as file:  # noqa: PTH123 (a descriptor, not a path)
+        try:
             if stat.S_ISREG(os.fstat(descriptor).st_mode):
-                return file.read(MAX_BYTES + 1)
+                with os.fdopen(descriptor, "rb", closefd=False) as file:
+                    return file.read(MAX_BYTES + 1)
             report.problem(None, f"cannot read {name}: it is no regular file")
+        finally:
+            os.close(descriptor)
     except (OSError, ValueError) as error:
         why = (error.strerror if isinstance(error, OSError) else None) or str(error)
         report.problem(None, f"cannot read {name}: {why}", "check the path and its permissions")

@@ -28,6 +28,8 @@ def long_form(root: Node, report: Report) -> Node:
     return root.with_value(top)
 
 
+_PORT_COST = 256  # of the budget: a range may stand for 65,535 ports, a stack has room for half as many
+
 Form = Callable[[Node, str, Report], Value]
 
 
@@ -40,7 +42,9 @@ def _volume(node: Node, path: str, report: Report) -> Node:
 
 
 def _apply(node: Node, path: str, forms: dict[str, Form], report: Report) -> Node:
-    changed = dict(fields(node))
+    if not isinstance(node.value, dict):
+        return node
+    changed = dict(node.value)
     for key, form in forms.items():
         child = changed.get(key)
         if child is not None and child.value is not None and child.value is not BAD:
@@ -120,7 +124,7 @@ def _healthcheck(node: Node, path: str, report: Report) -> Value:
 def _ports(node: Node, path: str, report: Report) -> Value:
     def read(item: Node) -> list[Node]:
         found = _long_port(item) if isinstance(item.value, dict) else ports.parse(spelled(item.value))
-        report.spend(len(found) * 64, item)
+        report.spend(len(found) * _PORT_COST, item)
         return [made(item, **port._asdict()) for port in found]
 
     return _each(node, path, report, read)

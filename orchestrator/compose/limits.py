@@ -16,7 +16,7 @@ from orchestrator.compose.model import ResourcesModel, RestartModel
 from orchestrator.compose.nodes import Node, fields, text
 
 MAX_REPLICAS = 1000
-_RESTART = re.compile(r"(no|always|unless-stopped|on-failure)(?::(\d{1,9}))?", re.ASCII)
+_RESTART = re.compile(r"(no||always|unless-stopped|on-failure)(?::(\d{1,9}))?", re.ASCII)
 _CONDITIONS: dict[str, Any] = {"none": "no", "on-failure": "on-failure", "any": "always"}
 
 
@@ -38,7 +38,7 @@ def _restart(written: str) -> RestartModel:
     found = _RESTART.fullmatch(written)
     if not found or (found[2] and found[1] != "on-failure"):
         raise ValueError("it is one of no, always, unless-stopped, on-failure and on-failure:TIMES")
-    condition: Any = found[1]
+    condition: Any = found[1] or "default"  # empty, as left by a variable that is not set
     return RestartModel(condition=condition, max_attempts=int(found[2]) if found[2] else None)
 
 

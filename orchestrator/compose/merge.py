@@ -43,11 +43,13 @@ def unique(node: Node, report: Report) -> Node:
     top = fields(node)
     services = {}
     for name, service in fields(top.get("services")).items():
-        keys = fields(service)
-        services[name] = service.with_value(
-            {key: _appended([], child, key) if key in _UNIQUE else child for key, child in keys.items()}
-        )
-        _warn_of_lost_mounts(keys.get("volumes"), report)
+        services[name] = service
+        if isinstance(service.value, dict):
+            keys = service.value.items()
+            services[name] = service.with_value(
+                {key: _appended([], child, key) if key in _UNIQUE else child for key, child in keys}
+            )
+            _warn_of_lost_mounts(service.value.get("volumes"), report)
     return node.with_value({**top, "services": top["services"].with_value(services)}) if services else node
 
 

@@ -42,10 +42,12 @@ def service(path: str, entry: dict[str, Node], context: Context) -> dict[str, An
     """The fields of model.Service."""
 
     def read(key: str, understand: Callable[[str], T]) -> T | None:
+        if text(entry.get(key)) == "":
+            return None  # as left by a variable that is not set: as good as absent
         return context.value(entry.get(key), f"{path}.{key}", understand)
 
     return {
-        "image": read("image", _image) or "",
+        "image": context.value(entry.get("image"), f"{path}.image", _image) or "",
         "command": _words(entry.get("command")),
         "entrypoint": _words(entry.get("entrypoint")),
         "environment": environment(entry, path, context),

@@ -31,6 +31,8 @@ def read(data: bytes, file: str, report: Report) -> list[Node]:
         return _Reader(data, file, report).documents()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
+        if error.context_mark and mark and mark.line >= len(data.splitlines()):
+            mark = error.context_mark  # what was opened there is still open at the end
         place = Mark(file, mark.line + 1, mark.column + 1) if mark else Mark(file, 1, 1)
         what = f"{error.context}: {error.problem}" if error.context else f"{error.problem}"
         report.stop(place, f"cannot read the YAML: {what}", _hint(data, place.line))
@@ -120,7 +122,7 @@ class _Reader:
 
     def _unknown_tag(self, tag: str, at: Mark) -> None:
         why = "gorae does not support it yet" if tag in ("!reset", "!override") else "Compose has no such tag"
-        self._report.stop(at, f"cannot use the tag {tag}: {why}")
+        self._report.stop(at, f"cannot use the tag {tag.replace(_TAG, '!!')}: {why}")
 
     def _sequence(self, depth: int) -> list[Node]:
         found = []

@@ -141,7 +141,7 @@ def _cast(node: Node, value: Value, rule: Rule, path: str, report: Report) -> Va
 
 
 def _wrong_type(node: Node, rule: Rule, path: str, report: Report) -> None:
-    wanted = [_WORDS[kind] for kind in rule.kinds if kind != "null" and not (kind == "number" and "int" in rule.kinds)]
+    wanted = [_WORDS[kind] for kind in rule.kinds if kind != "null" and not (kind == "int" and "number" in rule.kinds)]
     hint = ""
     if not isinstance(node.value, dict | list) and node.value is not None:
         if "duration" in rule.kinds:
@@ -150,7 +150,7 @@ def _wrong_type(node: Node, rule: Rule, path: str, report: Report) -> None:
             hint = "put it in quotes"
     expected = ", ".join(wanted[:-1]) + (" or " if wanted[:-1] else "") + wanted[-1]
     message = f"cannot use {_shown(node.value)} as {path or 'a Compose file'}: it must be {expected}"
-    report.problem(node, message + (f"; {hint}" if hint else ""), hint)
+    report.problem(node.key_at if node.value is None else node.at, message + (f"; {hint}" if hint else ""), hint)
 
 
 def _shown(value: Value) -> str:

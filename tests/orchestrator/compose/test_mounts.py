@@ -1,0 +1,122 @@
+"""05-services.md, volumes and tmpfs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.compose import mounts
+
+from .support import loaded, problems, service
+
+BIND: dict[str, Any] = {"type": "bind", "create_host_path": True, "read_only": False}
+
+
+@pytest.mark.parametrize(
+    ("keys", "found"),
+    [
+        pytest.param("volumes: ['v:/n']", {"type": "volume", "source": "v", "target": "/n"}, id="named, one letter"),
+        pytest.param("volumes: ['./r:/r']", {"type": "bind", "source": "@/r", "target": "/r"}, id="relative"),
+        pytest.param("volumes: ['../up:/u']", {"type": "bind", "source": "@/../up", "target": "/u"}, id="above"),
+        pytest.param("volumes: ['.:/dot']", {"type": "bind", "source": "@", "target": "/dot"}, id="the folder itself"),
+        pytest.param("volumes: ['~/h:/h']", {"type": "bind", "source": "/home/u/h", "target": "/h"}, id="home"),
+        pytest.param("volumes: ['~:/h']", {"type": "bind", "source": "/home/u", "target": "/h"}, id="home itself"),
+        pytest.param("volumes: ['/a/../b/:/t/x/']", {"type": "bind", "source": "/b", "target": "/t/x"}, id="cleaned"),
+        pytest.param(
+            "volumes: ['/a:/a:ro,Z,cached']",
+            {"type": "bind", "source": "/a", "target": "/a", "read_only": True},
+            id="ro",
+        ),
+        pytest.param("volumes: ['/a:/a:rw,z,delegated']", {"type": "bind", "source": "/a", "target": "/a"}, id="rw"),
+        pytest.param(
+            "volumes: ['v:/n:nocopy']", {"type": "volume", "source": "v", "target": "/n", "nocopy": True}, id="nocopy"
+        ),
+        pytest.param(
+            "volumes: [{type: bind, source: ./b, target: /b}]",
+            {"type": "bind", "source": "@/b", "target": "/b"},
+            id="long bind",
+        ),
+        pytest.param(
+            "volumes: [{type: bind, source: /b, target: /b, read_only: true, bind: {create_host_path: false, selinux: z, propagation: rprivate}}]",
+            {"type": "bind", "source": "/b", "target": "/b", "read_only": True, "create_host_path": False},
+            id="long bind, all",
+        ),
+        pytest.param(
+            "volumes: [{type: volume, source: v, target: /v, volume: {nocopy: true}, consistency: cached}]",
+            {"type": "volume", "source": "v", "target": "/v", "nocopy": True},
+            id="long volume",
+        ),
+        pytest.param(
+            "volumes: [{type: tmpfs, target: /t, tmpfs: {size: 64m, mode: 0o1777}}]",
+            {"type": "tmpfs", "target": "/t", "size": 64 * 2**20, "mode": 0o1777},
+            id="long tmpfs",
+        ),
+        pytest.param("tmpfs: /run", {"type": "tmpfs", "target": "/run"}, id="tmpfs, text"),
+        pytest.param(
+            "tmpfs: ['/d:mode=755,size=1m,noexec,nosuid']",
+            {"type": "tmpfs", "target": "/d", "size": 2**20, "mode": 0o755},
+            id="tmpfs, options",
+        ),
+    ],
+)
+def test_one_mount(tmp_path: Path, keys: str, found: dict[str, Any]) -> None:
+    (mount,) = service(tmp_path, keys, {"HOME": "/home/u"}).mounts
+    source = found.get("source", "")
+    if source.startswith("@"):
+        found["source"] = str((tmp_path / source[2:]).resolve()) if "/" in source else str(tmp_path)
+    assert mount.model_dump(exclude_defaults=True) == found
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ("volumes: [/anon]", "gorae does not support a volume without a name yet; write NAME:/anon"),
+        ("volumes: [v]", "a volume is written as SOURCE:TARGET[:OPTIONS]"),
+        ("volumes: [':/x']", "the source is missing"),
+        ("volumes: ['v:rel']", "the path in the container must be absolute: 'rel'"),
+        ("volumes: ['v:/']", "a mount cannot stand at / of the container"),
+        ("volumes: ['v:/x/..']", "a mount cannot stand at / of the container"),
+        ("volumes: ['v:/x:foo']", "the option 'foo' is unknown; ro, rw and nocopy are known"),
+        ("volumes: ['/a:/x:nocopy']", "the option 'nocopy' is unknown"),
+        ("volumes: ['/a:/x:rslave']", "gorae does not support the mount propagation rslave yet"),
+        ("volumes: ['~/h:/h']", "HOME is not set, and ~ stands for it"),
+        ("volumes: ['~bob/h:/h']", "~user is not supported; write the path out"),
+        ("volumes: [{type: bind, target: /x}]", "`source` is missing"),
+        ("volumes: [{type: volume, target: /x}]", "gorae does not support a volume without a name yet"),
+        ("volumes: [{source: v, target: /x}]", "`type` is missing"),
+        ("volumes: [{type: volume, source: v}]", "`target` is missing"),
+        ("volumes: [{type: tmpfs, source: v, target: /x}]", "a tmpfs mount has no source"),
+        ("volumes: [{type: bind, source: /a, target: /x, volume: {nocopy: true}}]", "this is a bind mount"),
+        ("volumes: [{type: tmpfs, target: /x, tmpfs: {mode: '999'}}]", "permission bits are written in octal"),
+        ("volumes: [{type: npipe, source: v, target: /x}]", "'npipe': gorae does not support it yet"),
+        ("volumes: ['data/x:/n']", "cannot mount the volume data/x in a: no volume of that name is declared"),
+        ("volumes: ['v:/x']\ntmpfs: /x", "cannot mount at /x in a: a tmpfs is there already"),
+        ("tmpfs: ['/x:uid=5']", "gorae does not support the tmpfs option 'uid=5' yet"),
+        ("tmpfs: ['x']", "the path in the container must be absolute"),
+    ],
+)
+def test_refused(tmp_path: Path, keys: str, message: str) -> None:
+    lines = "".join(f"    {line}\n" for line in keys.splitlines())
+    (problem,) = problems(tmp_path, f"services:\n  a:\n    image: x\n{lines}volumes: {{v: }}\n")
+    assert message in problem
+
+
+def test_a_mount_that_another_hides_is_warned_of(tmp_path: Path) -> None:
+    found = loaded(tmp_path, "services:\n  a:\n    image: x\n    volumes: ['/a:/x', '/b:/x']\n")
+    assert [mount.source for mount in found.stack.services["a"].mounts] == ["/b"]
+    assert found.warnings == ("compose.yaml:4:15: this mount is lost: a later one has the same target /x",)
+
+
+@given(st.text(alphabet="/.:~a-, rwov", max_size=30))
+def test_any_text_is_a_mount_or_a_value_error(text: str) -> None:
+    for understand in (mounts.volume, mounts.tmpfs):
+        try:
+            found = understand(text)
+        except ValueError:
+            continue
+        target = str(found["target"])
+        assert target.startswith("/") and target != "/" and ".." not in target.split("/")

@@ -1,0 +1,375 @@
+"""The other keys of a service, one by one (05-services.md, deploy.md): what they mean, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .support import loaded, problems, service
+
+
+@pytest.mark.parametrize(
+    ("keys", "found"),
+    [
+        pytest.param("command:", {}, id="command: null is the image's"),
+        pytest.param("command: []\nentrypoint: ''", {"command": (), "entrypoint": ()}, id="empty resets"),
+        pytest.param("command: [a, 'b c']", {"command": ("a", "b c")}, id="command, list"),
+        pytest.param("command: a 'b c'", {"command": ("a", "b c")}, id="command, text"),
+        pytest.param("command: >\n  a b\n  --c", {"command": ("a", "b", "--c")}, id="command, folded"),
+        pytest.param('entrypoint: /bin/x "y z"', {"entrypoint": ("/bin/x", "y z")}, id="entrypoint"),
+        pytest.param(
+            "environment: [SET, UNSET, EMPTY=, X=1, X=2]",
+            {"environment": {"SET": "v", "EMPTY": "", "X": "2"}},
+            id="environment, list",
+        ),
+        pytest.param(
+            "environment: {SET: , UNSET: , EMPTY: ''}",
+            {"environment": {"SET": "v", "EMPTY": ""}},
+            id="environment, map",
+        ),
+        pytest.param(
+            "environment: {I: 1, F: 1.50, B: true, Y: yes, N: off, O: 0755, H: 0x1F, E: 1e3, T: 12:30, D: 2020-01-01}",
+            {
+                "environment": {
+                    "I": "1",
+                    "F": "1.5",
+                    "B": "true",
+                    "Y": "yes",
+                    "N": "off",
+                    "O": "493",
+                    "H": "31",
+                    "E": "1000",
+                    "T": "12:30",
+                    "D": "2020-01-01",
+                }
+            },
+            id="environment, scalars",
+        ),
+        pytest.param("environment: ['A=\"q\"']", {"environment": {"A": '"q"'}}, id="quotes inside a list entry stay"),
+        pytest.param("labels: [a=1, b, c=]", {"labels": {"a": "1", "b": "", "c": ""}}, id="labels, list"),
+        pytest.param("labels: {a: 1, b: }", {"labels": {"a": "1", "b": ""}}, id="labels, map"),
+        pytest.param("user: 1000:1000", {"user": "1000:1000"}, id="user"),
+        pytest.param("user: ''\nrestart: $UNSET", {}, id="empty text is absent"),
+        pytest.param("working_dir: /srv", {"working_dir": "/srv"}, id="working_dir"),
+        pytest.param("hostname: web-1.example", {"hostname": "web-1.example"}, id="hostname"),
+        pytest.param("read_only: true", {"read_only": True}, id="read_only"),
+        pytest.param("stop_signal: int", {"stop_signal": "SIGINT"}, id="stop_signal"),
+        pytest.param("stop_signal: '15'", {"stop_signal": "15"}, id="stop_signal, number"),
+        pytest.param("stop_signal: SIGRTMIN+3", {"stop_signal": "SIGRTMIN+3"}, id="stop_signal, real time"),
+        pytest.param("stop_grace_period: 1m30s", {"stop_grace_period": 90.0}, id="stop_grace_period"),
+        pytest.param("expose: [80, '81/udp', 80]", {"expose": ("80", "81/udp")}, id="expose"),
+        pytest.param("scale: 2", {"replicas": 2}, id="scale"),
+        pytest.param("deploy: {mode: replicated, replicas: 0}", {"replicas": 0}, id="replicas"),
+        pytest.param("scale: 2\ndeploy: {replicas: 2}", {"replicas": 2}, id="scale and replicas agree"),
+        pytest.param("restart: no", {"restart": {"condition": "no"}}, id="restart: no"),
+        pytest.param("restart: always", {"restart": {"condition": "always"}}, id="restart: always"),
+        pytest.param(
+            "restart: unless-stopped", {"restart": {"condition": "unless-stopped"}}, id="restart: unless-stopped"
+        ),
+        pytest.param(
+            "restart: on-failure:3",
+            {"restart": {"condition": "on-failure", "max_attempts": 3}},
+            id="restart: on-failure:3",
+        ),
+        pytest.param(
+            "restart: no\ndeploy: {restart_policy: {condition: on-failure, delay: 5s, max_attempts: 2, window: 10s}}",
+            {"restart": {"condition": "on-failure", "delay": 5.0, "max_attempts": 2, "window": 10.0}},
+            id="restart_policy wins",
+        ),
+        pytest.param(
+            "deploy: {restart_policy: {}}",
+            {"restart": {"condition": "always"}},
+            id="restart_policy: any is the default",
+        ),
+        pytest.param(
+            "deploy: {restart_policy: {condition: none}}", {"restart": {"condition": "no"}}, id="restart_policy: none"
+        ),
+        pytest.param(
+            "mem_limit: 1gb\nmem_reservation: 300M\ncpus: 1.5\npids_limit: 5",
+            {"resources": {"memory": 2**30, "memory_reservation": 300 * 2**20, "cpus": 1.5, "pids": 5}},
+            id="limits, short",
+        ),
+        pytest.param(
+            "mem_limit: 1g\ndeploy: {resources: {limits: {cpus: '0.50', memory: 1024m, pids: 5}, reservations: {cpus: 0.25, memory: 20M}}}",
+            {
+                "resources": {
+                    "memory": 2**30,
+                    "memory_reservation": 20 * 2**20,
+                    "cpus": 0.5,
+                    "cpus_reservation": 0.25,
+                    "pids": 5,
+                }
+            },
+            id="limits, deploy",
+        ),
+        pytest.param("mem_limit: 0\ncpus: 0\npids_limit: -1", {}, id="no limits"),
+        pytest.param("depends_on: [b]", {"depends_on": {"b": {}}}, id="depends_on, list"),
+        pytest.param(
+            "depends_on: {b: {condition: service_healthy, required: false, restart: false}, c: {condition: service_completed_successfully}}",
+            {
+                "depends_on": {
+                    "b": {"condition": "service_healthy", "required": False},
+                    "c": {"condition": "service_completed_successfully"},
+                }
+            },
+            id="depends_on, map",
+        ),
+        pytest.param("networks: [default]", {}, id="networks, list"),
+        pytest.param("networks: {default: }", {}, id="networks, map"),
+        pytest.param("networks: {}", {}, id="networks, empty"),
+        pytest.param("pull_policy: if_not_present", {}, id="pull_policy"),
+        pytest.param("x-any: {z: [1]}", {}, id="x-"),
+    ],
+)
+def test_key(tmp_path: Path, keys: str, found: dict[str, Any]) -> None:
+    result = service(tmp_path, keys, {"SET": "v"}).model_dump(exclude_defaults=True)
+    assert result == {"image": "x", **found}
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ("command: true", "4:14: cannot use true as services.a.command: it must be text or a list; put it in quotes"),
+        ("command: [a, 1]", "4:18: cannot use 1 as services.a.command[1]: it must be text; put it in quotes"),
+        (
+            "command: a && b",
+            "4:14: cannot use services.a.command: '&' needs a shell, and none runs; quote it, or write: sh -c '…'",
+        ),
+        (
+            "environment: {A: [x]}",
+            "4:22: cannot use a list as services.a.environment.A: it must be text, a number or true or false",
+        ),
+        ("environment: ['=x']", "4:19: cannot use this entry of services.a.environment: the name before '=' is empty"),
+        (
+            "environment: {A=B: x}",
+            "4:19: cannot use 'A=B' as a name in services.a.environment: it is empty or holds '='",
+        ),
+        ("user: 1000", "4:11: cannot use 1000 as services.a.user: it must be text; put it in quotes"),
+        ("user: a b", "4:11: cannot use services.a.user: a user is written as NAME, UID or UID:GID"),
+        ("working_dir: rel", "4:18: cannot use services.a.working_dir: it must be an absolute path in the container"),
+        ('hostname: "a\\nb"', "4:15: cannot use services.a.hostname: a host name has letters, digits, '-' and '.'"),
+        (
+            "stop_signal: SIGFOO",
+            "4:18: cannot use services.a.stop_signal: there is no such signal; write SIGTERM, SIGINT, SIGQUIT …",
+        ),
+        (
+            "stop_signal: '65'",
+            "4:18: cannot use services.a.stop_signal: there is no such signal; write SIGTERM, SIGINT, SIGQUIT …",
+        ),
+        (
+            "stop_grace_period: 30",
+            "4:24: cannot use 30 as services.a.stop_grace_period: it must be a duration; write the unit too, as in 30s",
+        ),
+        (
+            "stop_grace_period: '30'",
+            "4:24: cannot use services.a.stop_grace_period: a duration is written as 10s, 1m30s or 1.5h (units: us ms s m h d w)",
+        ),
+        (
+            "mem_limit: 10 potatoes",
+            "4:16: cannot use services.a.mem_limit: a size is written as 512k, 64m or 1.5g (powers of 1024), or in bytes",
+        ),
+        (
+            "mem_limit: 1g\ndeploy: {resources: {limits: {memory: 2g}}}",
+            "4:16: cannot use both services.a.mem_limit and services.a.deploy.resources.limits.memory: they differ",
+        ),
+        ("mem_limit: 1g\nmem_reservation: 2g", "5:22: cannot reserve more memory for services.a than its limit"),
+        (
+            "scale: 2\ndeploy: {replicas: 3}",
+            "4:12: cannot use both services.a.scale and services.a.deploy.replicas: they differ",
+        ),
+        ("scale: -1", "4:12: cannot use services.a.scale: a number of replicas is 0 to 1000"),
+        ("pids_limit: -2", "4:17: cannot use services.a.pids_limit: a limit of processes is 1 or more, or -1 for none"),
+        ("restart: false", "4:14: cannot use false as services.a.restart: it must be text; put it in quotes"),
+        (
+            "restart: sometimes",
+            "4:14: cannot use services.a.restart: it is one of no, always, unless-stopped, on-failure and on-failure:TIMES",
+        ),
+        (
+            "restart: always:3",
+            "4:14: cannot use services.a.restart: it is one of no, always, unless-stopped, on-failure and on-failure:TIMES",
+        ),
+        (
+            "deploy: {restart_policy: {condition: always}}",
+            "4:42: cannot use services.a.deploy.restart_policy.condition: 'always': Compose has no such condition",
+        ),
+        ("deploy: {mode: global}", "4:20: cannot use services.a.deploy.mode: 'global': gorae does not support it yet"),
+        ("depends_on: {b: {required: true}}", "4:18: cannot use services.a.depends_on.b: `condition` is missing"),
+        ("depends_on: {b: }", "4:18: cannot use an empty value as services.a.depends_on.b: it must be a mapping"),
+        (
+            "depends_on: {b: {condition: service_started, restart: true}}",
+            "4:59: cannot use services.a.depends_on.b.restart: true: gorae does not support it yet",
+        ),
+        ("depends_on: [zz]", "4:18: cannot start a after zz: there is no service zz"),
+        ("depends_on: [a]", "4:18: cannot order the services: each waits for the next in a → a"),
+        (
+            "networks: [front]",
+            "4:16: cannot use services.a.networks[0]: 'front': networks other than `default` are not supported yet",
+        ),
+        (
+            "networks: {front: }",
+            "4:16: cannot use services.a.networks.front: networks other than `default` are not supported yet",
+        ),
+        ("pull_policy: always", "4:18: cannot use services.a.pull_policy: 'always': gorae does not support it yet"),
+        ("privileged: true", "4:5: cannot use services.a.privileged: gorae does not support it yet"),
+        ("imagee: y", "4:5: cannot use services.a.imagee: Compose has no such key; did you mean image?"),
+        (
+            "x-gorae-healtcheck: {}",
+            "4:5: cannot use services.a.x-gorae-healtcheck: Compose has no such key; did you mean x-gorae-healthcheck?",
+        ),
+        ("zzz: y", "4:5: cannot use services.a.zzz: Compose has no such key"),
+    ],
+)
+def test_refused(tmp_path: Path, keys: str, message: str) -> None:
+    lines = "".join(f"    {line}\n" for line in keys.splitlines())
+    text = f"services:\n  a:\n    image: x\n{lines}  b: {{image: x}}\n"
+    assert problems(tmp_path, text) == [f"compose.yaml:{message}"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("services:\n  a:\n", "compose.yaml:2:3: cannot use an empty value as services.a: it must be a mapping"),
+        ("services: []\n", "compose.yaml:1:11: cannot use a list as services: it must be a mapping"),
+        ("- a\n", "compose.yaml:1:1: cannot use a list as a Compose file: it must be a mapping"),
+        ("", "compose.yaml:1:1: cannot make a stack of this: it declares no service"),
+        ("services: {a: {command: x}}", "compose.yaml:1:12: cannot start the service a: it has no image"),
+        (
+            "services: {a: {image: ''}}",
+            "compose.yaml:1:23: cannot use services.a.image: an image is written as NAME[:TAG][@DIGEST], without spaces",
+        ),
+        ("services: {a: {build: .}}", "compose.yaml:1:16: cannot use services.a.build: gorae does not support it yet"),
+        (
+            "services: {'a b': {image: x}}",
+            "compose.yaml:1:12: cannot use 'a b' as a name in services: a name is made of letters, digits, '.', '_' and '-', and is not long",
+        ),
+        ("foo: 1\nservices: {a: {image: x}}", "compose.yaml:1:1: cannot use foo: Compose has no such key"),
+        (
+            "service: {a: {image: x}}\nservices: {a: {image: x}}",
+            "compose.yaml:1:1: cannot use service: Compose has no such key; did you mean services?",
+        ),
+        (
+            "secrets: {}\nservices: {a: {image: x}}",
+            "compose.yaml:1:1: cannot use secrets: gorae does not support it yet",
+        ),
+        (
+            "services: {a: {image: x}}\nnetworks: {n: }",
+            "compose.yaml:2:12: cannot use networks.n: networks other than `default` are not supported yet",
+        ),
+        (
+            "services: {a: {image: x}}\nvolumes: {v: {driver: nfs}}",
+            "compose.yaml:2:23: cannot use volumes.v.driver: 'nfs': gorae does not support it yet",
+        ),
+        (
+            "services: {a: {image: x}}\nvolumes: {v: {external: true, driver: local}}",
+            "compose.yaml:2:31: cannot set volumes.v.driver: the volume is external, somebody else made it",
+        ),
+        (
+            "services: {a: {image: x}}\nvolumes: {v: {name: ../x}}",
+            "compose.yaml:2:21: cannot use volumes.v.name: a volume's name has letters, digits, '_', '.' and '-', and begins with a letter or digit",
+        ),
+    ],
+)
+def test_refused_file(tmp_path: Path, text: str, message: str) -> None:
+    assert problems(tmp_path, text) == [message]
+
+
+def test_every_problem_is_told_in_one_go(tmp_path: Path) -> None:
+    text = """\
+services:
+  web:
+    image: x
+    imge: y
+    privileged: true
+    volumes: ["data:/d"]
+    depends_on: [cache]
+    stop_grace_period: soon
+volumes:
+  dta:
+"""
+    assert [problem.split(": ")[0] for problem in problems(tmp_path, text)] == [
+        "compose.yaml:4:5",
+        "compose.yaml:5:5",
+        "compose.yaml:6:15",
+        "compose.yaml:7:18",
+        "compose.yaml:8:24",
+    ]
+
+
+def test_the_cycle_is_printed(tmp_path: Path) -> None:
+    text = "services:\n  c: {image: x, depends_on: [a]}\n  a: {image: x, depends_on: [b]}\n  b: {image: x, depends_on: [c]}\n"
+    assert problems(tmp_path, text) == [
+        "compose.yaml:3:30: cannot order the services: each waits for the next in a → b → c → a"
+    ]
+
+
+def test_volumes_of_the_stack(tmp_path: Path) -> None:
+    text = "services: {a: {image: x}}\nvolumes: {a: , b: {name: real-b, driver: local, labels: [x=1]}, c: {external: true}, d: {external: true, name: e}}\n"
+    volumes = loaded(tmp_path, text).stack.volumes
+    assert {key: (volume.name, volume.external) for key, volume in volumes.items()} == {
+        "a": ("p_a", False),
+        "b": ("real-b", False),
+        "c": ("c", True),
+        "d": ("e", True),
+    }
+    assert volumes["b"].labels == {"x": "1"}
+
+
+def test_what_is_ignored_is_said_once(tmp_path: Path) -> None:
+    text = 'version: "3.8"\nservices: {a: {image: x, attach: false, deploy: {placement: {}}}}\nnetworks: {default: {driver: bridge}}\n'
+    assert loaded(tmp_path, text).warnings == (
+        "compose.yaml:1:1: version is ignored: it is obsolete and has no effect",
+        "compose.yaml:2:26: services.a.attach is ignored: gorae logs shows every service",
+        "compose.yaml:2:50: services.a.deploy.placement is ignored: it is for clusters of machines; gorae runs on one",
+    )
+
+
+@pytest.mark.parametrize(
+    ("files", "keys", "environ", "found"),
+    [
+        pytest.param(
+            {"a.env": "A=a\nB=a\nC=a\nD=a\n", "b.env": "B=b\nD=b\n"},
+            "env_file: [a.env, b.env]\nenvironment: {C: own, D: }",
+            {},
+            {"A": "a", "B": "b", "C": "own"},
+            id="the last file wins, environment over all, even without a value",
+        ),
+        pytest.param(
+            {"a.env": "A=${S}\nB='${S}'\nC=${LOCAL}\nD=${A}\nE=pa$$x\n"},
+            "env_file: a.env\nenvironment: {LOCAL: loc}",
+            {"S": "shell"},
+            {"A": "shell", "B": "${S}", "C": "loc", "D": "shell", "E": "pa$x", "LOCAL": "loc"},
+            id="values are interpolated",
+        ),
+        pytest.param({"a.env": "SET\nUNSET\n"}, "env_file: a.env", {"SET": "v"}, {"SET": "v"}, id="without a value"),
+        pytest.param({"a.env": 'A="q" $S # c\n'}, "env_file: [{path: ./a.env, format: raw}]", {}, {"A": '"q" $S # c'}, id="raw"),
+        pytest.param({}, "env_file: [{path: no.env, required: false}]", {}, {}, id="not there, not required"),
+    ],
+)  # fmt: skip
+def test_env_file(
+    tmp_path: Path, files: dict[str, str], keys: str, environ: dict[str, str], found: dict[str, str]
+) -> None:
+    assert service(tmp_path, keys, environ, **files).environment == found
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ("no.env", "compose.yaml:1:36: cannot find the env_file no.env"),
+        (".", "cannot read .: it is no regular file"),
+        (
+            "[{path: ok.env, format: yaml}]",
+            "compose.yaml:1:60: cannot use services.a.env_file[0].format: 'yaml': gorae does not support it yet",
+        ),
+        ("[{required: true}]", "compose.yaml:1:37: cannot use this entry of services.a.env_file: `path` is missing"),
+        ("bad.env", "bad.env:1:1: cannot read this line: NAME=value is expected"),
+    ],
+)
+def test_env_file_refused(tmp_path: Path, entry: str, message: str) -> None:
+    files = {
+        "compose.yaml": f"services: {{a: {{image: x, env_file: {entry}}}}}\n",
+        "bad.env": "not a variable\n",
+        "ok.env": "",
+    }
+    assert problems(tmp_path, files) == [message]
