@@ -210,6 +210,9 @@ def _static_chains(policy: Policy) -> dict[str, Chain]:
         "postrouting": Chain(
             "type nat hook postrouting priority srcnat;",
             (
+                # Only what begins here: our own refusals are "related", and with a source translated by chance they
+                # would tell the refused nothing.
+                "ct state != new accept",
                 # A task that reaches a task through the host: the answer must come back through the host.
                 f'ip saddr {subnet} oifname "g*" ct status dnat snat ip to {GATEWAY}',
                 f"ip saddr {subnet} oifname != {ours} masquerade",

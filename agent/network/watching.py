@@ -24,6 +24,7 @@ async def deletions(table: str) -> AsyncIterator[None]:
     wake = asyncio.Event()
     listener = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, NETFILTER)
     try:
+        listener.bind((0, 0))  # without an address of its own it would count as the kernel, who hears no notifications
         listener.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, _GROUP)
         loop.add_reader(listener.fileno(), wake.set)
         yield  # it may have happened before we listened

@@ -68,6 +68,16 @@ class Wire:
             with Netlink.inside(net_ns) as inside:
                 host, task = self._pair(inside, net_ns, name, attachment.address)
                 loopback = links.find(inside, "lo")
+                # The host's end first: the kernel makes the end that comes up last ready to send at once, the other a
+                # moment later, and a SYN lost in that moment costs the task a second.
+                self._host.request(
+                    links.set_up_host(host.index, name),
+                    # The gateway is an address of the host on each pair, so that the host has a source address towards
+                    # its tasks even before it has any other (a machine that boots without its network).
+                    links.add_address(host.index, GATEWAY, f"address {GATEWAY} on {name}", local_only=True),
+                    links.add_neighbour(host.index, attachment.address, theirs, f"neighbour {attachment.address}"),
+                    links.add_route(f"{attachment.address}/32", f"route {attachment.address}", index=host.index),
+                )
                 inside.request(
                     *([links.set_up(loopback.index, "lo")] if loopback else []),
                     links.set_up(task.index, f"{_ETH} of {attachment.task}"),
@@ -78,15 +88,9 @@ class Wire:
                 )
         finally:
             os.close(net_ns)
-        self._host.request(
-            links.set_up_host(host.index, name),
-            # The gateway is an address of the host on each pair, so that the host has a source address towards its
-            # tasks even before it has any other (a machine that boots without its network).
-            links.add_address(host.index, GATEWAY, f"address {GATEWAY} on {name}", local_only=True),
-            links.add_neighbour(host.index, attachment.address, theirs, f"neighbour {attachment.address}"),
-            links.add_route(f"{attachment.address}/32", f"route {attachment.address}", index=host.index),
-            links.set_alias(host.index, f"{attachment.task} {attachment.stack} {attachment.address}", name),
-        )
+        alias = f"{attachment.task} {attachment.stack} {attachment.address}"
+        self._host.request(links.set_alias(host.index, alias, name))
+        links.find(self._host, name)  # asked for its state, the kernel (6.8 on) first finishes what is pending for it
 
     def remove(self, names: Collection[str]) -> None:
         """Delete pairs by their host end; gone is success."""

@@ -1,0 +1,292 @@
+"""The table's text, and that a change always ends where a new table would."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agent.decide.nft_rules import (
+    Member,
+    Policy,
+    Ruleset,
+    Served,
+    check,
+    delta,
+    ruleset,
+    served_from,
+    stack_name,
+    whole,
+)
+
+ONE, TWO, THREE = "10.181.8.16", "10.181.8.17", "10.181.8.18"
+
+
+def policy(
+    members: list[tuple[str, str]] | None = None,
+    served: list[Served] | None = None,
+    *,
+    router: bool = False,
+    resolvers: tuple[str, ...] = (),
+) -> Policy:
+    places = frozenset(Member(f"gabcd1234{address[-2:]}", address, stack) for address, stack in members or [])
+    return Policy(
+        "abcd1234",
+        "10.181.8.0/21",
+        "10.181.0.0/16",
+        router=router,
+        resolvers=frozenset(resolvers),
+        members=places,
+        served=frozenset(served or []),
+    )
+
+
+def web(address: str, published: int = 8080, host_ip: str = "0.0.0.0", protocol: str = "tcp") -> Served:
+    return Served(protocol, published, host_ip, address, 80)
+
+
+BUSY = policy(
+    [(ONE, "visits"), (TWO, "visits"), (THREE, "shop")], [web(ONE), web(TWO), web(THREE, 53, "127.0.0.1", "udp")]
+)
+
+
+def test_what_depends_on_tasks_as_text() -> None:
+    text = whole(ruleset(BUSY))
+    lines = [line.replace(" inet gorae_abcd1234", "") for line in text.splitlines()]
+    assert lines[:3] == ["add table", "delete table", "add table"]
+    assert [line for line in lines if line.startswith("add element")] == [
+        "add element published { tcp . 8080 : goto tcp_8080 }",
+        "add element published_at { 127.0.0.1 . udp . 53 : goto udp_53_127.0.0.1 }",
+        f"add element senders {{ {ONE} : goto stack_visits, {TWO} : goto stack_visits, {THREE} : goto stack_shop }}",
+        f"add element served {{ {ONE} . tcp . 8080 . 0.0.0.0 . 80, {TWO} . tcp . 8080 . 0.0.0.0 . 80, "
+        f"{THREE} . udp . 53 . 127.0.0.1 . 80 }}",
+        f'add element sources {{ "gabcd123416" . {ONE}, "gabcd123417" . {TWO}, "gabcd123418" . {THREE} }}',
+        f"add element stack_shop {{ {THREE} }}",
+        f"add element stack_visits {{ {ONE}, {TWO} }}",
+    ]
+    assert [line for line in lines if re.match(r"add rule (stack|tcp|udp)_", line)] == [
+        "add rule stack_visits ip daddr @stack_visits accept",
+        "add rule stack_visits goto refuse",
+        "add rule stack_shop ip daddr @stack_shop accept",
+        "add rule stack_shop goto refuse",
+        f"add rule tcp_8080 meta l4proto tcp dnat ip to numgen inc mod 2 map {{ 0 : {ONE} . 80, 1 : {TWO} . 80 }}",
+        f"add rule udp_53_127.0.0.1 meta l4proto udp dnat ip to numgen inc mod 1 map {{ 0 : {THREE} . 80 }}",
+    ]
+
+
+def test_one_endpoint_more_is_two_small_changes() -> None:
+    before, after = policy([(ONE, "v"), (TWO, "v")], [web(ONE)]), policy([(ONE, "v"), (TWO, "v")], [web(ONE), web(TWO)])
+    assert delta(ruleset(before), ruleset(after)).replace(" inet gorae_abcd1234", "").splitlines() == [
+        "flush chain tcp_8080",
+        f"add rule tcp_8080 meta l4proto tcp dnat ip to numgen inc mod 2 map {{ 0 : {ONE} . 80, 1 : {TWO} . 80 }}",
+        f"add element served {{ {TWO} . tcp . 8080 . 0.0.0.0 . 80 }}",
+    ]
+
+
+def test_the_last_task_of_a_stack_takes_its_chain_along() -> None:
+    change = delta(ruleset(policy([(ONE, "v"), (TWO, "w")])), ruleset(policy([(ONE, "v")])))
+    assert change.replace(" inet gorae_abcd1234", "").splitlines() == [
+        f"delete element senders {{ {TWO} }}",
+        f'delete element sources {{ "gabcd123417" . {TWO} }}',
+        "flush chain stack_w",
+        "delete chain stack_w",
+        "delete set stack_w",
+    ]
+
+
+def test_no_change_is_no_text() -> None:
+    assert delta(ruleset(BUSY), ruleset(BUSY)) == ""
+
+
+def test_per_task_rules_do_not_exist() -> None:
+    def rules(count: int) -> int:
+        text = whole(ruleset(policy([(f"10.181.9.{n}", "v") for n in range(10, 10 + count)])))
+        return text.count("add rule")
+
+    assert rules(1) == rules(90)
+
+
+@pytest.mark.parametrize("router", [True, False], ids=["router", "not-a-router"])
+def test_strangers_are_dropped_only_where_nothing_was_forwarded_before(router: bool) -> None:
+    assert ("forward meta nfproto ipv4 drop" in whole(ruleset(policy(router=router)))) is not router
+
+
+@pytest.mark.parametrize(
+    ("stack", "name"),
+    [("visits", "stack_visits"), ("a-b_c", "stack_a-b_c")],
+)
+def test_a_plain_stack_keeps_its_name(stack: str, name: str) -> None:
+    assert stack_name(stack) == name
+
+
+@pytest.mark.parametrize("stack", ["x; flush ruleset", "", "a" * 200, "Ünder", "x\n", "stack }"])
+def test_any_other_stack_becomes_its_hash(stack: str) -> None:
+    assert re.fullmatch(r"stack_\.[0-9a-f]{24}", stack_name(stack))
+
+
+@pytest.mark.parametrize(
+    "served",
+    [
+        web("not an address"),
+        web("fd00::1"),
+        web(ONE, host_ip="::"),
+        web(ONE, host_ip="0.0.0.0 accept"),
+        web(ONE, 0),
+        web(ONE, 65536),
+        web(ONE, protocol="sctp"),
+    ],
+    ids=repr,
+)
+def test_what_is_no_rule_is_refused(served: Served) -> None:
+    with pytest.raises(ValueError, match=r"not|Expected|Octet|permitted"):
+        check(served)
+    with pytest.raises(ValueError, match=r"not|Expected|Octet|permitted"):
+        ruleset(policy(served=[served]))
+
+
+@pytest.mark.parametrize("link", ['g"x', "eth0", "g" * 20, "", "g1 }"])
+def test_a_link_name_that_is_not_ours_is_refused(link: str) -> None:
+    with pytest.raises(ValueError, match="not a link name"):
+        ruleset(Policy("abcd1234", "10.181.8.0/21", "10.181.0.0/16", members=frozenset({Member(link, ONE, "v")})))
+
+
+def test_the_record_is_read_back() -> None:
+    elements = [{"concat": [ONE, "tcp", 8080, "0.0.0.0", 80]}, {"concat": [TWO, "udp", 53, "127.0.0.1", 53]}, "?"]
+    document = {"nftables": [{"metainfo": {}}, {"set": {"name": "served", "elem": elements}}]}
+    assert served_from(document) == {web(ONE), Served("udp", 53, "127.0.0.1", TWO, 53)}
+    assert served_from({"nftables": [{"set": {"name": "served"}}]}) == frozenset()
+    assert served_from([]) == frozenset()
+
+
+# A model of the kernel: applies text, refuses what the kernel would refuse
+# ----------------------------------------------
+
+
+class Model:
+    def __init__(self) -> None:
+        self.groups: dict[str, dict[str, str]] = {}
+        self.chains: dict[str, list[str]] = {}
+
+    def apply(self, text: str) -> Model:
+        for line in text.splitlines():
+            match = re.fullmatch(r"(\w+) (\w+) inet gorae_abcd1234 ?(.*)", line)
+            assert match, line
+            verb, kind, rest = match.groups()
+            name, _, body = rest.partition(" ")
+            getattr(self, f"{verb}_{kind}")(name, body)
+        return self
+
+    def add_table(self, name: str, body: str) -> None: ...
+
+    def delete_table(self, name: str, body: str) -> None:
+        self.groups, self.chains = {}, {}
+
+    def add_set(self, name: str, body: str) -> None:
+        assert name not in self.groups
+        self.groups[name] = {}
+
+    add_map = add_set
+
+    def delete_set(self, name: str, body: str) -> None:
+        assert not any(f"@{name} " in f"{rule} " for rules in self.chains.values() for rule in rules), "in use"
+        del self.groups[name]
+
+    def add_chain(self, name: str, body: str) -> None:
+        assert name not in self.chains
+        self.chains[name] = []
+
+    def flush_chain(self, name: str, body: str) -> None:
+        self.chains[name].clear()
+
+    def delete_chain(self, name: str, body: str) -> None:
+        assert not self.chains[name]
+        values = [value for group in self.groups.values() for value in group.values()]
+        assert not any(rule.endswith(f"goto {name}") for rules in [*self.chains.values(), values] for rule in rules)
+        del self.chains[name]
+
+    def add_rule(self, name: str, body: str) -> None:
+        for used in re.findall(r"@(\S+)", body):
+            assert used in self.groups
+        for target in re.findall(r"goto (\S+)", body):
+            assert target in self.chains
+        self.chains[name].append(body)
+
+    def add_element(self, name: str, body: str) -> None:
+        for element in body.strip("{} ").split(", "):
+            key, _, value = element.partition(" : ")
+            assert key not in self.groups[name]
+            assert not value or value.removeprefix("goto ") in self.chains
+            self.groups[name][key] = value
+
+    def delete_element(self, name: str, body: str) -> None:
+        for key in body.strip("{} ").split(", "):
+            del self.groups[name][key]
+
+    def state(self) -> tuple[dict[str, dict[str, str]], dict[str, list[str]]]:
+        return self.groups, self.chains
+
+
+_addresses = st.integers(10, 99).map(lambda n: f"10.181.8.{n}")
+_policies = st.builds(
+    policy,
+    st.dictionaries(_addresses, st.sampled_from(["visits", "shop", "x y"]), max_size=6).map(lambda d: list(d.items())),
+    st.lists(
+        st.builds(
+            web,
+            _addresses,
+            st.integers(80, 84),
+            st.sampled_from(["0.0.0.0", "127.0.0.1"]),
+            st.sampled_from(["tcp", "udp"]),
+        ),
+        max_size=6,
+    ),
+    router=st.booleans(),
+    resolvers=st.sampled_from([(), ("192.0.2.53",), ("192.0.2.53", "192.0.2.54")]),
+)
+
+
+@given(_policies, _policies)
+@settings(max_examples=200, deadline=None)
+def test_a_change_ends_where_a_new_table_would(before: Policy, after: Policy) -> None:
+    old, new = ruleset(before), ruleset(after)
+    changed = Model().apply(whole(old)).apply(delta(old, new))
+    assert changed.state() == Model().apply(whole(new)).state()
+
+
+@pytest.mark.host
+@pytest.mark.parametrize(
+    "example", [policy(), BUSY, policy(router=True, resolvers=("192.0.2.53",))], ids=["empty", "busy", "router"]
+)
+def test_nft_takes_the_table(example: Policy) -> None:
+    _check_with_nft(whole(ruleset(example)))
+
+
+@pytest.mark.host
+def test_the_kernel_takes_every_change() -> None:
+    """In a namespace of its own: a walk through policies, each change committed onto the last."""
+    steps = [
+        policy([(ONE, "v")]),
+        policy([(ONE, "v"), (TWO, "w")], [web(ONE)]),
+        policy([(ONE, "w"), (TWO, "v")], [web(TWO), web(ONE, 53, "127.0.0.1", "udp")], resolvers=("192.0.2.53",)),
+        policy([(THREE, "x y")], [web(THREE), web(THREE, 8081)], router=True),
+        policy(),
+    ]
+    before: Ruleset | None = None
+    script = []
+    for step in steps:
+        rules = ruleset(step)
+        script.append(whole(rules) if before is None else delta(before, rules))
+        before = rules
+    shell = "set -e\n" + "".join(f"nft -f - <<'END'\n{text}END\n" for text in script)
+    done = subprocess.run(["unshare", "-n", "sh", "-c", shell], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def _check_with_nft(text: str) -> None:
+    done = subprocess.run(
+        ["unshare", "-n", "nft", "-c", "-f", "-"], input=text, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
