@@ -6,11 +6,10 @@ until remove(). A restart therefore keeps what the container wrote, and a new ta
 
 from __future__ import annotations
 
-import asyncio
 import os
 from pathlib import Path
 
-from agent.kit import mounts, syscalls, trees
+from agent.kit import mounts, syscalls, threads, trees
 from agent.kit.errors import Permanent, Temporary
 from agent.kit.layout import Layout
 from agent.ports import ImageConfig, Sandbox, UserIds
@@ -27,12 +26,7 @@ class OverlayRootfs:
     async def ensure(self, task: str, image: ImageConfig, sandbox: Sandbox) -> Path:
         """Permanent bad-image, layer-missing, idmap-unsupported, uid-range-changed; Temporary overlay-refused."""
         trees.component(task)
-        try:
-            return await asyncio.to_thread(self._ensure, task, image, sandbox)
-        except OSError as error:
-            raise Temporary(
-                f"cannot prepare the root file system of task {task}: {error}", code="rootfs-failed"
-            ) from error
+        return await threads.run(f"mount the root file system of {task}", self._ensure, task, image, sandbox)
 
     def _ensure(self, task: str, image: ImageConfig, sandbox: Sandbox) -> Path:
         target = self._target(task)
@@ -99,7 +93,7 @@ class OverlayRootfs:
     async def remove(self, task: str) -> None:
         """Permanent undeletable when something immutable is in the layer: the rest is gone then."""
         trees.component(task)
-        await asyncio.to_thread(self._remove, task)
+        await threads.run(f"remove the root file system of {task}", self._remove, task)
 
     def _remove(self, task: str) -> None:
         target, scratch = self._target(task), self._scratch(task)

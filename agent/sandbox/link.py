@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from agent.kit import threads
 from agent.kit.errors import Temporary
 
 _ROOT = Path(__file__).parents[2]  # where the packages lie: a clone, or a virtual environment's site-packages
@@ -64,7 +65,7 @@ class Link(asyncio.Protocol):
         future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._asked[self._count] = future
         self._transport.write(json.dumps({"id": self._count, **request}).encode() + b"\n")
-        return await future
+        return await threads.finish(future)  # so that no late namespace appears after a cancelled call
 
     def close(self) -> None:
         """End the helper. It holds nothing that is not pinned."""

@@ -22,6 +22,7 @@ Identity = tuple[int, int, int, int]  # (device, inode) of the user and of the n
 def make_room(task_dir: str, base: int) -> None:
     """The task's run directory, open to root and to the group of the container's root: it must pass through to its
     rootfs, the host's other users must not (they could run its set-uid files)."""
+    make_dir(os.path.dirname(task_dir), 0o711)  # noqa: PTH120
     make_dir(task_dir, 0o710, gid=base)
     make_dir(f"{task_dir}/ns", 0o700)
 

@@ -11,7 +11,7 @@ import errno
 import os
 from pathlib import Path
 
-from agent.kit import mounts, trees
+from agent.kit import mounts, threads, trees
 from agent.kit.errors import Permanent, Temporary
 from agent.kit.layout import Layout
 from agent.ports import UID_RANGE, Sandbox
@@ -44,7 +44,7 @@ class PinnedSandboxes:
     async def remove(self, task: str) -> None:
         """The namespaces, then the task's whole run directory, so call it last. Temporary still-mounted if another
         part of the task (root file system, volume) is still mounted there."""
-        await asyncio.to_thread(self._remove, self._tasks / trees.component(task))
+        await threads.run(f"remove the sandbox of {task}", self._remove, self._tasks / trees.component(task))
 
     @staticmethod
     def _remove(directory: Path) -> None:
@@ -65,8 +65,6 @@ class PinnedSandboxes:
             self._link.close()
 
     async def _make(self, task: str, directory: Path, uid_base: int) -> None:
-        for parent in (self._tasks.parent, self._tasks):
-            trees.make_dir(parent, 0o711)
         request = {"dir": str(directory), "base": uid_base, "size": UID_RANGE}
         try:
             answer = await (await self._helper()).ask(**request)

@@ -6,13 +6,12 @@ of ids. Never deletes data, but for remove().
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from agent.kit import trees
+from agent.kit import threads, trees
 from agent.kit.errors import Temporary
 from agent.kit.layout import Layout
 from agent.kit.mounts import detach
@@ -41,7 +40,8 @@ class HostVolumes:
         trees.component(sandbox.task)
         if all(mount.kind == "tmpfs" for mount in mounts):
             return tuple(_tmpfs(mount) for mount in mounts)
-        return await asyncio.to_thread(self._ensure, stack, mounts, sandbox, rootfs)
+        what = f"make the volumes of {sandbox.task}"
+        return await threads.run(what, self._ensure, stack, mounts, sandbox, rootfs)
 
     def _ensure(self, stack: str, mounts: Sequence[Mount], sandbox: Sandbox, rootfs: Path) -> tuple[BindSource, ...]:
         directory = self._directory(sandbox.task)
@@ -49,32 +49,34 @@ class HostVolumes:
             trees.make_dir(parent, 0o711)
         trees.make_dir(directory.parent, 0o710, gid=sandbox.uid_base)
         trees.make_dir(directory, 0o711)
-        bound = []
         namespace = os.open(sandbox.user_ns, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            for number, mount in enumerate(mounts):
-                if mount.kind == "tmpfs":
-                    bound.append(_tmpfs(mount))
-                    continue
-                point = directory / str(number)
-                try:
-                    source = self._open(mount, sandbox, rootfs)
-                    try:
-                        host, reason = binds.place(
-                            source, point, namespace, self._layout.run, read_only=mount.read_only
-                        )
-                    finally:
-                        os.close(source)
-                except OSError as error:
-                    raise Temporary(
-                        f"cannot mount {mount.source} at {mount.target}: {error}", code="volume-failed"
-                    ) from error
-                if reason:
-                    _log.warning("%s: ids of %s are not mapped: %s", stack, mount.source, reason)
-                bound.append(BindSource(mount, str(point), options.bind_options(mount, host)))
+            return tuple(
+                _tmpfs(mount)
+                if mount.kind == "tmpfs"
+                else self._bind(stack, mount, directory / str(number), namespace, sandbox, rootfs)
+                for number, mount in enumerate(mounts)
+            )
         finally:
             os.close(namespace)
-        return tuple(bound)
+
+    def _bind(
+        self, stack: str, mount: Mount, point: Path, namespace: int, sandbox: Sandbox, rootfs: Path
+    ) -> BindSource:
+        source = self._open(mount, sandbox, rootfs)
+        try:
+            host, reason = binds.place(source, point, namespace, self._layout.run, read_only=mount.read_only)
+        except OSError as error:
+            raise Temporary(
+                f"cannot mount {mount.source} at {mount.target}: {error.strerror}",
+                code="volume-failed",
+                errno=error.errno,
+            ) from error
+        finally:
+            os.close(source)
+        if reason:
+            _log.warning("%s: ids of %s are not mapped: %s", stack, mount.source, reason)
+        return BindSource(mount, str(point), options.bind_options(mount, host))
 
     def _open(self, mount: Mount, sandbox: Sandbox, rootfs: Path) -> int:
         if mount.kind == "bind":
@@ -84,7 +86,7 @@ class HostVolumes:
         return os.open(data, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
 
     async def release(self, task: str) -> None:
-        await asyncio.to_thread(self._release, self._directory(trees.component(task)))
+        await threads.run(f"release the volumes of {task}", self._release, self._directory(trees.component(task)))
 
     @staticmethod
     def _release(directory: Path) -> None:
@@ -94,7 +96,7 @@ class HostVolumes:
 
     async def remove(self, names: Sequence[str]) -> None:
         """Permanent undeletable if something immutable is left; the volume is gone from list() all the same."""
-        await asyncio.to_thread(self._named.remove, names)
+        await threads.run("remove volumes", self._named.remove, names)
 
     async def list(self) -> frozenset[str]:
         return self._named.list()
