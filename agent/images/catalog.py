@@ -1,0 +1,140 @@
+"""The catalogue: the index in memory and on disk, and the deletion of what neither it nor a running operation needs.
+
+All changes happen on the event loop under one lock, and are on disk before they are seen. An operation holds the blobs
+and layers it brings or counts on, by path and before they are there, so that a removal at the same time spares them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import copy
+import errno
+import shutil
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from pathlib import Path
+
+from agent.images import index as image_index
+from agent.images.blobs import Files
+from agent.images.errors import image_in_use, no_space
+from agent.images.index import Image, Index, Name
+from agent.images.layers import Hold
+from agent.images.lookup import find, named
+from agent.images.names import Reference
+from agent.kit.errors import Permanent
+
+
+class Catalog:
+    def __init__(self, files: Files) -> None:
+        self._files = files
+        self._lock = asyncio.Lock()  # over every change of the index and every deletion
+        self._index: Index | None = None
+        self._held: Counter[Path] = Counter()  # blobs and layers that running operations need
+
+    async def opened(self) -> Index:
+        if self._index is None:
+            async with self._lock:
+                if self._index is None:
+                    self._index = await asyncio.to_thread(self._open)
+        return self._index
+
+    def _open(self) -> Index:
+        """Load the index, and delete all that it does not name: what a crash left behind."""
+        self._files.prepare()
+        try:
+            index = image_index.load(self._files.index)
+        except (ValueError, TypeError, KeyError) as error:
+            raise Permanent(
+                f"cannot read {self._files.index}: {error}",
+                code="image-index",
+                hint="restore it from a backup, or move the directory away and pull the images again",
+            ) from error
+        self._files.clear_tmp()
+        keep = {path for image in index.images.values() for path in self._paths(image)}
+        self._files.delete(self._files.everything() - keep)
+        return index
+
+    async def commit(
+        self, id_: str, image: Image, sizes: Mapping[str, int], references: Sequence[Reference], digest: str
+    ) -> None:
+        async with self._lock:
+            changed = copy.deepcopy(self._index) if self._index else Index()
+            changed.images.setdefault(id_, image)  # the same config by another manifest: the first stays
+            changed.sizes.update(sizes)
+            for reference in references:
+                changed.names[reference.full] = Name(id_, digest)
+            await self._save(changed)
+
+    async def remove(self, image: str, in_use: Mapping[str, str]) -> tuple[list[str], int, str | None]:
+        """Names removed, bytes freed, and the id if the image itself went: with its last name, or when asked by id.
+
+        UserError image-missing, ambiguous-image, image-in-use.
+        """
+        await self.opened()
+        async with self._lock:
+            index = self._index or Index()
+            id_ = find(index, image)
+            name = None if image in index.images else named(index, image)
+            own = index.names_of(id_)
+            gone = own if name is None else [name]
+            last = len(gone) == len(own)
+            if last and id_ in in_use:
+                raise image_in_use(image, in_use[id_])
+            changed = copy.deepcopy(index)
+            for doomed in gone:
+                del changed.names[doomed]
+            if last:
+                del changed.images[id_]
+            await self._save(changed)
+            if not last:
+                return gone, 0, None
+            return gone, await self._collect(self._paths(index.images[id_]), index.sizes), id_
+
+    async def _save(self, changed: Index) -> None:
+        def save() -> None:
+            self._files.settle()
+            image_index.save(changed, self._files.index)
+
+        await asyncio.to_thread(save)
+        self._index = changed
+
+    def _paths(self, image: Image) -> set[Path]:
+        return {*map(self._files.blob, image.blobs), *map(self._files.layer, image.layers)}
+
+    async def _collect(self, candidates: Iterable[Path], sizes: Mapping[str, int]) -> int:
+        """Delete those that no image and no operation needs (the lock is held); the bytes they took."""
+        index = self._index or Index()
+        keep = {path for image in index.images.values() for path in self._paths(image)}
+        doomed = {path for path in candidates if path not in keep and not self._held[path]}
+        freed = sum(size for layer, size in sizes.items() if self._files.layer(layer) in doomed)
+        return freed + await asyncio.to_thread(self._files.delete, doomed)
+
+    @contextlib.asynccontextmanager
+    async def working(self, kind: str, what: str) -> AsyncIterator[tuple[Path, Hold]]:
+        """A directory for unfinished work, and hold(): what was held and has come to nothing is deleted at the end."""
+        mine: set[Path] = set()
+
+        async def hold(*paths: Path) -> None:
+            async with self._lock:
+                fresh = set(paths) - mine
+                mine.update(fresh)
+                self._held.update(fresh)
+
+        work = await asyncio.to_thread(self._files.work, kind)
+        try:
+            yield work, hold
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise no_space(what, 0, self._files.free()) from error
+            raise Permanent(
+                f"cannot store {what}: {error.filename or self._files.root}: {error.strerror}",
+                code="image-store",
+                hint="gorae doctor",
+            ) from error
+        finally:
+            await asyncio.to_thread(shutil.rmtree, work, ignore_errors=True)
+            async with self._lock:
+                self._held.subtract(mine)
+                self._held = +self._held
+                await self._collect(mine, {})
