@@ -30,14 +30,16 @@ class Problem(NamedTuple):
 
 
 class ComposeError(UserError):
-    """The files do not make a stack."""
+    """The files do not make a stack. One problem: its message and hint. Several: a line each, with the hint in it."""
 
     def __init__(self, problems: Iterable[Problem], *, code: str = "compose-invalid") -> None:
         self.problems = tuple(problems)
+        only = self.problems[0] if len(self.problems) == 1 else None
+        lines = (f"{problem} ({problem.hint})" if problem.hint else str(problem) for problem in self.problems)
         super().__init__(
-            "\n".join(str(problem) for problem in self.problems),
+            str(only) if only else "\n".join(lines),
             code=code,
-            hint=next((problem.hint for problem in self.problems if problem.hint), ""),
+            hint=only.hint if only else "",
             problems=[
                 {
                     "file": problem.mark.file if problem.mark else None,

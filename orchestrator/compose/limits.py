@@ -66,11 +66,13 @@ def resources(service: dict[str, Node], path: str, context: Context) -> Resource
     cpus = _twins(service, path, "cpus", f"{limits}.cpus", units.cores, context)
     cpus_reserved = context.value(_at(service, f"{reservations}.cpus"), f"{path}.{reservations}.cpus", units.cores)
     pids = _twins(service, path, "pids_limit", f"{limits}.pids", _pids, context)
-    for limit, reservation, what in ((memory, reserved, "memory"), (cpus, cpus_reserved, "cpus")):
-        if limit and reservation and reservation > limit:
-            short = {"memory": "mem_reservation"}.get(what, "")
-            node = service.get(short) or _at(service, f"{reservations}.{what}")
-            context.report.problem(node, f"cannot reserve more {what} for {path} than its limit")
+    if memory and reserved and reserved > memory:
+        node = service.get("mem_reservation") or _at(service, f"{reservations}.memory")
+        context.report.problem(node, f"cannot reserve more memory for {path} than its limit")
+    if cpus and cpus_reserved and cpus_reserved > cpus:
+        context.report.problem(
+            _at(service, f"{reservations}.cpus"), f"cannot reserve more cpus for {path} than its limit"
+        )
     return ResourcesModel(
         memory=memory or None,
         memory_reservation=reserved or None,

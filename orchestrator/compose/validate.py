@@ -18,7 +18,6 @@ NAMES = {
     "services": re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]{0,62}"),
     "volumes": re.compile(r"[a-zA-Z0-9._-]{1,128}"),
 }
-_WITHOUT = "take it out to run the stack without it"
 _TRUTHS = {"true": True, "yes": True, "on": True, "y": True, "false": False, "no": False, "off": False, "n": False}
 _WORDS = {
     "str": "text",
@@ -65,7 +64,7 @@ def _mapping(value: dict[str, Node], branch: Branch, path: str, report: Report) 
             if not key.startswith("x-") or key.startswith("x-gorae"):
                 _unknown(key, where, child.key_at, branch, report)
         elif inner.rule.verdict == "refused":
-            report.problem(child.key_at, f"cannot use {where}: {inner.rule.why}", _WITHOUT)
+            report.problem(child.key_at, f"cannot use {where}: {inner.rule.why}")
             kept[key] = child.with_value(BAD)
         elif inner.rule.verdict == "warned":
             report.warn(child.key_at, f"{where} is ignored: {inner.rule.why}")
@@ -81,8 +80,8 @@ def _unknown(key: str, where: str, at: Mark, branch: Branch, report: Report) -> 
     from difflib import get_close_matches  # only a file with a mistake pays for it
 
     near = get_close_matches(key[:80], list(branch.names()), n=1, cutoff=0.6)
-    hint = f"did you mean {near[0]}?" if near else ""
-    report.problem(at, f"cannot use {where}: Compose has no such key" + (f"; {hint}" if hint else ""), hint)
+    guess = f"; did you mean {near[0]}?" if near else ""
+    report.problem(at, f"cannot use {where}: Compose has no such key{guess}")
 
 
 def kind_of(value: Value) -> str:
@@ -150,7 +149,7 @@ def _wrong_type(node: Node, rule: Rule, path: str, report: Report) -> None:
             hint = "put it in quotes"
     expected = ", ".join(wanted[:-1]) + (" or " if wanted[:-1] else "") + wanted[-1]
     message = f"cannot use {_shown(node.value)} as {path or 'a Compose file'}: it must be {expected}"
-    report.problem(node.key_at if node.value is None else node.at, message + (f"; {hint}" if hint else ""), hint)
+    report.problem(node.key_at if node.value is None else node.at, message + (f"; {hint}" if hint else ""))
 
 
 def _shown(value: Value) -> str:
