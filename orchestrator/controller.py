@@ -7,15 +7,16 @@ before anything changes, so that a failing pull leaves all as it was. Must not t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from agent.kit.errors import Temporary, UserError
+from agent.kit.errors import Temporary
 from agent.kit.ids import task_id
 from agent.wire import streams
 from agent.wire.messages import Event, Task
+from orchestrator import refusals
 from orchestrator.compose.model import Stack
 from orchestrator.decide import expand
 from orchestrator.decide.order import order
@@ -72,7 +73,7 @@ class Controller:
             async with self._ledger.changing:
                 record = self._ledger.stacks.get(model.name)
                 if record is not None and record.removed:
-                    raise _removing(model.name)
+                    raise refusals.removing(model.name)
                 current = record.tasks if record else ()
                 planned = plan(
                     desired, current, Intent(), order=services, new_id=self._new_id, over=self._over(model.name)
@@ -85,7 +86,7 @@ class Controller:
         await self._until_bound()
         async with self._ledger.changing:
             record = self._record(name)
-            _must_have(record, services)
+            refusals.must_have(record, services)
             intent = Intent(verb, frozenset(services) or None)
             desired = expand.as_it_is(record.tasks)
             planned = self._plan(record, desired, intent)
@@ -95,7 +96,7 @@ class Controller:
         """A new revision with other numbers of replicas: it stays until the next `up` of a file says otherwise."""
         await self._until_bound()
         record = self._record(name)
-        _must_have(record, replicas)
+        refusals.must_have(record, replicas)
         model = _scaled(record, replicas)
         images = {task.container.image: task.container.image_id for task in record.tasks}
         missing = sorted({model.services[service].image for service in replicas} - set(images))
@@ -103,7 +104,7 @@ class Controller:
             images |= await self._ensure(missing, "missing", lambda _: None)
         async with self._ledger.changing:
             record = self._record(name)  # it may have changed while images were fetched
-            _must_have(record, replicas)
+            refusals.must_have(record, replicas)
             model = _scaled(record, replicas)
             desired = expand.as_it_is(record.tasks)
             for service, count in replicas.items():
@@ -128,7 +129,7 @@ class Controller:
         async with self._ledger.changing:
             record = self._ledger.stacks.get(name)
             if record is None:
-                raise _unknown(name)
+                raise refusals.no_stack(name)
             if record.removed and (record.remove_volumes or not volumes):
                 return record.generation
             self._must_be_bound()
@@ -227,15 +228,11 @@ class Controller:
     def _record(self, name: str) -> StackRecord:
         record = self._ledger.stacks.get(name)
         if record is None:
-            raise _unknown(name)
+            raise refusals.no_stack(name)
         if record.removed:
-            raise _removing(name)
+            raise refusals.removing(name)
         if record.held:
-            raise UserError(
-                f"cannot change {name}: the restored database names it, but the agent does not run it",
-                code="not-adopted",
-                hint=f"gorae up starts it, gorae down -p {name} forgets it",
-            )
+            raise refusals.held(name)
         return record
 
     async def _until_bound(self) -> None:
@@ -252,11 +249,7 @@ class Controller:
     def _must_be_bound(self) -> None:
         """Asked again with `changing` held: a restored database may have been noticed meanwhile."""
         if not self._ledger.bound:
-            raise Temporary(
-                "cannot change anything yet: the agent has not said what runs",
-                code="agent-away",
-                hint="is gorae-agent running? gorae doctor",
-            )
+            raise refusals.agent_silent()
 
     async def _ensure(self, images: Sequence[str], policy: Pull, progress: Progress) -> dict[str, str]:
         """Image ids by name; pulls what the policy says. UserError image-missing, Temporary agent-away …"""
@@ -268,29 +261,6 @@ class Controller:
             elif kind == "result":
                 return {str(name): str(id) for name, id in value.items()}
         raise Temporary("cannot fetch the images: the agent gave no answer", code="agent-away", hint="gorae doctor")
-
-
-def _unknown(name: str) -> UserError:
-    return UserError(f"cannot find stack {name}", code="stack-unknown", hint="gorae ls shows the stacks there are")
-
-
-def _removing(name: str) -> Temporary:
-    return Temporary(
-        f"cannot change {name}: it is being removed",
-        code="stack-removing",
-        hint=f"wait until it is gone from gorae status {name}, then try again",
-    )
-
-
-def _must_have(record: StackRecord, services: Iterable[str]) -> None:
-    known = set(record.model.get("services", {})) | {task.service for task in record.tasks}
-    for service in services:
-        if service not in known:
-            raise UserError(
-                f"cannot find service {service} in stack {record.name}",
-                code="service-unknown",
-                hint=f"it has {', '.join(sorted(known))}",
-            )
 
 
 def _scaled(record: StackRecord, replicas: Mapping[str, int]) -> Stack:

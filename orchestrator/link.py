@@ -9,14 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from functools import partial
 
 from pydantic import ValidationError
 
 from agent.kit.backoff import delay
 from agent.kit.errors import Temporary
-from agent.kit.ids import Ulids
 from agent.wire import topics
 from agent.wire.bus import Bus, Message, PublishDenied, Session
 from agent.wire.messages import (
@@ -30,9 +28,8 @@ from agent.wire.messages import (
     Store,
     Wire,
 )
-from orchestrator.decide import identity as identities
-from orchestrator.decide.identity import Adopt, Bound, Rename, Seen
-from orchestrator.decide.records import Revision
+from orchestrator import takeover
+from orchestrator.decide.identity import Seen, Wait
 from orchestrator.store.ledger import Ledger
 from orchestrator.store.port import Change
 
@@ -56,7 +53,7 @@ class Link:
         self._asked = 0  # raised to publish the cursor again, unchanged
         self._dirty: dict[str, StackStatus] = {}
         self._status_came = asyncio.Event()
-        self._why = ""
+        self._waiting = ""
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -114,7 +111,7 @@ class Link:
             journal = ledger.host.journal_id
             seq = ledger.cursors.get(journal, 0)
             yield topics.CURSOR, (journal, seq, self._asked), lambda: Cursor(journal_id=journal, seq=seq)
-        if not ledger.bound or self._why:
+        if not ledger.bound or self._waiting:
             return
         for name, record in list(ledger.stacks.items()):
             if not record.held:
@@ -150,7 +147,7 @@ class Link:
             self._seen.reports[value.assignment.stack] = value
         elif isinstance(value, StackStatus):
             await self._status(value)
-        await self._identify()
+        await self._settle()
         self._ledger.set_online(self._seen.online is not None and self._seen.online.online)
 
     async def _host(self, host: HostStatus) -> None:
@@ -211,80 +208,18 @@ class Link:
             self._asked += 1
             self._ledger.ring()
 
-    # Identity --------------------------------------------------------------------------------------------------------
-
-    async def _identify(self) -> None:
-        """Ask decide.identity until it has nothing more to do now. While it waits, no assignment is published."""
+    async def _settle(self) -> None:
+        """Until the agent's answer is complete, no assignment is published."""
         ledger = self._ledger
-        while True:
-            verdict = identities.judge(ledger.identity, ledger.counters, self._seen)
-            if isinstance(verdict, Bound):
-                await self._bound()
-                return
-            if isinstance(verdict, Rename):
-                await self._rename(verdict)
-            elif isinstance(verdict, Adopt):
-                await self._adopt(verdict)
-            else:
-                if verdict.why != self._why:
-                    log.info("waiting: %s", verdict.why)
-                self._why = verdict.why
-                return
-
-    async def _bound(self) -> None:
-        ledger = self._ledger
-        if not ledger.identity.settled:
-            await ledger.commit(Change(identity=replace(ledger.identity, settled=True)))
-        if self._why or not ledger.bound:
-            self._why = ""
+        verdict = await takeover.settle(ledger, self._seen)
+        if isinstance(verdict, Wait):
+            if verdict.why != self._waiting:
+                log.info("waiting: %s", verdict.why)
+            self._waiting = verdict.why
+        elif self._waiting or not ledger.bound:
+            self._waiting = ""
             ledger.bound = True
             ledger.ring()
-
-    async def _rename(self, verdict: Rename) -> None:
-        ledger = self._ledger
-        ledger.bound = False
-        async with ledger.changing:
-            fresh = identities.renamed(ledger.identity, Ulids().next())
-            event = ledger.event(
-                "store.restored", f"the database is an older copy: {verdict.why}", evidence={"store": fresh.store_id}
-            )
-            await ledger.commit(Change(identity=fresh, events=[event]))
-        log.warning("this database is an older copy: %s; taking over what runs", verdict.why)
-
-    async def _adopt(self, verdict: Adopt) -> None:
-        """One transaction takes over all that the agent reports; only then is the agent told."""
-        ledger = self._ledger
-        async with ledger.changing:
-            now = ledger.clock.wall()
-            changed = identities.take_over(ledger.stacks, ledger.identity, verdict, now)
-            revisions, events = [], []
-            for name, record in changed.items():
-                if record.held:
-                    events.append(
-                        ledger.event(
-                            "stack.held",
-                            "the restored database names it, but the agent does not run it; it was not started",
-                            stack=name,
-                            reason="not-adopted",
-                        )
-                    )
-                    continue
-                known = await ledger.store.revision(name, record.revision)
-                if known is not None and known.model != record.model:
-                    number = ledger.counters[name].revision + 1
-                    changed[name] = record = replace(record, revision=number)
-                revisions.append(Revision(name, record.revision, now, None, record.model))
-                events.append(
-                    ledger.event(
-                        "stack.adopted",
-                        f"taken over from the agent at generation {record.generation}",
-                        stack=name,
-                        evidence={"store": verdict.store_id, "generation": record.generation},
-                    )
-                )
-            adopted = identities.adopted(ledger.identity, verdict.store_id)
-            await ledger.commit(Change(identity=adopted, stacks=changed, revisions=revisions, events=events))
-        log.info("took over %d stacks from store %s", len(revisions), verdict.store_id)
 
     # Statuses on disk ------------------------------------------------------------------------------------------------
 

@@ -38,6 +38,7 @@ def main() -> int:
     parser.add_argument("--root", metavar="DIR", help="keep all state, sockets and configuration below DIR")
     layout = Layout.at(parser.parse_args().root)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
     os.umask(0o077)
     try:
         lock = hold(layout.orchestrator_dir / "lock")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from agent.kit.errors import UserError
 from agent.wire.messages import StackStatus
+from orchestrator import refusals
 from orchestrator.decide.records import StackRecord
 from orchestrator.decide.status import fold
 from orchestrator.store.ledger import Ledger
@@ -35,7 +35,7 @@ class Board:
             return self._document([e[1] for name in sorted(self._ledger.stacks) if (e := self._entry(name))])
         entry = self._entry(stack)
         if entry is None:
-            raise _no_stack(stack)
+            raise refusals.no_stack(stack)
         return self._document([entry[1]])
 
     def one(self, stack: str) -> bytes:
@@ -57,15 +57,14 @@ class Board:
 
     def _chosen(self, stack: str | None, service: str) -> list[dict[str, Any]]:
         if stack is not None and stack not in self._ledger.stacks:
-            raise _no_stack(stack)
+            raise refusals.no_stack(stack)
         entries = [e for e in self.stacks() if stack in (None, e["name"])]
         entries = [entry for entry in entries if any(row["name"] == service for row in entry["services"])]
         if not entries:
-            raise UserError(
-                f"cannot find service {service}" + (f" in stack {stack}" if stack else ""),
-                code="service-unknown",
-                hint="gorae status shows the services there are",
-            )
+            known = {
+                row["name"] for entry in self.stacks() if stack in (None, entry["name"]) for row in entry["services"]
+            }
+            raise refusals.no_service(service, stack, known)
         return entries
 
     def _only(self, entry: dict[str, Any], service: str) -> dict[str, Any]:
@@ -83,7 +82,3 @@ class Board:
 
 def _dump(value: Any) -> bytes:
     return json.dumps(value, ensure_ascii=False).encode()
-
-
-def _no_stack(name: str) -> UserError:
-    return UserError(f"cannot find stack {name}", code="stack-unknown", hint="gorae ls shows the stacks there are")

@@ -119,7 +119,7 @@ def _service(
 
 
 def _shown(rows: Sequence[dict[str, Any]], states: Sequence[str], state: str) -> list[dict[str, Any]]:
-    """The tasks that gave the service its state, and so its reason. What is to start again says why it ended no more."""
+    """The tasks that gave the service its state, and so its reason; how a task that starts again had ended is past."""
     over = ("failed", "completed", "stopped") if state == "starting" else ()
     return [row for row, own in zip(rows, states, strict=True) if own == state and row["state"] not in over]
 

@@ -16,10 +16,11 @@ from typing import Any
 
 import aiosqlite
 
-from agent.kit.errors import GoraeError, Permanent, Temporary, UserError
+from agent.kit.errors import UserError
 from agent.kit.ids import Ulids
 from agent.wire.messages import Event, HostStatus, StackStatus, Task
 from orchestrator.decide.records import Counter, Identity, Revision, StackRecord
+from orchestrator.store import rows
 from orchestrator.store.port import KEEP_EVENTS, Change, Loaded
 from orchestrator.store.schema import MIGRATIONS
 
@@ -92,7 +93,7 @@ class SqliteStore:
                     tuple(identity["adopts"]),
                     identity["settled"],
                 ),
-                stacks={row[0]: _stack(row, tasks.get(row[0], ())) for row in stacks},
+                stacks={row[0]: rows.stack(row, tasks.get(row[0], ())) for row in stacks},
                 counters={stack: Counter(generation, revision) for stack, generation, revision in counters},
                 statuses={stack: StackStatus.model_validate_json(document) for stack, document in statuses},
                 cursors=dict(await self._rows("SELECT journal_id, seq FROM cursors")),
@@ -111,7 +112,9 @@ class SqliteStore:
         if change.host is not None:
             await run(_UPSERT_META, ("host", change.host.model_dump_json()))
         if change.revisions:
-            await many("INSERT OR IGNORE INTO revisions VALUES (?, ?, ?, ?, ?)", map(_revision_row, change.revisions))
+            await many(
+                "INSERT OR IGNORE INTO revisions VALUES (?, ?, ?, ?, ?)", map(rows.revision_row, change.revisions)
+            )
             await many(_UPSERT_COUNTER, [(r.stack, 0, r.number) for r in change.revisions])
         for name, record in change.stacks.items():
             if record is None:
@@ -126,7 +129,7 @@ class SqliteStore:
                 [(name, s.epoch, s.seq, s.model_dump_json()) for name, s in change.statuses.items()],
             )
         if change.events:
-            await many("INSERT OR IGNORE INTO events VALUES (?, ?, ?, ?, ?, ?)", map(_event_row, change.events))
+            await many("INSERT OR IGNORE INTO events VALUES (?, ?, ?, ?, ?, ?)", map(rows.event_row, change.events))
             await self._sweep(len(change.events))
         if change.cursor is not None:
             await run(
@@ -162,12 +165,12 @@ class SqliteStore:
             )
 
     async def revision(self, stack: str, number: int) -> Revision | None:
-        rows = await self._read("SELECT * FROM revisions WHERE stack = ? AND number = ?", (stack, number))
-        return _revision(rows[0]) if rows else None
+        found = await self._read("SELECT * FROM revisions WHERE stack = ? AND number = ?", (stack, number))
+        return rows.revision(found[0]) if found else None
 
     async def revisions(self, stack: str) -> Sequence[Revision]:
         return [
-            _revision(row)
+            rows.revision(row)
             for row in await self._read("SELECT * FROM revisions WHERE stack = ? ORDER BY number", (stack,))
         ]
 
@@ -177,10 +180,10 @@ class SqliteStore:
         tests = [("stack = ?", stack), ("service = ?", service), ("at >= ?", since)]
         where = " AND ".join(test for test, value in tests if value is not None) or "1"
         values = [value for _, value in tests if value is not None]
-        rows = await self._read(
+        found = await self._read(
             f"SELECT document FROM events WHERE {where} ORDER BY id DESC LIMIT ?", (*values, max(limit, 0))
         )
-        return [Event.model_validate_json(row[0]) for row in reversed(rows)]
+        return [Event.model_validate_json(row[0]) for row in reversed(found)]
 
     async def _read(self, query: str, values: Iterable[Any] = ()) -> list[Any]:
         async with self._errors("read"):
@@ -218,57 +221,11 @@ class SqliteStore:
         try:
             yield
         except sqlite3.Error as error:
-            raise _wrapped(error, doing, self._path) from error
+            raise rows.wrapped(error, doing, self._path) from error
 
 
 async def _connect(path: Path) -> aiosqlite.Connection:
     try:
         return await aiosqlite.connect(path, isolation_level=None)
     except sqlite3.Error as error:
-        raise _wrapped(error, "open", path) from error
-
-
-def _wrapped(error: sqlite3.Error, doing: str, path: Path) -> GoraeError:
-    name = getattr(error, "sqlite_errorname", "")
-    if name == "SQLITE_FULL" or "disk is full" in str(error):
-        return Temporary(
-            f"cannot {doing} {path}: the disk is full",
-            code="disk-full",
-            hint=f"free space on the disk of {path.parent}; what runs keeps running, and nothing was changed",
-        )
-    if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
-        return Permanent(
-            f"cannot {doing} {path}: the database is damaged ({error})",
-            code="store-corrupt",
-            hint="move the file away and start again: what runs is taken over from the agent",
-        )
-    return Temporary(f"cannot {doing} {path}: {error}", code="store-failed", hint="gorae doctor")
-
-
-def _stack(row: Sequence[Any], tasks: Sequence[Task]) -> StackRecord:
-    name, generation, revision, model, updated_at, cause, removed, remove_volumes, held = row
-    return StackRecord(
-        name=name,
-        generation=generation,
-        revision=revision,
-        model=json.loads(model),
-        tasks=tuple(tasks),
-        updated_at=updated_at,
-        cause=cause,
-        removed=bool(removed),
-        remove_volumes=bool(remove_volumes),
-        held=bool(held),
-    )
-
-
-def _revision_row(revision: Revision) -> tuple[Any, ...]:
-    return (revision.stack, revision.number, revision.at, revision.uid, json.dumps(revision.model))
-
-
-def _revision(row: Sequence[Any]) -> Revision:
-    stack, number, at, uid, model = row
-    return Revision(stack, number, at, uid, json.loads(model))
-
-
-def _event_row(event: Event) -> tuple[Any, ...]:
-    return (event.id, event.at, event.source, event.stack, event.service, event.model_dump_json())
+        raise rows.wrapped(error, "open", path) from error

@@ -1,0 +1,53 @@
+"""The refusals that several modules give, in one wording. Each is about a name that a user typed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from agent.kit.errors import Temporary, UserError
+from orchestrator.decide.records import StackRecord
+
+
+def no_stack(name: str) -> UserError:
+    return UserError(f"cannot find stack {name}", code="stack-unknown", hint="gorae ls shows the stacks there are")
+
+
+def no_service(service: str, stack: str | None, known: Iterable[str]) -> UserError:
+    where = f" in stack {stack}" if stack else ""
+    return UserError(
+        f"cannot find service {service}{where}",
+        code="service-unknown",
+        hint=f"there are {', '.join(sorted(known)) or 'none'}",
+    )
+
+
+def removing(name: str) -> Temporary:
+    return Temporary(
+        f"cannot change {name}: it is being removed",
+        code="stack-removing",
+        hint=f"wait until it is gone from gorae status {name}, then try again",
+    )
+
+
+def held(name: str) -> UserError:
+    return UserError(
+        f"cannot change {name}: the restored database names it, but the agent does not run it",
+        code="not-adopted",
+        hint=f"gorae up starts it, gorae down -p {name} forgets it",
+    )
+
+
+def agent_silent() -> Temporary:
+    return Temporary(
+        "cannot change anything yet: the agent has not said what runs",
+        code="agent-away",
+        hint="is gorae-agent running? gorae doctor",
+    )
+
+
+def must_have(record: StackRecord, services: Iterable[str]) -> None:
+    """Raise no_service for the first that the stack does not have."""
+    known = set(record.model.get("services", {})) | {task.service for task in record.tasks}
+    for service in services:
+        if service not in known:
+            raise no_service(service, record.name, known)
