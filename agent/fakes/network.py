@@ -31,6 +31,7 @@ class FakeNetwork:
         self._maybe_fail("detach")
         self.attached.pop(task, None)
         self.published.pop(task, None)
+        self.files = {path: text for path, text in self.files.items() if path.parent.name != task}
 
     async def publish(self, task: str, endpoints: tuple[Endpoint, ...]) -> None:
         self._maybe_fail("publish")

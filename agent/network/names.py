@@ -7,10 +7,22 @@ with the old inode. Nothing is written when nothing changed.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 HOST_RESOLV = Path("/etc/resolv.conf")
 UPSTREAM_RESOLV = Path("/run/systemd/resolve/resolv.conf")  # the servers behind systemd-resolved's 127.0.0.53
+
+
+FILES = ("hosts", "resolv.conf", "hostname")  # in the order of ports.NameFiles
+
+
+def remove(directory: Path) -> None:
+    """The files of one task, and its directory if nothing else is in it. Gone is success."""
+    for name in FILES:
+        (directory / name).unlink(missing_ok=True)
+    with suppress(OSError):  # others keep their parts there
+        directory.rmdir()
 
 
 def rewrite(path: Path, text: str) -> None:

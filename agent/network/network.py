@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import re
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +28,7 @@ from agent.network.wire import Wire, link_name
 from agent.ports import Attachment, Endpoint, NameFiles
 
 T = TypeVar("T")
+log = logging.getLogger(__name__)
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}\Z")  # a task or stack: one path component, one word of an alias
 
 
@@ -69,8 +71,8 @@ class RoutedNetwork:
     async def attach(self, attachment: Attachment) -> None:
         """Temporary network-failed (with the object the kernel refused)."""
         task = attachment.task
-        if not (_WORD.match(task) and _WORD.match(attachment.stack)):
-            raise Permanent(f"cannot attach {task!r} of stack {attachment.stack!r}: not a name", code="bad-name")
+        _check_name(task)
+        _check_name(attachment.stack)
         await self._ready()
         member = Member(link_name(self._instance, attachment.index), attachment.address, attachment.stack)
         before = self._members.get(task)
@@ -83,6 +85,7 @@ class RoutedNetwork:
         await self._commit()
 
     async def detach(self, task: str) -> None:
+        _check_name(task)
         await self._ready()
         member = self._members.get(task)
         if member is None:
@@ -94,6 +97,7 @@ class RoutedNetwork:
         self._members.pop(task, None)
         self._served.pop(task, None)
         await self._commit()
+        names.remove(self._layout.run_tasks / task)
         if member:
             self._vacated.add(member.address)
             await self._forget()
@@ -109,10 +113,9 @@ class RoutedNetwork:
         await self._commit()
 
     async def names(self, task: str, hostname: str, address: str, peers: Mapping[str, tuple[str, ...]]) -> NameFiles:
-        if not _WORD.match(task):
-            raise Permanent(f"cannot write the names of {task!r}: not a task", code="bad-name")
+        _check_name(task)
         directory = self._layout.run_tasks / task
-        files = NameFiles(directory / "hosts", directory / "resolv.conf", directory / "hostname")
+        files = NameFiles(*(directory / name for name in names.FILES))
         try:
             directory.mkdir(mode=0o711, parents=True, exist_ok=True)
             resolv = self._read_resolv()
@@ -147,9 +150,14 @@ class RoutedNetwork:
         """Until cancelled: when someone else deletes our table (`nft flush ruleset`, a firewall's restart), put it
         back at once. Run it in the agent's task group."""
         async for _ in watching.deletions(self._table):
-            if (self._members or self._served) and not await self._on_filter(lambda: nft.table_present(self._table)):
+            while (self._members or self._served) and not await self._on_filter(lambda: nft.table_present(self._table)):
                 self._committed = None
-                await self._commit()
+                try:
+                    await self._commit()
+                    log.warning("someone deleted the nftables table %s; it is back", self._table)
+                except Temporary as error:
+                    log.error("%s", error)
+                    await asyncio.sleep(1)
 
     async def warnings(self) -> tuple[str, ...]:
         """Sentences for `doctor`: what on this host stands in the way of forwarded packets."""
@@ -248,6 +256,11 @@ class RoutedNetwork:
             return await asyncio.get_running_loop().run_in_executor(self._filter, work)
         except OSError as error:
             raise Temporary(f"cannot change the packet filter: {error}", code="nft-failed") from error
+
+
+def _check_name(name: str) -> None:
+    if not _WORD.match(name):
+        raise Permanent(f"cannot use {name!r} as the name of a task or stack", code="bad-name")
 
 
 def _thread(name: str) -> ThreadPoolExecutor:

@@ -37,7 +37,7 @@ class Case:
 def case(request: pytest.FixtureRequest) -> Iterator[Case]:
     if request.param == "fake":
         fake = FakeNetwork()
-        yield Case(fake, lambda: Path("/nowhere"), fake.files.__getitem__)
+        yield Case(fake, lambda: Path("/nowhere"), lambda path: fake.files[path])
         return
     root = Path(f"/tmp/g-{secrets.token_hex(4)}")
     root.mkdir(mode=0o755)
@@ -52,6 +52,7 @@ def case(request: pytest.FixtureRequest) -> Iterator[Case]:
 
         real = RoutedNetwork(Layout.at(root), instance_id(), Slice(3), registry=root / "forwarding.json")
         yield Case(real, space, Path.read_text)
+        assert [path for path in root.rglob("*") if path.is_file() and path.suffix != ".lock"] == []
 
 
 @pytest.fixture(autouse=True)
@@ -118,6 +119,9 @@ async def test_names(case: Case) -> None:
     assert "10.181.24.17\tredis" in hosts
     assert await case.network.names("a", "web-1", "10.181.24.16", {}) == files
     assert "redis" not in case.read(files.hosts)
+    await case.network.detach("a")
+    with pytest.raises((FileNotFoundError, KeyError)):
+        case.read(files.hosts)
 
 
 async def test_it_can_be_used_again_after_close(case: Case) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.kit.errors import Temporary, UserError
+from agent.kit.errors import Permanent, Temporary, UserError
 from agent.ports import Attachment, Endpoint
 from agent.wire.messages import PublishedPort
 from tests.agent.network.conftest import CLIENT, LAN, WEB, World
@@ -447,6 +447,19 @@ async def test_a_flushed_ruleset_is_back_within_a_second(world: World) -> None:
             assert answer == f"web sees {CLIENT}"
         watcher.cancel()
     assert await ask(outside, LAN, 8080) == f"web sees {CLIENT}"
+
+
+@pytest.mark.parametrize("name", ["", "..", "../x", "a b", "a\nb", "x" * 101])
+async def test_what_is_no_name_is_refused(world: World, name: str) -> None:
+    attachment = Attachment(name, "visits", Path("/nowhere"), 0, world.slice.address(0))
+    for call in (
+        world.network.attach(attachment),
+        world.network.attach(Attachment("t", name, Path("/nowhere"), 0, world.slice.address(0))),
+        world.network.detach(name),
+        world.network.names(name, "web", "10.181.8.16", {}),
+    ):
+        with pytest.raises(Permanent, match="cannot use"):
+            await call
 
 
 # Many ---------------------------------------------------------------------------------------------------------------
