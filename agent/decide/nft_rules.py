@@ -14,7 +14,8 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-GATEWAY = "169.254.1.1"
+from agent.kit.pools import GATEWAY
+
 ANY = "0.0.0.0"
 _PLAIN = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}\Z")
 _LINK = re.compile(r"g[0-9a-z]{1,14}\Z")

@@ -36,11 +36,20 @@ class Slice:
         return f"{ipaddress.ip_address(base)}/21"
 
     def address(self, index: int) -> str:
-        """Of task `index`; the first 16 addresses of the subnet stay free for the instance itself."""
+        """Of task `index`; the first 16 addresses of the subnet stay free for the instance itself. ValueError out of
+        range: the next slice's addresses are another instance's."""
+        _check(index)
         return str(ipaddress.ip_network(self.subnet).network_address + 16 + index)
 
     def uid_base(self, index: int) -> int:
+        """The first of UID_RANGE ids of task `index`; the pool ends below 2^32. ValueError out of range."""
+        _check(index)
         return UID_POOL + (self.number * TASKS + index) * UID_RANGE
+
+
+def _check(index: int) -> None:
+    if not 0 <= index < TASKS:
+        raise ValueError(f"allocation index {index} is not below {TASKS}")
 
 
 def claim(instance: str, root: Path, registry: Path = REGISTRY) -> Slice:
@@ -79,16 +88,35 @@ class _locked:
         self._lock = os.open(self._registry.with_suffix(".lock"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         try:
-            self._entries: dict[str, dict[str, str]] = json.loads(self._registry.read_text())
-        except (FileNotFoundError, ValueError):
-            self._entries = {}
+            self._entries = _load(self._registry)
+        except BaseException:
+            os.close(self._lock)
+            raise
         return self._entries
 
     def __exit__(self, kind: object, *_: object) -> None:
         try:
             if kind is None:
                 temporary = self._registry.with_suffix(".tmp")
-                temporary.write_text(json.dumps(self._entries, indent=1))
+                with temporary.open("w") as file:
+                    file.write(json.dumps(self._entries, indent=1))
+                    file.flush()
+                    os.fsync(file.fileno())  # an empty registry after a power cut would forget who has what
                 temporary.replace(self._registry)
         finally:
             os.close(self._lock)
+
+
+def _load(registry: Path) -> dict[str, dict[str, str]]:
+    """Empty when there is none. UserError bad-registry: to begin anew would give out what others hold."""
+    try:
+        document = json.loads(registry.read_text())
+        return {str(int(n)): {"instance": str(e["instance"]), "root": str(e["root"])} for n, e in document.items()}
+    except FileNotFoundError:
+        return {}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"cannot read {registry}: {error!r}",
+            code="bad-registry",
+            hint="restore it, or delete it while no container of any gorae runs",
+        ) from error

@@ -22,7 +22,7 @@ from agent.decide.nft_rules import ANY, Member, Served
 from agent.kit.errors import Permanent, Temporary, UserError
 from agent.kit.layout import Layout
 from agent.kit.pools import Slice
-from agent.network import conntrack, forwarding, names, nft, watching
+from agent.network import conntrack, forwarding, names, nft, routes, watching
 from agent.network.coalesce import Coalesced
 from agent.network.wire import Wire, link_name
 from agent.ports import Attachment, Endpoint, NameFiles
@@ -161,7 +161,8 @@ class RoutedNetwork:
 
     async def warnings(self) -> tuple[str, ...]:
         """Sentences for `doctor`: what on this host stands in the way of forwarded packets."""
-        return await self._on_filter(lambda: tuple(nft.forward_blockers(self._table, self._slice.pool)))
+        pool = self._slice.pool
+        return await self._on_filter(lambda: (*nft.forward_blockers(self._table, pool), *routes.overlaps(pool)))
 
     # Work -------------------------------------------------------------------------------------------------------------
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Collection
-from pathlib import Path
 
-from agent.decide.nft_rules import GATEWAY, Member
-from agent.network import links
+from agent.decide.nft_rules import Member
+from agent.kit.pools import GATEWAY
+from agent.network import links, routes
 from agent.network.netlink import Netlink
 from agent.ports import Attachment
 
@@ -54,7 +54,8 @@ class Wire:
         """Before the first pair: addresses of the subnet that are no task's are refused here; the uplink's MTU is
         read."""
         self._host.request(links.refuse_route(self._subnet, present=True))
-        self._mtu = _uplink_mtu(self._host)
+        found = [links.find(self._host, name) for name in routes.uplinks()]
+        self._mtu = min((link.mtu for link in found if link), default=1500)
 
     def withdraw(self) -> None:
         self._host.request(links.refuse_route(self._subnet, present=False))
@@ -130,10 +131,3 @@ class Wire:
             self._host.request(links.delete(name))
             inside.request(links.delete(_ETH))
         raise OSError(errno.EEXIST, os.strerror(errno.EEXIST), f"link {name}")
-
-
-def _uplink_mtu(netlink: Netlink) -> int:
-    """The smallest MTU of the links that carry a default route (proc(5), net/route); 1500 without one."""
-    rows = [line.split() for line in Path("/proc/thread-self/net/route").read_text().splitlines()[1:]]
-    found = [links.find(netlink, row[0]) for row in rows if row[1] == "00000000" and row[7] == "00000000"]
-    return min((link.mtu for link in found if link), default=1500)

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from agent.decide import nft_rules
 from agent.kit.errors import Permanent, Temporary, UserError
+from agent.network import nft
 from agent.ports import Attachment, Endpoint
 from agent.wire.messages import PublishedPort
 from tests.agent.network.conftest import CLIENT, LAN, WEB, World
@@ -344,11 +346,20 @@ async def test_the_tasks_mtu_is_the_uplinks(world: World) -> None:
 
 
 async def test_a_foreign_drop_policy_is_named(world: World) -> None:
+    await world.task("room")
     assert await world.network.warnings() == ()
     run("nft", "add table ip filter; add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }")
     (warning,) = await world.network.warnings()
     assert "ip filter FORWARD" in warning
     assert "DOCKER-USER" in warning
+
+
+async def test_somebody_elses_route_into_our_addresses_is_named(world: World) -> None:
+    world.machine()
+    run("ip", "route", "add", "10.0.0.0/8", "via", CLIENT)
+    await world.task("room")
+    (warning,) = await world.network.warnings()
+    assert warning.startswith("the host's route to 10.0.0.0/8 (link lan0) overlaps 10.181.0.0/16")
 
 
 # Crashes, restarts and strangers --------------------------------------------------------------------------------------
@@ -495,3 +506,24 @@ async def test_a_hundred_tasks_share_few_commits(world: World) -> None:
         await monitor.communicate()
         for space in spaces:
             space.close()
+
+
+def test_one_endpoint_among_a_thousand(host: Namespace) -> None:
+    def policy(target: int) -> nft_rules.Policy:
+        served = {
+            nft_rules.Served("tcp", 2000 + n, "0.0.0.0", f"10.181.{8 + n // 250}.{n % 250 + 1}", 80)
+            for n in range(1000)
+        }
+        served.add(nft_rules.Served("tcp", 2500, "0.0.0.0", "10.181.8.1", target))
+        return nft_rules.Policy("abcd1234", "10.181.8.0/21", "10.181.0.0/16", served=frozenset(served))
+
+    before = nft_rules.ruleset(policy(81))
+    nft.commit(nft_rules.whole(before))
+    took = []
+    for target in range(82, 90):
+        began = time.monotonic()
+        after = nft_rules.ruleset(policy(target))
+        nft.commit(nft_rules.delta(before, after))
+        took.append(time.monotonic() - began)
+        before = after
+    assert sorted(took)[len(took) // 2] < 0.025 * 3, "goal 25 ms; three times that on a busy machine is a regression"

@@ -1,0 +1,98 @@
+"""Slices: stable, apart from each other, and never lost or given out twice."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import multiprocessing
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.kit.errors import UserError
+from agent.kit.pools import ADDRESS_POOL, SLICES, TASKS, UID_POOL, UID_RANGE, Slice, claim, release
+
+_indexes = st.integers(0, TASKS - 1)
+_numbers = st.integers(0, SLICES - 1)
+
+
+@given(_numbers, _indexes)
+def test_an_address_lies_in_its_slice_and_its_slice_in_the_pool(number: int, index: int) -> None:
+    address, subnet = ipaddress.ip_address(Slice(number).address(index)), ipaddress.ip_network(Slice(number).subnet)
+    assert address in subnet
+    assert ipaddress.ip_network(ADDRESS_POOL).supernet_of(subnet)  # type: ignore[arg-type]
+    assert address not in (subnet.network_address, subnet.broadcast_address)
+
+
+@given(_numbers, _indexes, _numbers, _indexes)
+def test_no_two_tasks_share_an_address_or_an_id(one: int, i: int, two: int, j: int) -> None:
+    same = (one, i) == (two, j)
+    assert (Slice(one).address(i) == Slice(two).address(j)) is same
+    assert (abs(Slice(one).uid_base(i) - Slice(two).uid_base(j)) < UID_RANGE) is same
+
+
+def test_ids_stay_within_their_pool() -> None:
+    assert Slice(0).uid_base(0) == UID_POOL
+    assert Slice(SLICES - 1).uid_base(TASKS - 1) + UID_RANGE < 2**32 - 1
+
+
+@pytest.mark.parametrize("index", [-1, TASKS])
+def test_an_index_outside_is_a_bug(index: int) -> None:
+    with pytest.raises(ValueError, match="allocation index"):
+        Slice(0).address(index)
+    with pytest.raises(ValueError, match="allocation index"):
+        Slice(0).uid_base(index)
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Path:
+    return tmp_path / "lib" / "pools.json"
+
+
+def test_an_instance_keeps_its_slice(tmp_path: Path, registry: Path) -> None:
+    assert [claim(name, tmp_path, registry).number for name in ("a", "b", "a", "c", "b")] == [0, 1, 0, 2, 1]
+
+
+def test_a_released_slice_and_one_whose_root_is_gone_are_free(tmp_path: Path, registry: Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    claim("a", gone, registry)
+    claim("b", tmp_path, registry)
+    claim("c", tmp_path, registry)
+    gone.rmdir()
+    release("b", registry)
+    release("b", registry)
+    assert [claim(name, tmp_path, registry).number for name in ("d", "e", "f")] == [0, 1, 3]
+
+
+def test_when_all_are_taken_it_says_so(tmp_path: Path, registry: Path) -> None:
+    for number in range(SLICES):
+        claim(f"i{number}", tmp_path, registry)
+    with pytest.raises(UserError, match=f"all {SLICES} slices") as caught:
+        claim("one more", tmp_path, registry)
+    assert caught.value.code == "no-slice"
+    assert claim("i7", tmp_path, registry).number == 7
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"0": 1}', '{"x": {"instance": "a", "root": "/"}}'])
+def test_a_damaged_registry_is_not_begun_anew(tmp_path: Path, registry: Path, text: str) -> None:
+    registry.parent.mkdir()
+    registry.write_text(text)
+    for _ in range(2):
+        with pytest.raises(UserError, match="cannot read") as caught:
+            claim("a", tmp_path, registry)
+    assert caught.value.code == "bad-registry"
+    assert registry.read_text() == text
+
+
+def _claim(name: str, root: Path, registry: Path) -> int:
+    return claim(name, root, registry).number
+
+
+def test_claims_at_the_same_time_differ(tmp_path: Path, registry: Path) -> None:
+    with multiprocessing.get_context("spawn").Pool(4) as pool:
+        numbers = pool.starmap(_claim, [(f"i{n}", tmp_path, registry) for n in range(12)])
+    assert sorted(numbers) == list(range(12))
+    assert len(json.loads(registry.read_text())) == 12
