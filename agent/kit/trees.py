@@ -29,6 +29,16 @@ def component(name: str) -> str:
     return name
 
 
+def names(directory: str | os.PathLike[str], below: str = "") -> frozenset[str]:
+    """Names in a directory, of those that have an entry `below` in them; none if it is absent."""
+    try:
+        found = os.listdir(directory)  # noqa: PTH208
+    except FileNotFoundError:
+        return frozenset()
+    top = os.fspath(directory)
+    return frozenset(name for name in found if not below or os.path.lexists(f"{top}/{name}/{below}"))
+
+
 def make_dir(path: str | os.PathLike[str], mode: int, uid: int = 0, gid: int = 0) -> None:
     """The directory with exactly this mode and owner, whatever the umask; its parents with 0711, if missing."""
     try:

@@ -114,8 +114,7 @@ class OverlayRootfs:
         return passwd.resolve(user, *files)
 
     async def list(self) -> frozenset[str]:
-        mounted = {path.parent.name for path in self._layout.run_tasks.glob("*/rootfs")}
-        return frozenset(mounted | {path.name for path in self._layout.tasks.glob("*")})
+        return trees.names(self._layout.run_tasks, "rootfs") | trees.names(self._layout.tasks)
 
     def _layer(self, diff_id: str) -> Path:
         digest = diff_id.removeprefix("sha256:")

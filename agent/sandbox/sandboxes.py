@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import os
 from pathlib import Path
 
-from agent.kit import mounts, threads, trees
+from agent.kit import threads, trees
 from agent.kit.errors import Permanent, Temporary
 from agent.kit.layout import Layout
 from agent.ports import UID_RANGE, Sandbox
@@ -52,13 +51,8 @@ class PinnedSandboxes:
         trees.delete(directory)
 
     async def list(self) -> frozenset[str]:
-        """Every task with a run directory, even an empty one, or with anything mounted where one would be."""
-        found = {point.relative_to(self._tasks).parts[0] for point in mounts.points(self._tasks)}
-        try:
-            found.update(os.listdir(self._tasks))  # noqa: PTH208
-        except FileNotFoundError:
-            pass
-        return frozenset(found)
+        """Every task with a run directory, be it empty: nothing of a task can be mounted without one."""
+        return trees.names(self._tasks)
 
     async def close(self) -> None:
         if self._link is not None:

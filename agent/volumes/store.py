@@ -84,7 +84,7 @@ class NamedVolumes:
             trees.delete(leftover)
 
     def list(self) -> frozenset[str]:
-        return frozenset(path.parent.name for path in self._directory.glob("*/_data") if path.parent.name[0] != ".")
+        return frozenset(name for name in trees.names(self._directory, "_data") if not name.startswith("."))
 
 
 def _move_in(filled: Path, data: Path) -> None:

@@ -102,7 +102,7 @@ class HostVolumes:
         return self._named.list()
 
     async def mounted(self) -> frozenset[str]:
-        return frozenset(path.parent.name for path in self._layout.run_tasks.glob("*/vol"))
+        return trees.names(self._layout.run_tasks, "vol")
 
     def _directory(self, task: str) -> Path:
         return self._layout.run_tasks / task / "vol"
