@@ -11,13 +11,12 @@ import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from agent.kit.errors import GoraeError, Temporary
 from agent.kit.ids import Ulids
 from agent.wire import topics
-from agent.wire.bus import BusDown, Message, Session
-from agent.wire.memory import MemoryBroker
+from agent.wire.bus import Bus, BusDown, Message, Session
 from agent.wire.messages import (
     Assignment,
     Cursor,
@@ -35,10 +34,14 @@ from agent.wire.messages import (
 )
 
 
+class Broker(Protocol):
+    def bus(self, role: str) -> Bus: ...
+
+
 class FakeAgent:
     """What survives a restart is in attributes; `run` is one life. `auto`: tasks become what they should be at once."""
 
-    def __init__(self, broker: MemoryBroker, *, auto: bool = True) -> None:
+    def __init__(self, broker: Broker, *, auto: bool = True) -> None:
         self.broker = broker
         self.auto = auto
         self.bound: str | None = None
