@@ -1,0 +1,229 @@
+"""HTTP over the daemon's unix socket, by hand: http.client alone would cost more start-up than the whole question.
+
+HTTP/1.0, so that the end of the connection is the end of the answer and nothing is chunked. The paths repeat
+agent/kit/layout.py without importing it (dataclasses and pathlib are slow to load); a test holds the two together.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import socket
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from agent.kit.errors import GoraeError, Permanent, Temporary, from_document
+
+PATIENCE = 15.0  # seconds for an answer that is no stream
+_SAFE = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.~")
+
+
+class Unreachable(Temporary):
+    """Nobody answers on the socket. Exit code 3."""
+
+
+class TimedOut(Exception):
+    """Stream.next: nothing came in time."""
+
+
+def run_path(root: str | None, name: str) -> str:
+    """Of a socket below the runtime directory: api/gorae.sock, agent.sock."""
+    root = root or os.environ.get("GORAE_ROOT") or None
+    return f"{os.path.abspath(root)}/run/{name}" if root else f"/run/gorae/{name}"  # noqa: PTH100 (see above)
+
+
+class Client:
+    def __init__(self, root: str | None = None) -> None:
+        self.root = root
+        self.path = run_path(root, "api/gorae.sock")
+
+    def get(self, path: str, **query: object) -> Any:
+        return json.loads(self.raw("GET", path, **query))
+
+    def send(self, method: str, path: str, body: object = None, **query: object) -> Any:
+        return json.loads(self.raw(method, path, body, **query))
+
+    def raw(self, method: str, path: str, body: object = None, **query: object) -> bytes:
+        """The answer's bytes. Raises the daemon's own GoraeError, or Unreachable."""
+        with Stream(self.path, method, path, body, query) as stream:
+            return stream.rest(PATIENCE)
+
+    def stream(self, method: str, path: str, body: object = None, **query: object) -> Stream:
+        """An NDJSON answer, to be used as a context manager."""
+        return Stream(self.path, method, path, body, query)
+
+
+class Lines:
+    """Lines of a connected socket, with a deadline for each."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._socket = connection
+        self._buffer = bytearray()
+        self._start = 0
+        self._poll = select.poll()
+        self._poll.register(connection, select.POLLIN)
+
+    def next(self, timeout: float | None = None) -> bytes | None:
+        """Without its newline; None at the end. Raises TimedOut; OSError when the peer died."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            end = self._buffer.find(b"\n", self._start)
+            if end >= 0:
+                line = bytes(self._buffer[:end])
+                del self._buffer[: end + 1]
+                self._start = 0
+                return line
+            self._start = len(self._buffer)
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            if not self._poll.poll(None if left is None else left * 1000):
+                raise TimedOut
+            data = self._socket.recv(262144)
+            if not data:
+                rest, self._buffer, self._start = bytes(self._buffer), bytearray(), 0
+                return rest or None
+            self._buffer += data
+
+    def rest(self, timeout: float) -> bytes:
+        parts = [bytes(self._buffer)]
+        self._socket.settimeout(timeout)
+        while data := self._socket.recv(262144):
+            parts.append(data)
+        return b"".join(parts)
+
+
+class Stream:
+    """One request and its answer. Iterating yields the documents of an NDJSON answer; an error line is raised."""
+
+    def __init__(self, socket_path: str, method: str, path: str, body: object, query: dict[str, object]) -> None:
+        self._what = socket_path
+        self._socket = connect(socket_path, "gorae")
+        self._lines = Lines(self._socket)
+        try:
+            self._socket.sendall(_request(method, path, body, query))
+            self.status = self._head()
+            if self.status >= 400:
+                self._fail(self._lines.rest(PATIENCE))
+        except TimedOut:
+            self._socket.close()
+            raise self._away(f"it took the request, but said nothing for {PATIENCE:g} s") from None
+        except OSError as error:
+            self._socket.close()
+            raise self._away(error.strerror or str(error)) from error
+        except BaseException:
+            self._socket.close()
+            raise
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+    def __iter__(self) -> Iterator[Any]:
+        while (document := self.next()) is not None:
+            yield document
+
+    def next(self, timeout: float | None = None) -> Any:
+        """The next document; None at the end. Raises TimedOut."""
+        try:
+            line = self._lines.next(timeout)
+        except OSError as error:
+            raise self._away(error.strerror or str(error)) from error
+        if line is None:
+            return None
+        document = json.loads(line)
+        if isinstance(document, dict) and isinstance(document.get("error"), dict):
+            raise from_document(document["error"])
+        return document
+
+    def rest(self, timeout: float) -> bytes:
+        try:
+            return self._lines.rest(timeout)
+        except OSError as error:
+            raise self._away(error.strerror or str(error)) from error
+
+    def _head(self) -> int:
+        first = self._lines.next(PATIENCE)
+        while (line := self._lines.next(PATIENCE)) is not None and line.strip():
+            pass  # no header matters: the end of the connection ends the answer
+        parts = (first or b"").split(None, 2)
+        if len(parts) < 2 or not parts[0].startswith(b"HTTP/") or not parts[1].isdigit():
+            raise self._away("it ended without an answer" if not first else "what answers there is not gorae")
+        return int(parts[1])
+
+    def _fail(self, body: bytes) -> None:
+        try:
+            raise from_document(json.loads(body)["error"])
+        except (ValueError, KeyError, TypeError, AttributeError):
+            text = body[:200].decode(errors="replace").strip()
+            raise Permanent(f"cannot use the daemon's answer: HTTP {self.status} {text}", code="bad-answer") from None
+
+    def _away(self, reason: str) -> Unreachable:
+        return Unreachable(f"cannot talk to gorae at {self._what}: {reason}", code="daemon-away", hint="gorae doctor")
+
+
+def connect(path: str, who: str) -> socket.socket:
+    """A connected socket, or Unreachable with the likely cure."""
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connection.settimeout(PATIENCE)
+        connection.connect(path)
+        connection.settimeout(None)
+    except OSError as error:
+        connection.close()
+        if isinstance(error, PermissionError):
+            reason, hint = "permission denied", "join the group gorae, or use sudo"
+        elif isinstance(error, FileNotFoundError | ConnectionRefusedError):
+            reason, hint = "it is not running", "gorae daemon --detach (as root), or gorae doctor"
+        else:
+            reason, hint = error.strerror or str(error), "gorae doctor"
+        raise Unreachable(f"cannot reach {who} at {path}: {reason}", code="daemon-away", hint=hint) from error
+    return connection
+
+
+def ask_agent(root: str | None, op: str, **arguments: object) -> Iterator[tuple[str, Any]]:
+    """One request to the agent's own socket (agent/wire/streams.py), for root, when the orchestrator is down."""
+    path = run_path(root, "agent.sock")
+    connection = connect(path, "the agent")
+    try:
+        connection.sendall(json.dumps({"op": op, **arguments}).encode() + b"\n")
+        lines = Lines(connection)
+        while (line := lines.next()) is not None:
+            answer = json.loads(line)
+            if "error" in answer:
+                raise from_document(answer["error"])
+            kind = next(iter(answer))
+            yield kind, answer[kind]
+            if kind == "result":
+                return
+        raise Unreachable(f"cannot talk to the agent at {path}: it ended the connection", code="agent-away")
+    except OSError as error:
+        raise Unreachable(
+            f"cannot talk to the agent at {path}: {error.strerror or error}", code="agent-away"
+        ) from error
+    finally:
+        connection.close()
+
+
+def _request(method: str, path: str, body: object, query: dict[str, object]) -> bytes:
+    pairs = [f"{key}={quote(_plain(value))}" for key, value in query.items() if value is not None]
+    target = path + ("?" + "&".join(pairs) if pairs else "")
+    payload = b"" if body is None else json.dumps(body).encode()
+    head = f"{method} {target} HTTP/1.0\r\nHost: gorae\r\nConnection: close\r\n"
+    if body is not None:
+        head += f"Content-Type: application/json\r\nContent-Length: {len(payload)}\r\n"
+    return head.encode() + b"\r\n" + payload
+
+
+def _plain(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def quote(text: str) -> str:
+    """Percent-encode all but the unreserved characters (RFC 3986, section 2.3)."""
+    return "".join(chr(byte) if byte in _SAFE else f"%{byte:02X}" for byte in text.encode())
+
+
+__all__ = ["Client", "GoraeError", "Stream", "TimedOut", "Unreachable", "ask_agent", "connect", "quote", "run_path"]

@@ -1,0 +1,143 @@
+"""The command `gorae`: a table verb → module, of which only the chosen one is imported. Start-up must stay light:
+no pydantic, asyncio, http, yaml, pathlib or dataclasses on the way to `gorae status`.
+
+Exit codes: 0 done; 1 not done; 2 wrong usage or a bad file; 3 the daemon cannot be reached; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from importlib import import_module
+from typing import NoReturn
+
+from agent.kit.errors import GoraeError, UserError
+from orchestrator.cli.client import Unreachable
+
+# verb → what it does; `gorae VERB` lives in verbs/VERB.py
+VERBS = {
+    "up": "make the stack of a Compose file run, and wait until it does",
+    "down": "stop and remove a stack",
+    "status": "show what runs, and why what does not run does not",
+    "ls": "list stacks",
+    "logs": "show what containers wrote",
+    "events": "show what happened, who did it, and why",
+    "stop": "stop services; they stay stopped",
+    "start": "start stopped services",
+    "restart": "restart services in their containers",
+    "recreate": "throw containers away and make them anew",
+    "scale": "change the number of replicas",
+    "image": "list, pull, import, load and remove images",
+    "doctor": "check this host, and say what to mend",
+    "daemon": "run gorae's daemons",
+    "version": "show the versions of this program and of the daemons",
+    "completion": "print a completion script for a shell",
+}
+EPILOG = """\
+A stack is STACK, a service STACK/SERVICE. In a folder with a Compose file, SERVICE alone is a service of its
+stack; -p NAME and -f FILE choose another. docs/cli.md has the whole rule.
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """Errors in gorae's own form."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"cannot understand the command: {message}", code="usage", hint=f"{self.prog} --help")
+
+
+def verb_parser(verb: str) -> Parser:
+    module = import_module(f"orchestrator.cli.verbs.{verb}")
+    parser = Parser(
+        prog=f"gorae {verb}",
+        description=(module.__doc__ or "").strip(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.set_defaults(run=module.run)
+    module.register(parser)
+    parser.add_argument(
+        "--root", metavar="DIR", help="the instance that keeps everything below DIR (default: $GORAE_ROOT)"
+    )
+    return parser
+
+
+def split(argv: list[str]) -> tuple[str | None, list[str], str | None]:
+    """(verb, its arguments, --root given before the verb); verb None: none was given."""
+    root = None
+    rest = list(argv)
+    while rest and rest[0].startswith("-"):
+        word = rest.pop(0)
+        if word == "--root" and rest:
+            root = rest.pop(0)
+        elif word.startswith("--root="):
+            root = word[7:]
+        elif word in ("-h", "--help"):
+            return None, [], root
+        elif word == "--version":
+            return "version", rest, root
+        else:
+            raise UserError(f"cannot understand the option {word}", code="usage", hint="gorae --help")
+    return (rest[0], rest[1:], root) if rest else (None, [], root)
+
+
+def overview() -> str:
+    lines = ["usage: gorae [--root DIR] VERB …", "", "Keeps the stacks of Compose files running on this host.", ""]
+    lines += [f"  {verb:<11} {text}" for verb, text in VERBS.items()]
+    return "\n".join([*lines, "", EPILOG.rstrip(), "gorae VERB --help says more."])
+
+
+def main(argv: list[str] | None = None) -> int:
+    try:
+        code = _main(sys.argv[1:] if argv is None else argv)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader (head, less) has gone. Python would complain once more while it shuts down.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 141
+    return code
+
+
+def _main(argv: list[str]) -> int:
+    try:
+        verb, rest, root = split(argv)
+        if verb is None:
+            print(overview())
+            return 0
+        if verb == "help":
+            verb, rest = (rest[0], ["--help"]) if rest else ("help", [])
+            if verb == "help":
+                print(overview())
+                return 0
+        if verb not in VERBS:
+            raise UserError(f"cannot understand the verb {verb}", code="usage", hint=_nearest(verb))
+        arguments = verb_parser(verb).parse_args(rest)
+        if arguments.root is None:
+            arguments.root = root
+        return int(arguments.run(arguments))
+    except GoraeError as error:
+        sys.stdout.flush()
+        print(explain(error), file=sys.stderr)
+        if isinstance(error, Unreachable):
+            return 3
+        return 2 if error.code == "usage" or error.code.startswith("compose-") else 1
+    except KeyboardInterrupt:
+        print(file=sys.stderr)
+        return 130
+
+
+def explain(error: GoraeError) -> str:
+    """cannot …, and on the next line: try  …"""
+    return error.message + (f"\ntry  {error.hint}" if error.hint else "")
+
+
+def _nearest(verb: str) -> str:
+    from difflib import get_close_matches
+
+    found = get_close_matches(verb, VERBS, 1)
+    return f"gorae {found[0]}" if found else "gorae --help"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

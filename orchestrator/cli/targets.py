@@ -1,0 +1,120 @@
+"""Which stack and services a command line means. One rule, for every verb:
+
+1. STACK/SERVICE is that service and STACK/ that stack, everywhere. With -p NAME or -f FILE, words are services of
+   that stack.
+2. In a folder with a Compose file (or below one), a word that names a service of its stack means that service.
+3. Else the first word is a stack, and further words are its services.
+4. No word: the stack of the folder; a query shows all stacks.
+
+A word that could be both the folder's service and another stack is refused, with both ways to say it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from agent.kit.errors import UserError
+from orchestrator.cli.client import Client
+
+# As orchestrator/compose/files.py has them (a test compares): importing that would load YAML for every status.
+FILES = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
+
+
+def register_files(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-f", "--file", metavar="FILE", action="append", default=[], help="a Compose file; may be given again"
+    )
+    parser.add_argument("-p", "--project-name", metavar="NAME", dest="project", help="the name of the stack")
+    parser.add_argument(
+        "--env-file", metavar="FILE", action="append", default=[], help="variables for the file, instead of .env"
+    )
+
+
+def register_targets(parser: argparse.ArgumentParser, *, services: bool = True) -> None:
+    parser.add_argument(
+        "targets", metavar="TARGET", nargs="*", help="STACK, STACK/SERVICE or SERVICE…" if services else "STACK"
+    )
+    register_files(parser)
+
+
+def load(arguments: argparse.Namespace) -> Any:
+    """The stack of the Compose files that are meant. Raises ComposeError."""
+    from pathlib import Path
+
+    from orchestrator.compose.load import load as load_files
+
+    return load_files(
+        [Path(name) for name in arguments.file] or None,
+        project=arguments.project,
+        env_files=[Path(name) for name in arguments.env_file] or None,
+        environ=os.environ,
+        cwd=Path.cwd(),
+    )
+
+
+def find(arguments: argparse.Namespace, client: Client, *, required: bool) -> tuple[str | None, tuple[str, ...]]:
+    """(stack, services); services () means all. (None, ()) only when not `required`: every stack."""
+    words: Sequence[str] = arguments.targets
+    if arguments.project and not any("/" in word for word in words):
+        return arguments.project, tuple(words)
+    if arguments.file:
+        return str(load(arguments).stack.name), _services_only(words)
+    if words and any("/" in word for word in words):
+        return _explicit(words)
+    if not words:
+        if not required:
+            return None, ()
+        if _file_here():
+            return str(load(arguments).stack.name), ()
+        raise UserError(
+            "cannot tell which stack is meant: there is no Compose file here", code="usage", hint="name it: gorae ls"
+        )
+    if _file_here():
+        stack = load(arguments).stack
+        own = [word for word in words if word in stack.services]
+        if own:
+            known = {row["name"] for row in client.get("/v1/stacks")["stacks"]} - {stack.name}
+            if words[0] in own and words[0] in known:
+                raise UserError(
+                    f"cannot tell what {words[0]} is: a service of {stack.name} here, and a stack",
+                    code="usage",
+                    hint=f"say {stack.name}/{words[0]} or {words[0]}/",
+                )
+            if words[0] in own:
+                return str(stack.name), tuple(words)
+    return words[0], tuple(words[1:])
+
+
+def _explicit(words: Sequence[str]) -> tuple[str, tuple[str, ...]]:
+    stack = next(word.partition("/")[0] for word in words if "/" in word)
+    services = []
+    for word in words:
+        first, slash, service = word.partition("/")
+        if (slash and first != stack) or (not slash and word == stack) or "/" in service:
+            raise UserError("cannot act on more than one stack at once", code="usage", hint="one command for each")
+        if slash and service:
+            services.append(service)
+        elif not slash:
+            services.append(word)
+    return stack, tuple(services)
+
+
+def _services_only(words: Sequence[str]) -> tuple[str, ...]:
+    return tuple(word.rpartition("/")[2] for word in words)
+
+
+def _file_here() -> bool:
+    """Whether the search rules would find a Compose file from here."""
+    if os.environ.get("COMPOSE_FILE"):
+        return True
+    folder = os.getcwd()  # noqa: PTH109 (pathlib is slow to load)
+    while True:
+        if any(os.path.isfile(os.path.join(folder, name)) for name in FILES):  # noqa: PTH113, PTH118 (the same)
+            return True
+        above = os.path.dirname(folder)  # noqa: PTH120 (the same)
+        if above == folder:
+            return False
+        folder = above

@@ -1,0 +1,44 @@
+"""Stop and remove a stack, and wait until nothing of it is left.
+
+Named volumes stay, unless --volumes is given.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from agent.kit.errors import UserError
+from orchestrator.cli import targets, waiting
+from orchestrator.cli.client import Client
+from orchestrator.cli.render import Screen
+
+
+def register(parser: argparse.ArgumentParser) -> None:
+    targets.register_targets(parser, services=False)
+    parser.add_argument("-v", "--volumes", action="store_true", help="delete its named volumes too, with their data")
+    waiting.register(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    client, screen = Client(arguments.root), Screen()
+    if arguments.project and arguments.targets:
+        raise UserError("cannot remove single services", code="usage", hint=f"gorae down -p {arguments.project}")
+    if arguments.targets and "/" not in arguments.targets[0]:
+        stack, services = arguments.targets[0], tuple(arguments.targets[1:])  # down takes stacks only: never a service
+    else:
+        found, services = targets.find(arguments, client, required=True)
+        assert found is not None
+        stack = found
+    if services:
+        raise UserError(
+            "cannot remove single services",
+            code="usage",
+            hint=f"gorae stop {stack}/{services[0]}, or take it out of the file and gorae up",
+        )
+    answer = client.send("DELETE", f"/v1/stacks/{stack}", volumes=arguments.volumes)
+    if arguments.no_wait:
+        print(f"stack {stack} is being removed")
+        return 0
+    waiting.wait(client, stack, answer["generation"], arguments.timeout, screen)
+    print(f"stack {stack} is gone" + (", with its volumes" if arguments.volumes else ""))
+    return 0

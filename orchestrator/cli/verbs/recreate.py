@@ -1,0 +1,19 @@
+"""Throw containers away and make them anew.
+
+What they wrote outside of volumes is lost; volumes stay.
+Without a word: every service of the stack of the folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from orchestrator.cli import acting
+
+
+def register(parser: argparse.ArgumentParser) -> None:
+    acting.register(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    return acting.act(arguments, "recreate", "made anew")

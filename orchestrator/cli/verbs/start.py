@@ -1,0 +1,19 @@
+"""Start stopped services.
+
+Containers keep what they wrote before they were stopped.
+Without a word: every service of the stack of the folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from orchestrator.cli import acting
+
+
+def register(parser: argparse.ArgumentParser) -> None:
+    acting.register(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    return acting.act(arguments, "start", "running")

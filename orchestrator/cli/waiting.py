@@ -1,0 +1,165 @@
+"""Waiting for a stack to be as it was asked to be: live on a terminal, one line per change elsewhere, and in the end an
+account of what is not up and why. It must not change anything: whoever stops waiting leaves the stack as it is."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from typing import Any
+
+from agent.kit.errors import Temporary, UserError
+from orchestrator.cli.board import brief, proof, state_text
+from orchestrator.cli.client import Client, TimedOut
+from orchestrator.cli.render import Screen, count, cut, span
+
+TRIES = 5  # a container that ended this often in a row is reported, though gorae goes on trying
+_TICK = 0.5  # seconds between redraws, for the counters
+_AT_REST = ("running", "completed", "stopped", "failed", "waiting")
+
+
+def register(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--no-wait", action="store_true", help="return as soon as the change is stored")
+    parser.add_argument(
+        "--timeout", metavar="SECONDS", type=float, default=300.0, help="how long to wait (default: 300)"
+    )
+
+
+def wait(client: Client, stack: str, generation: int, timeout: float, screen: Screen) -> dict[str, Any] | None:
+    """The status document in which the stack has converged at `generation`; None when it is gone.
+
+    Raises Temporary not-up with the reasons: something failed, or `timeout` seconds went by.
+    """
+    deadline = time.monotonic() + timeout
+    shown = _Shown(screen)
+    document: dict[str, Any] | None = None
+    try:
+        with client.stream("GET", f"/v1/stacks/{stack}/watch", generation=generation) as stream:
+            while True:
+                left = deadline - time.monotonic()
+                try:
+                    latest = stream.next(max(0.0, min(left, _TICK if screen.live else left)))
+                except TimedOut:
+                    if time.monotonic() >= deadline:
+                        raise _not_up(client, document, stack, f"after {span(timeout)}") from None
+                    if document is not None:
+                        shown.update({**document, "at": time.time()})
+                    continue
+                if latest is None:
+                    return _ended(document, stack, generation)
+                document = latest
+                if not latest["stacks"]:
+                    return None
+                shown.update(latest)
+                if _hopeless(latest["stacks"][0], generation):
+                    raise _not_up(client, latest, stack, "")
+    except KeyboardInterrupt:
+        shown.finish()
+        screen.stream.flush()
+        raise Interrupted(stack) from None
+    finally:
+        shown.finish()
+
+
+class Interrupted(UserError):
+    """Ctrl-C while waiting."""
+
+    def __init__(self, stack: str) -> None:
+        super().__init__(
+            f"stopped waiting; stack {stack} stays as it is, and gorae goes on with it",
+            code="interrupted",
+            hint=f"gorae status {stack}, or gorae down {stack}",
+        )
+
+
+def _ended(document: dict[str, Any] | None, stack: str, generation: int) -> dict[str, Any] | None:
+    if document is None:
+        return None
+    entry = document["stacks"][0]
+    if entry["converged"] and entry["observed_generation"] >= generation:
+        return document
+    raise Temporary(
+        f"cannot follow stack {stack}: the daemon ended the connection; gorae goes on with it",
+        code="daemon-away",
+        hint=f"gorae status {stack}",
+    )
+
+
+def _hopeless(entry: dict[str, Any], generation: int) -> bool:
+    """Something will not come up, and all else has come to rest."""
+    if entry["observed_generation"] < generation or entry["state"] == "stopping":
+        return False
+    bad = [row for row in entry["services"] if row["failed"] or _looping(row)]
+    rest = [row for row in entry["services"] if row not in bad]
+    return bool(bad) and all(row["state"] in _AT_REST and row["health"] != "starting" for row in rest)
+
+
+def _looping(row: dict[str, Any]) -> bool:
+    return any(task["state"] == "backoff" and task["attempt"] >= TRIES for task in row["tasks"])
+
+
+def not_up(row: dict[str, Any]) -> bool:
+    return bool(row["failed"]) or (
+        row["state"] not in ("completed", "stopped") and (row["ready"] < row["replicas"] or row["state"] != "running")
+    )
+
+
+def _not_up(client: Client, document: dict[str, Any] | None, stack: str, when: str) -> Temporary:
+    """Every service that is not up: its state, its last lines, and the next step."""
+    if document is None or not document["stacks"]:
+        return Temporary(f"cannot tell how stack {stack} is doing", code="not-up", hint=f"gorae status {stack}")
+    if not document["agent"]["online"]:
+        return Temporary(
+            f"cannot bring up {stack}: the agent does not answer {when}".rstrip(), code="not-up", hint="gorae doctor"
+        )
+    entry = document["stacks"][0]
+    bad = [row for row in entry["services"] if not_up(row)]
+    # What others wait for comes first: it is the reason.
+    bad.sort(key=lambda row: row["state"] == "waiting")
+    paragraphs = []
+    for row in bad[:8]:
+        ready = f" ({row['ready']} of {row['replicas']} ready)" if row["replicas"] > 1 else ""
+        text = [f"cannot bring up {stack}/{row['name']}{ready}: {state_text(row, document['at'])} {when}".rstrip()]
+        lines = proof(row)[1][-8:] or _log_tail(client, stack, row)
+        paragraphs.append("\n".join([*text, *(f"  │ {cut(line, 100)}" for line in lines)]))
+    if len(bad) > 8:
+        paragraphs.append(f"and {count(len(bad) - 8, 'more service')}")
+    first = bad[0] if bad else None
+    hint = f"gorae logs {stack}/{first['name']}" if first else f"gorae status {stack}"
+    own = [t["evidence"].get("hint") for t in (first["tasks"] if first else ()) if t.get("evidence")]
+    hint = next((str(text) for text in own if text), hint)
+    return Temporary("\n".join(paragraphs) or f"cannot bring up {stack} {when}", code="not-up", hint=hint)
+
+
+def _log_tail(client: Client, stack: str, row: dict[str, Any]) -> list[str]:
+    if row["state"] == "waiting" or not any(task["attempt"] for task in row["tasks"]):
+        return []
+    from agent.kit.errors import GoraeError
+
+    try:
+        with client.stream("GET", "/v1/logs", stack=stack, service=row["name"], tail=5) as stream:
+            return [line["text"] for line in stream]
+    except GoraeError:
+        return []  # the reason for the failure matters more than its log
+
+
+class _Shown:
+    """Draws on a terminal; elsewhere says each change of a service once."""
+
+    def __init__(self, screen: Screen) -> None:
+        self._screen = screen
+        self._last: dict[str, str] = {}
+
+    def update(self, document: dict[str, Any]) -> None:
+        if self._screen.live:
+            self._screen.draw(brief(document, self._screen))
+            return
+        for stack in document["stacks"]:
+            for row in stack["services"]:
+                text = f"{row['ready']}/{row['replicas']} {state_text({**row, 'tasks': []}, 0)}"
+                if self._last.get(row["name"]) != text:
+                    self._last[row["name"]] = text
+                    self._screen.line(f"{stack['name']}/{row['name']}  {text}")
+        self._screen.stream.flush()
+
+    def finish(self) -> None:
+        self._screen.erase()

@@ -1,0 +1,99 @@
+"""The table of verbs, the documents generated from it, and what start-up may import."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from agent.kit.layout import Layout
+from orchestrator.cli import targets
+from orchestrator.cli.client import quote, run_path
+from orchestrator.cli.main import VERBS, main
+from orchestrator.cli.moments import moment
+from orchestrator.cli.reference import document, full_parser
+from orchestrator.compose.files import NAMES
+
+REPOSITORY = Path(__file__).parents[3]
+HEAVY = {"pydantic", "asyncio", "http", "click", "yaml", "fastapi", "rich", "pathlib", "dataclasses", "subprocess"}
+
+
+def test_docs_are_as_the_parser_says() -> None:
+    text = (REPOSITORY / "docs" / "cli.md").read_text()
+    assert text == document(), "python -m orchestrator.cli.reference > docs/cli.md"
+
+
+def test_every_verb_has_a_module_and_every_module_a_verb() -> None:
+    modules = {path.stem for path in (REPOSITORY / "orchestrator" / "cli" / "verbs").glob("*.py")} - {"__init__"}
+    assert modules == set(VERBS)
+
+
+def test_help_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in ([], ["--help"], ["help"]):
+        assert main(words) == 0
+        out = capsys.readouterr().out
+        assert all(f"  {verb} " in out for verb in VERBS)
+        assert all(len(line) <= 110 for line in out.splitlines())
+
+
+@pytest.mark.parametrize("words", [["status"], ["ls"], ["version"]])
+def test_start_up_imports_nothing_heavy(words: list[str], tmp_path: Path) -> None:
+    code = f"import sys\nfrom orchestrator.cli.main import main\nmain({words!r})\nprint(*sys.modules)"
+    environment = {**os.environ, "GORAE_ROOT": str(tmp_path), "PYTHONPATH": str(REPOSITORY)}
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    assert not HEAVY & set(result.stdout.splitlines()[-1].split())
+    assert "cannot reach gorae" in result.stderr
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
+def test_completion(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["completion", shell]) == 0
+    out = capsys.readouterr().out
+    assert "recreate" in out
+    assert "no-wait" in out or shell == "tcsh"
+
+
+def test_the_full_parser_knows_every_verb() -> None:
+    parsed = full_parser().parse_args(["image", "rm", "a", "b"])
+    assert isinstance(parsed, argparse.Namespace)
+    assert parsed.names == ["a", "b"]
+
+
+@pytest.mark.parametrize("root", [None, "/srv/x", "relative"])
+def test_paths_are_the_layouts(root: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GORAE_ROOT", raising=False)
+    assert run_path(root, "api/gorae.sock") == str(Layout.at(root).api_socket)
+    assert run_path(root, "agent.sock") == str(Layout.at(root).agent_socket)
+
+
+def test_file_names_are_the_search_rules() -> None:
+    assert targets.FILES == NAMES
+
+
+def test_quote() -> None:
+    assert quote("a b/ü&=") == "a%20b%2F%C3%BC%26%3D"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("1700000000", 1.7e9), ("10m", 1.7e9 - 600), ("1h30m", 1.7e9 - 5400), ("2023-11-14T22:13:20+00:00", 1.7e9)],
+)
+def test_moment(text: str, expected: float) -> None:
+    assert moment(text, now=1.7e9) == expected
+
+
+def test_a_clock_time_is_in_the_past() -> None:
+    for text in ("00:00", "12:30:15", "23:59"):
+        assert 1.7e9 - 90000 < moment(text, now=1.7e9) <= 1.7e9
+
+
+def test_a_closed_pipe_is_no_error(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    command = f"{sys.executable} -m orchestrator.cli.main help | true; exit ${{PIPESTATUS[0]}}"
+    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=environment, cwd=REPOSITORY)
+    assert result.stderr == ""
+    assert result.returncode in (0, 141)

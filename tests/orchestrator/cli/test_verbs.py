@@ -1,0 +1,317 @@
+"""Every verb against a daemon that says what the test wants: what is asked, what is printed, which exit code."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.cli.main import main
+from tests.orchestrator.cli.fakes import HOLD, FakeDaemon, document, error, service, stack, task
+
+FILE = "name: shop\nservices:\n  web: {image: web}\n  db: {image: redis}\n"
+
+
+@pytest.fixture
+def folder(root: Path, daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of stack shop; the daemon knows stack blog too."""
+    path = root / "shop"
+    path.mkdir()
+    (path / "compose.yaml").write_text(FILE)
+    monkeypatch.chdir(path)
+    daemon.answers["GET", "/v1/stacks"] = {"stacks": [{"name": "shop"}, {"name": "blog"}]}
+    return path
+
+
+def result(*actions: dict[str, Any]) -> dict[str, Any]:
+    return {"result": {"stack": "shop", "generation": 3, "revision": 2, "actions": list(actions), "warnings": []}}
+
+
+CREATE = {"action": "create", "service": "web", "slot": 1, "cause": "new"}
+UP = document(stack("shop", service("web", ports=["0.0.0.0:80 → 80"]), service("db")))
+
+
+def test_up_sends_the_model_and_says_what_runs(
+    daemon: FakeDaemon, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    progress = {"progress": {"image": "redis", "step": "pulling", "done": 1, "total": 2}}
+    daemon.answers["POST", "/v1/stacks/shop"] = [progress, result(CREATE)]
+    daemon.answers["GET", "/v1/stacks/shop/watch"] = [UP]
+    assert main(["up"]) == 0
+    out = capsys.readouterr().out
+    assert "redis  pulling\n" in out
+    assert out.endswith("stack shop is up: 2 services, 2 containers running\n  web 0.0.0.0:80 → 80\n")
+    method, target, body = daemon.asked[0]
+    assert (method, target, body["model"]["name"], body["pull"]) == ("POST", "/v1/stacks/shop", "shop", "missing")
+    assert daemon.asked[1][1] == "/v1/stacks/shop/watch?generation=3"
+
+
+def test_up_says_that_nothing_changed(daemon: FakeDaemon, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    daemon.answers["POST", "/v1/stacks/shop"] = [result()]
+    daemon.answers["GET", "/v1/stacks/shop/watch"] = [UP]
+    assert main(["up"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].endswith("2 services, 2 containers running; nothing changed")
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        pytest.param(
+            service(
+                "web",
+                task(state="failed", message="exit code 1", evidence={"log_tail": ["a", "boom\x1b[2J"]}),
+                failed=True,
+            ),
+            ["cannot bring up shop/web: failed: exit code 1", "  │ a", "  │ boom·[2J", "try  gorae logs shop/web"],
+            id="failed, with its log",
+        ),
+        pytest.param(
+            service("web", task(state="backoff", attempt=5, message="exit code 2", evidence={"log_tail": ["x"]})),
+            ["cannot bring up shop/web: backoff: exit code 2, 5th time", "  │ x", "try  gorae logs shop/web"],
+            id="ends again and again",
+        ),
+        pytest.param(
+            service(
+                "web",
+                task(
+                    state="failed",
+                    message="cannot start: no such command: nope",
+                    evidence={"hint": "look at command: in compose.yaml"},
+                ),
+                failed=True,
+            ),
+            [
+                "cannot bring up shop/web: failed: cannot start: no such command: nope",
+                "  │ late",
+                "try  look at command: in compose.yaml",
+            ],
+            id="the agent's own hint comes first, the log is fetched",
+        ),
+    ],
+)
+def test_up_says_what_is_not_up_and_why(
+    daemon: FakeDaemon, folder: Path, capsys: pytest.CaptureFixture[str], row: dict[str, Any], expected: list[str]
+) -> None:
+    daemon.answers["POST", "/v1/stacks/shop"] = [result(CREATE)]
+    daemon.answers["GET", "/v1/logs"] = [{"text": "late"}]
+    bad = document(stack("shop", row, service("db"), converged=False, state=row["state"]))
+    daemon.answers["GET", "/v1/stacks/shop/watch"] = [bad, HOLD]
+    daemon.held.set()
+    assert main(["up"]) == 1
+    assert capsys.readouterr().err.splitlines() == expected
+
+
+def test_up_gives_up_after_its_timeout(daemon: FakeDaemon, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    daemon.answers["POST", "/v1/stacks/shop"] = [result(CREATE)]
+    row = service("web", task(state="starting", health="none", evidence={"probe_output": "503\n"}))
+    daemon.answers["GET", "/v1/stacks/shop/watch"] = [document(stack("shop", row, converged=False)), HOLD]
+    assert main(["up", "--timeout", "0.2"]) == 1
+    assert capsys.readouterr().err.splitlines() == [
+        "cannot bring up shop/web: starting after 0s",
+        "  │ 503",
+        "try  gorae logs shop/web",
+    ]
+
+
+def test_up_no_wait_does_not_watch(daemon: FakeDaemon, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    daemon.answers["POST", "/v1/stacks/shop"] = [result(CREATE)]
+    assert main(["up", "--no-wait"]) == 0
+    assert capsys.readouterr().out == "stack shop is stored as revision 2: 1 change\n"
+    assert len(daemon.asked) == 1
+
+
+def test_a_bad_file_is_exit_code_2_and_asks_nothing(
+    daemon: FakeDaemon, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "compose.yaml").write_text(FILE + "  bad: {imag: x}\n")
+    assert main(["up"]) == 2
+    assert "compose.yaml:5" in capsys.readouterr().err
+    assert daemon.asked == []
+
+
+def test_an_error_of_the_daemon_is_said_with_its_hint(
+    daemon: FakeDaemon, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    daemon.answers["POST", "/v1/stacks/shop"] = [error("cannot start shop/web: port 80 is taken", hint="another port")]
+    assert main(["up"]) == 1
+    assert capsys.readouterr().err == "cannot start shop/web: port 80 is taken\ntry  another port\n"
+    daemon.answers["POST", "/v1/stacks/shop"] = (409, error("cannot start shop/web: no", hint="later"))
+    assert main(["up"]) == 1
+    assert capsys.readouterr().err == "cannot start shop/web: no\ntry  later\n"
+
+
+def test_no_daemon_is_exit_code_3(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ls", "--root", str(root)]) == 3
+    assert capsys.readouterr().err.splitlines() == [
+        f"cannot reach gorae at {root}/run/api/gorae.sock: it is not running",
+        "try  gorae daemon --detach (as root), or gorae doctor",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "path", "services"),
+    [
+        pytest.param(["stop"], "shop", [], id="no word: the folder's stack"),
+        pytest.param(["stop", "web"], "shop", ["web"], id="a service of the folder's stack"),
+        pytest.param(["stop", "web", "db"], "shop", ["web", "db"], id="two of them"),
+        pytest.param(["stop", "blog"], "blog", [], id="no service here: a stack"),
+        pytest.param(["stop", "blog", "web"], "blog", ["web"], id="a stack and its service"),
+        pytest.param(["stop", "blog/web"], "blog", ["web"], id="explicit"),
+        pytest.param(["stop", "blog/"], "blog", [], id="explicitly a stack"),
+        pytest.param(["stop", "blog/web", "blog/db"], "blog", ["web", "db"], id="two, explicit"),
+        pytest.param(["stop", "-p", "other", "web"], "other", ["web"], id="-p: words are services"),
+        pytest.param(["restart", "web"], "shop", ["web"], id="restart"),
+        pytest.param(["start", "web"], "shop", ["web"], id="start"),
+        pytest.param(["recreate", "web"], "shop", ["web"], id="recreate"),
+    ],
+)
+def test_verbs_find_their_target(
+    daemon: FakeDaemon, folder: Path, words: list[str], path: str, services: list[str]
+) -> None:
+    target = f"/v1/stacks/{path}/{words[0]}"
+    daemon.answers["POST", target] = {"stack": path, "generation": 4, "actions": []}
+    daemon.answers["GET", f"/v1/stacks/{path}/watch"] = [document(stack(path, observed_generation=4))]
+    assert main(words) == 0
+    assert ("POST", target, {"services": services}) in daemon.asked
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        pytest.param(["stop", "web"], "cannot tell what web is: a service of shop here, and a stack", id="ambiguous"),
+        pytest.param(["stop", "a/x", "b/y"], "cannot act on more than one stack at once", id="two stacks"),
+        pytest.param(["down", "shop", "web"], "cannot remove single services", id="down of a service"),
+        pytest.param(["scale", "web=many"], "cannot scale to 'web=many': N is 0 to 1000", id="no number"),
+        pytest.param(["scale", "web"], "cannot scale: no number of replicas is given", id="no wish"),
+        pytest.param(["stat"], "cannot understand the verb stat", id="no such verb"),
+        pytest.param(["ls", "--jso"], "cannot understand the command: unrecognized arguments: --jso", id="bad option"),
+        pytest.param(["logs", "--since", "soon"], "'soon' is no moment", id="bad moment"),
+    ],
+)
+def test_wrong_usage_is_exit_code_2(
+    daemon: FakeDaemon, folder: Path, capsys: pytest.CaptureFixture[str], words: list[str], expected: str
+) -> None:
+    daemon.answers["GET", "/v1/stacks"] = {"stacks": [{"name": "shop"}, {"name": "web"}]}
+    assert main(words) == 2
+    captured = capsys.readouterr()
+    assert expected in captured.err
+    assert captured.err.splitlines()[-1].startswith("try  ")
+    assert captured.out == ""
+
+
+def test_scale(daemon: FakeDaemon, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    daemon.answers["POST", "/v1/stacks/blog/scale"] = {"stack": "blog", "generation": 3, "actions": []}
+    daemon.answers["GET", "/v1/stacks/blog/watch"] = [document(stack("blog", service("web")))]
+    assert main(["scale", "blog", "web=5"]) == 0
+    assert ("POST", "/v1/stacks/blog/scale", {"replicas": {"web": 5}}) in daemon.asked
+    assert capsys.readouterr().out.splitlines()[-1] == "blog/web has 5"
+
+
+def test_down_waits_until_it_is_gone(daemon: FakeDaemon, capsys: pytest.CaptureFixture[str]) -> None:
+    daemon.answers["DELETE", "/v1/stacks/shop"] = {"stack": "shop", "generation": 4}
+    stopping = document(stack("shop", service("web", state="stopping"), state="stopping", converged=False))
+    daemon.answers["GET", "/v1/stacks/shop/watch"] = [stopping, document()]
+    assert main(["down", "shop", "--volumes"]) == 0
+    assert daemon.asked[0][:2] == ("DELETE", "/v1/stacks/shop?volumes=true")
+    assert capsys.readouterr().out == "shop/web  1/1 stopping\nstack shop is gone, with its volumes\n"
+
+
+def test_status_of_nothing(daemon: FakeDaemon, capsys: pytest.CaptureFixture[str]) -> None:
+    daemon.answers["GET", "/v1/status"] = document()
+    assert main(["status"]) == 0
+    assert capsys.readouterr().out == "no stacks; try  gorae up, in the folder of a Compose file\n"
+
+
+def test_status_json_is_the_daemons_document(daemon: FakeDaemon, capsys: pytest.CaptureFixture[str]) -> None:
+    daemon.answers["GET", "/v1/status"] = UP
+    assert main(["status", "--json", "shop", "web"]) == 0
+    assert json.loads(capsys.readouterr().out) == UP
+    assert daemon.asked[-1][1] == "/v1/status?stack=shop&service=web"
+
+
+def test_status_says_that_the_agent_is_away(daemon: FakeDaemon, capsys: pytest.CaptureFixture[str]) -> None:
+    daemon.answers["GET", "/v1/status"] = document(stack("shop", service("web")), online=False)
+    assert main(["status"]) == 0
+    assert capsys.readouterr().err.startswith("note  the agent has not answered for 1m")
+
+
+def test_ls(daemon: FakeDaemon, capsys: pytest.CaptureFixture[str]) -> None:
+    row = {"name": "shop", "revision": 2, "services": 2, "tasks": 4, "ready": 3, "state": "running", "updated_at": 1.0}
+    daemon.answers["GET", "/v1/stacks"] = {"stacks": [row]}
+    assert main(["ls"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["STACK", "STATE", "SERVICES", "READY", "REVISION", "CHANGED"]
+    assert lines[1].split()[:5] == ["shop", "running", "2", "3/4", "2"]
+    assert main(["ls", "-q"]) == 0
+    assert capsys.readouterr().out == "shop\n"
+
+
+def test_logs_are_prefixed_and_raw_in_a_pipe(daemon: FakeDaemon, capsys: pytest.CaptureFixture[str]) -> None:
+    line = {"task": "t", "service": "web", "slot": 2, "at": 1.0, "stream": "stdout", "text": "\x1b[31mred"}
+    daemon.answers["GET", "/v1/logs"] = [line, {**line, "service": "db", "text": "x"}]
+    assert main(["logs", "shop", "--tail", "5", "--since", "100"]) == 0
+    assert capsys.readouterr().out == "web.2 │ \x1b[31mred\ndb.2  │ x\n"
+    assert daemon.asked[-1][1] == "/v1/logs?stack=shop&follow=false&since=100.0&tail=5"
+
+
+def test_events_say_time_who_what_and_why(daemon: FakeDaemon, capsys: pytest.CaptureFixture[str]) -> None:
+    event = {
+        **{"id": "0", "at": 1.0, "source": "agent", "kind": "task.exited", "stack": "shop", "service": "web"},
+        **{"slot": 1, "reason": "exit-error", "message": "exit code 1", "cause": None},
+    }
+    daemon.answers["GET", "/v1/events"] = [event]
+    assert main(["events"]) == 0
+    out = capsys.readouterr().out
+    assert "shop/web.1" in out
+    assert out.endswith("exited: exit code 1\n")
+    assert main(["events", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == event
+
+
+def test_images(daemon: FakeDaemon, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image = {
+        **{
+            "id": "sha256:" + "a" * 64,
+            "names": ["redis:7"],
+            "digests": [],
+            "size": 12_345_678,
+            "created": "2024-05-01T",
+        },
+        **{"layers": 2},
+    }
+    daemon.answers["GET", "/v1/images"] = {"images": [image]}
+    assert main(["image", "ls"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].split() == ["redis:7", "a" * 12, "12.3", "MB", "2024-05-01"]
+    (root / "fs.tar").write_bytes(b"")
+    (root / "config.json").write_text('{"Env": ["A=1"], "Cmd": ["old"]}')
+    daemon.answers["POST", "/v1/images/import"] = [{"result": image}]
+    words = ["image", "import", "fs.tar", "--config", "config.json", "--cmd", "redis-server --port '6 3'", "redis:7"]
+    assert main(words) == 0
+    assert daemon.asked[-1][2] == {
+        "path": str(root / "fs.tar"),
+        "name": "redis:7",
+        "config": {"Env": ["A=1"], "Cmd": ["redis-server", "--port", "6 3"]},
+    }
+    assert capsys.readouterr().out == "imported redis:7: 12.3 MB, 2 layers\n"
+    assert main(["image", "load", "nowhere.tar"]) == 1
+    assert "cannot read nowhere.tar: No such file" in capsys.readouterr().err
+    daemon.answers["POST", "/v1/images/remove"] = [{"result": {"removed": ["redis:7"], "freed": 1000}}]
+    assert main(["image", "rm", "redis:7"]) == 0
+    assert capsys.readouterr().out == "removed redis:7, freed 1.0 kB\n"
+
+
+def test_version(daemon: FakeDaemon, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    agent = {"online": False, "version": None, "instance": None}
+    daemon.answers["GET", "/v1/version"] = {"version": "9.9", "wire_version": 1, "store_id": "s", "agent": agent}
+    assert main(["version"]) == 0
+    assert "not seen yet, not answering" in capsys.readouterr().out
+    assert main(["--root", str(root / "none"), "version", "--json"]) == 3
+    assert json.loads(capsys.readouterr().out)["daemon"] is None
+
+
+def test_an_answer_that_is_not_ours_is_said(daemon: FakeDaemon, capsys: pytest.CaptureFixture[str]) -> None:
+    daemon.answers["GET", "/v1/stacks"] = (502, ["bad gateway"])
+    assert main(["ls"]) == 1
+    assert "cannot use the daemon's answer: HTTP 502" in capsys.readouterr().err
