@@ -7,7 +7,6 @@ import os
 import random
 import re
 import shutil
-import socket
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -118,10 +117,10 @@ def room() -> Iterator[Room]:
 
 
 def host_facts() -> tuple[str, ...]:
-    """What must be the same before and after: mounts, links, addresses of the host (names of ours by other tests that
-    run at the same time are left out)."""
-    table = [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if "/tmp/g-" not in line]
-    links = sorted(name for _, name in socket.if_nameindex() if not name.startswith("g"))
-    sysctl = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text()
-    lo = Path("/sys/class/net/lo/flags").read_text()
-    return (*table, *links, sysctl, lo)
+    """What must be the same before and after: mounts, loopback, sysctls of the host. Places where other tests that run
+    at the same time mount things, and links that come and go with them, are left out."""
+    table = Path("/proc/self/mountinfo").read_text().splitlines()
+    kept = [line for line in table if not line.split()[4].startswith(("/tmp/", "/run/"))]
+    facts = ["/proc/sys/net/ipv4/ip_unprivileged_port_start", "/proc/sys/net/ipv4/ping_group_range"]
+    facts += ["/sys/class/net/lo/flags", "/proc/self/uid_map"]
+    return (*kept, *(Path(fact).read_text() for fact in facts))
