@@ -187,7 +187,6 @@ def _static_chains(policy: Policy) -> dict[str, Chain]:
                 f"ip daddr {pool} goto refuse",
                 dns,
                 "ip daddr 169.254.0.0/16 goto refuse",  # metadata services hand out the host's credentials
-                "accept",
             ),
         ),
         "to_task": Chain("", (states, "ct status dnat accept", "goto refuse")),

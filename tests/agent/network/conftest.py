@@ -85,8 +85,10 @@ class World:
     async def serve(self, space: Namespace, port: int, says: str, address: str = "0.0.0.0") -> None:
         await self.stack.enter_async_context(serving(space, address, port, says))
 
-    def udp(self, space: Namespace, address: str = "0.0.0.0", port: int = 0) -> socket.socket:
-        made = space.socket(socket.SOCK_DGRAM)
+    def udp(
+        self, space: Namespace, address: str = "0.0.0.0", port: int = 0, family: int = socket.AF_INET
+    ) -> socket.socket:
+        made = space.socket(socket.SOCK_DGRAM, family)
         made.bind((address, port))
         self.stack.callback(made.close)
         return made

@@ -13,11 +13,11 @@ import pytest
 
 from agent.decide import nft_rules
 from agent.kit.errors import Permanent, Temporary, UserError
-from agent.network import nft
+from agent.network import links, nft
 from agent.ports import Attachment, Endpoint
 from agent.wire.messages import PublishedPort
 from tests.agent.network.conftest import CLIENT, LAN, WEB, World
-from tests.support.netns import Namespace, Talk, ask, outcome, run
+from tests.support.netns import PATIENCE, Namespace, Talk, ask, outcome, run
 
 pytestmark = pytest.mark.host
 GATEWAY = "169.254.1.1"
@@ -87,10 +87,13 @@ async def test_metadata_and_link_local_addresses_are_closed(world: World) -> Non
     outside = world.machine()
     outside.run("ip", "address", "add", "169.254.169.254/32", "dev", "eth0")
     run("ip", "route", "add", "169.254.169.254/32", "dev", "lan0")
+    world.resolv.write_text("nameserver 169.254.169.254\n")
     await world.serve(outside, 80, "metadata")
+    await world.serve(outside, 53, "dns")
     room = await world.task("room")
     assert await ask(world.host, "169.254.169.254", 80) == f"metadata sees {LAN}"
     assert await outcome(room.space, "169.254.169.254", 80) == "refused"
+    assert await ask(room.space, "169.254.169.254", 53) == f"dns sees {LAN}", "some clouds resolve names there"
 
 
 async def test_a_machine_outside_cannot_route_to_a_task(world: World) -> None:
@@ -102,48 +105,73 @@ async def test_a_machine_outside_cannot_route_to_a_task(world: World) -> None:
 
 @pytest.mark.parametrize("forged", ["10.9.9.9", "10.181.8.17", CLIENT, "127.0.0.1"])
 async def test_a_forged_source_gets_nowhere(world: World, forged: str) -> None:
+    """Datagrams, because a connection with a forged source fails anyway; a genuine one follows on the same way."""
     outside = world.machine()
-    await world.serve(outside, 443, "internet")
-    liar, victim = await world.task("liar"), await world.task("victim")
+    liar, victim, friend = [await world.task(name) for name in ("liar", "victim", "friend")]
     assert victim.address == "10.181.8.17"
-    if forged != "127.0.0.1":
-        liar.space.run("ip", "address", "add", f"{forged}/32", "dev", "eth0")
-    else:
-        _loopback_is_elsewhere(liar.space, "127.0.0.2", GATEWAY)
-    targets = [(victim.address, WEB), (CLIENT, 443), (LAN, 22)]
-    others = (target for target in targets if target[0] != forged)  # itself is not over the wire
-    heard = await asyncio.gather(*(outcome(liar.space, *target, source=forged) for target in others))
-    assert set(heard) <= {"silence", "unreachable"}
-    assert await ask(liar.space, victim.address, WEB, source=liar.address), "its own address is not affected"
+    _loopback_is_elsewhere(liar.space, GATEWAY)
+    liar.space.run("ip", "address", "add", f"{forged}/32", "dev", "eth0")
+    liars, genuine = world.udp(liar.space, forged), world.udp(liar.space, liar.address)
+    for space, address in ((friend.space, friend.address), (outside, CLIENT)):
+        if address != forged:  # that would be itself, not over the wire
+            ear = world.udp(space, port=9)
+            await _send(liars, b"forged", address, 9)
+            await _send(genuine, b"genuine", address, 9)
+            assert (await _heard(ear))[0] == b"genuine"
 
 
 async def test_tasks_cannot_reach_the_hosts_loopback(world: World) -> None:
-    await world.serve(world.host, 6379, "private", "127.0.0.1")
+    ear = world.udp(world.host, "127.0.0.1", 6379)
     room = await world.task("room")
-    _loopback_is_elsewhere(room.space, "127.0.0.1", GATEWAY)
-    assert await outcome(room.space, "127.0.0.1", 6379, source=room.address) == "silence"
+    _loopback_is_elsewhere(room.space, GATEWAY)
+    await _send(world.udp(room.space, room.address), b"from a task", "127.0.0.1", 6379)
+    await _send(world.udp(world.host), b"from the host", "127.0.0.1", 6379)
+    assert (await _heard(ear))[0] == b"from the host"
 
 
 async def test_no_ipv6_leads_out_of_a_task(world: World) -> None:
-    room = await world.task("room")
+    outside, room = world.machine(), await world.task("room")
     link = f"g{world.id}0"
     assert "inet6" not in run("ip", "address", "show", "dev", link) + room.space.run("ip", "address", "show", "eth0")
-    run("ip", "address", "add", "fd00:7::1/64", "dev", link, "nodad")
-    room.space.run("ip", "address", "add", "fd00:7::2/64", "dev", "eth0", "nodad")
-    client = room.space.socket(family=socket.AF_INET6)
-    with pytest.raises(TimeoutError):  # neither an answer nor a refusal comes back
-        await asyncio.wait_for(asyncio.get_running_loop().sock_connect(client, ("fd00:7::1", 9)), 0.5)
-    client.close()
+    run("sysctl", "-qw", "net.ipv6.conf.all.forwarding=1")
+    ours, theirs = (":".join(f"{byte:02x}" for byte in mac) for mac in links.macs(room.address))
+    for command in (
+        f"address add fd00:7::1/64 dev {link} nodad",
+        f"neighbour add fd00:7::2 lladdr {theirs} dev {link}",
+        "address add fd00:8::1/64 dev lan0 nodad",
+    ):
+        run("ip", *command.split())
+    outside.run("ip", "address", "add", "fd00:8::9/64", "dev", "eth0", "nodad")
+    for command in (
+        "address add fd00:7::2/64 dev eth0 nodad",
+        f"neighbour add fd00:7::1 lladdr {ours} dev eth0",
+        "route add default via fd00:7::1",
+    ):
+        room.space.run("ip", "-6", *command.split())
+    ears = [world.udp(space, "::", 9, socket.AF_INET6) for space in (outside, world.host)]
+    mouth = world.udp(room.space, "fd00:7::2", family=socket.AF_INET6)
+    for ear, address in zip(ears, ("fd00:8::9", "fd00:7::1"), strict=True):
+        await _send(mouth, b"from a task", address, 9)
+        await _send(world.udp(world.host, "::", family=socket.AF_INET6), b"from the host", address, 9)
+        assert (await _heard(ear))[0] == b"from the host"
 
 
-def _loopback_is_elsewhere(space: Namespace, address: str, via: str) -> None:
-    """Make a namespace send packets for (or from) 127/8 out of its eth0, as an attacker with root there would."""
+async def _send(mouth: socket.socket, data: bytes, address: str, port: int) -> None:
+    await asyncio.get_running_loop().sock_sendto(mouth, data, (address, port))
+
+
+async def _heard(ear: socket.socket) -> tuple[bytes, str]:
+    data, sender = await asyncio.wait_for(asyncio.get_running_loop().sock_recvfrom(ear, 99), PATIENCE)
+    return data, sender[0]
+
+
+def _loopback_is_elsewhere(space: Namespace, via: str) -> None:
+    """Make a namespace send packets for and from 127/8 out of its eth0, as an attacker with root there would."""
     space.run("sysctl", "-qw", "net.ipv4.conf.all.route_localnet=1")
     space.run("sysctl", "-qw", "net.ipv4.conf.eth0.route_localnet=1")
     space.run("ip", "route", "flush", "table", "local", "127.0.0.0/8")
-    if address == "127.0.0.1":
-        space.run("ip", "route", "del", "local", "127.0.0.1", "table", "local")
-        space.run("ip", "route", "add", address, "via", via, "dev", "eth0")
+    space.run("ip", "route", "del", "local", "127.0.0.1", "table", "local")
+    space.run("ip", "route", "add", "127.0.0.1", "via", via, "dev", "eth0")
 
 
 # Published ports ----------------------------------------------------------------------------------------------------
@@ -235,11 +263,16 @@ async def test_a_port_published_on_one_address_is_closed_on_the_others(world: Wo
 
 async def test_a_port_published_on_loopback_is_closed_to_the_neighbour_who_sends_to_127(world: World) -> None:
     outside = world.machine()
-    await world.publish(await world.task("web"), host_ip="127.0.0.1")
+    web = await world.task("web")
+    ear = world.udp(web.space, port=WEB)
+    await world.publish(web, host_ip="127.0.0.1")
     assert await ask(world.host, "127.0.0.1", 8080) == f"web sees {GATEWAY}"
     assert await outcome(outside, LAN, 8080) == "refused"
-    _loopback_is_elsewhere(outside, "127.0.0.1", LAN)
-    assert await outcome(outside, "127.0.0.1", 8080, source=CLIENT) == "silence"
+    await world.publish(web, host_ip="127.0.0.1", protocol="udp")
+    _loopback_is_elsewhere(outside, LAN)
+    await _send(world.udp(outside, CLIENT), b"from a neighbour", "127.0.0.1", 8080)
+    await _send(world.udp(world.host), b"from the host", "127.0.0.1", 8080)
+    assert await _heard(ear) == (b"from the host", GATEWAY)
 
 
 async def test_udp_clients_of_a_task_that_is_gone_move_to_the_next(world: World) -> None:
@@ -247,15 +280,13 @@ async def test_udp_clients_of_a_task_that_is_gone_move_to_the_next(world: World)
     rooms = [await world.task(name) for name in ("old", "new")]
     servers = [world.udp(room.space, port=WEB) for room in rooms]
     client = world.udp(outside)
-    loop = asyncio.get_running_loop()
     await world.publish(rooms[0], 5353, protocol="udp")
-    await loop.sock_sendto(client, b"1", (LAN, 5353))
-    assert (await asyncio.wait_for(loop.sock_recvfrom(servers[0], 9), 2))[0] == b"1"
+    await _send(client, b"1", LAN, 5353)
+    assert await _heard(servers[0]) == (b"1", CLIENT)
     await world.publish(rooms[1], 5353, protocol="udp")
     await world.network.detach("old")
-    await loop.sock_sendto(client, b"2", (LAN, 5353))
-    data, sender = await asyncio.wait_for(loop.sock_recvfrom(servers[1], 9), 2)
-    assert (data, sender[0]) == (b"2", CLIENT)
+    await _send(client, b"2", LAN, 5353)
+    assert await _heard(servers[1]) == (b"2", CLIENT)
 
 
 @pytest.mark.parametrize("host_ip", ["::", "::1", "not-an-address", "1.2.3.4 accept"])
@@ -335,6 +366,7 @@ async def test_an_address_that_is_no_tasks_is_refused_on_the_host(world: World) 
     nobody = world.slice.address(700)
     assert await outcome(world.host, nobody, WEB) == "unreachable"
     assert await outcome(room.space, nobody, WEB) == "unreachable"
+    assert await outcome(room.space, "10.181.200.1", WEB) == "refused", "of another instance, if there were one"
 
 
 async def test_the_tasks_mtu_is_the_uplinks(world: World) -> None:
