@@ -160,9 +160,10 @@ def _backoff(v: View) -> Action:
         return enter(v, "stopped", "user-stopped", event=event, until=None, restart_request=task.restart_request)
     if task.restart_request > record.restart_request:
         return _again(v, "restart-request", "restarted by the user", cause="user")
-    # A wall clock that was set back must not turn seconds into years.
-    longest = max(running.LONGEST, task.policy.restart.delay or 0.0)
-    until = min(record.until or 0.0, v.now + longest)
+    longest = v.now + max(running.LONGEST, task.policy.restart.delay or 0.0)
+    until = record.until or 0.0
+    if until > longest:  # a wall clock that was set back must not turn seconds into years
+        return note(v, durable=True, until=longest)
     if v.now >= until:
         return _blocked(v) or _prepare(v)
     return _tidy(v) or Wait(until)

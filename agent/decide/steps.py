@@ -55,7 +55,7 @@ def hold(v: View, reason: str, message: str, until: float | None = None) -> Acti
 def retry(v: View, action: Action) -> Action:
     """`action`, or the wait before its next try, with the trouble shown."""
     trouble = v.seen.trouble(type(action))
-    if trouble is None or v.now >= trouble.retry_at:
+    if trouble is None or not trouble.at <= v.now < trouble.retry_at:
         return action
     return hold(v, trouble.code, trouble.message, trouble.retry_at)
 

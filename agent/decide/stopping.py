@@ -105,10 +105,10 @@ def _end(v: View, stop: Stop) -> Action:
     if step := withdraw(v):
         return step
     grace = v.record.ending.grace
-    if stop.deadline is None:
+    deadline = stop.deadline
+    if deadline is None or deadline > v.now + grace:  # the second: the clock was set back
         # Journalled before the signal: an agent that dies in between sends it again, and the grace is not begun anew.
         return note(v, durable=True, stop=replace(stop, deadline=v.now + grace))
-    deadline = min(stop.deadline, v.now + grace)  # a clock that was set back adds nothing
     if v.now >= deadline:
         return _kill(v)
     if not v.seen.signalled:
@@ -120,7 +120,7 @@ def _end(v: View, stop: Stop) -> Action:
 def _kill(v: View) -> Action:
     if v.seen.killed_at is None:
         return retry(v, Kill())
-    if v.now < v.seen.killed_at + KILL_AGAIN:
+    if v.seen.killed_at <= v.now < v.seen.killed_at + KILL_AGAIN:
         return Wait(v.seen.killed_at + KILL_AGAIN)
     stuck = "cannot be killed yet: the kernel holds its process"
     if v.record.message != stuck:
