@@ -54,7 +54,8 @@ class Link(asyncio.Protocol):
             theirs.close()
         link = cls(process)
         ours.setblocking(False)
-        await asyncio.get_running_loop().create_unix_connection(lambda: link, sock=ours)
+        # From the result, not from connection_made(): uvloop calls that later.
+        link._transport, _ = await asyncio.get_running_loop().create_unix_connection(lambda: link, sock=ours)
         return link
 
     async def ask(self, **request: Any) -> dict[str, Any]:
@@ -73,10 +74,6 @@ class Link(asyncio.Protocol):
             self._transport.close()
 
     # asyncio.Protocol
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
 
     def data_received(self, data: bytes) -> None:
         *lines, self._buffer = (self._buffer + data).split(b"\n")

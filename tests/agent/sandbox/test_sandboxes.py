@@ -182,8 +182,7 @@ async def test_the_helper_holds_nothing_of_the_agent(sandboxes: PinnedSandboxes,
 
 
 AGENT = """
-import asyncio, sys
-from pathlib import Path
+import asyncio, sys, uvloop
 from agent.kit.layout import Layout
 from agent.sandbox.sandboxes import PinnedSandboxes
 async def main():
@@ -191,17 +190,19 @@ async def main():
     await sandboxes.ensure("t1", int(sys.argv[2]))
     print(sandboxes._link.process.pid, flush=True)
     await asyncio.Event().wait()
-asyncio.run(main())
+(asyncio if sys.argv[3] == "asyncio" else uvloop).run(main())
 """
 
 
-async def test_the_helper_dies_with_the_agent_and_the_sandbox_stays(host_room: Room) -> None:
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+async def test_the_helper_dies_with_the_agent_and_the_sandbox_stays(host_room: Room, loop: str) -> None:
     agent = await asyncio.create_subprocess_exec(
         sys.executable,
         "-c",
         AGENT,
         str(host_room.root),
         str(host_room.base),
+        loop,
         stdout=asyncio.subprocess.PIPE,
         cwd=Path(__file__).parents[3],
     )
