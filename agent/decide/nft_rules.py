@@ -13,6 +13,8 @@ import ipaddress
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from operator import attrgetter
 
 from agent.kit.pools import GATEWAY
 
@@ -21,7 +23,7 @@ _PLAIN = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}\Z")
 _LINK = re.compile(r"g[0-9a-z]{1,14}\Z")
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclass(frozen=True, slots=True)
 class Member:
     """A task's place: packets from `address` come in by `link` only, and reach the members of `stack`."""
 
@@ -30,7 +32,7 @@ class Member:
     stack: str
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclass(frozen=True, slots=True)
 class Served:
     """`address`:`target` answers for `published` on `host_ip` ("0.0.0.0": every address of the host)."""
 
@@ -90,20 +92,23 @@ def stack_name(stack: str) -> str:
 
 def ruleset(policy: Policy) -> Ruleset:
     """What the table holds for `policy`. ValueError for a link or an address that is none."""
+    members = sorted(policy.members, key=attrgetter("link", "address", "stack"))
+    all_served = sorted(policy.served, key=attrgetter("protocol", "published", "host_ip", "address", "target"))
+    names = {stack: stack_name(stack) for stack in {member.stack for member in members}}
     stacks: dict[str, list[str]] = {}
-    for member in sorted(policy.members):
+    for member in members:
         if not _LINK.match(member.link):
             raise ValueError(f"not a link name: {member.link!r}")
-        stacks.setdefault(stack_name(member.stack), []).append(_ip(member.address))
+        stacks.setdefault(names[member.stack], []).append(_ip(member.address))
     ports: dict[tuple[str, int, str], list[str]] = {}
-    for served in sorted(policy.served):
+    for served in all_served:
         key = (_protocol(served.protocol), _port(served.published), _ip(served.host_ip))
         ports.setdefault(key, []).append(f"{_ip(served.address)} . {_port(served.target)}")
     chains = _static_chains(policy)
     groups = {
-        "sources": _set("ifname . ipv4_addr", (f'"{m.link}" . {m.address}' for m in sorted(policy.members))),
+        "sources": _set("ifname . ipv4_addr", (f'"{m.link}" . {m.address}' for m in members)),
         "resolvers": _set("ipv4_addr", (_ip(address) for address in sorted(policy.resolvers))),
-        "served": _set(_RECORD, (_record(served) for served in sorted(policy.served))),
+        "served": _set(_RECORD, (_record(served) for served in all_served)),
     }
     senders, anywhere, somewhere = {}, {}, {}
     for name, addresses in stacks.items():
@@ -279,6 +284,7 @@ def _set(kind: str, keys: Iterable[str]) -> Group:
     return Group("set", f"type {kind};", dict.fromkeys(keys, ""))
 
 
+@lru_cache(maxsize=8192)  # the same few addresses are checked at every change
 def _ip(text: str) -> str:
     return str(ipaddress.IPv4Address(text))
 

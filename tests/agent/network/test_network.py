@@ -203,11 +203,16 @@ async def test_more_tasks_than_any_fixed_number_of_slots_all_answer(world: World
     assert len({await ask(outside, LAN, 8080) for _ in range(20)}) == 20
 
 
-async def test_the_host_reaches_a_published_port_by_each_of_its_addresses(world: World) -> None:
-    world.machine()
-    await world.publish(await world.task("web"))
+@pytest.mark.parametrize("rp_filter", [0, 1, 2], ids=["no-rp_filter", "strict-rp_filter", "loose-rp_filter"])
+async def test_a_published_port_by_each_of_the_hosts_addresses(world: World, rp_filter: int) -> None:
+    for scope in ("all", "default"):
+        Path(f"/proc/sys/net/ipv4/conf/{scope}/rp_filter").write_text(str(rp_filter))
+    outside, web = world.machine(), await world.task("web")
+    await world.publish(web)
+    assert await ask(outside, LAN, 8080) == f"web sees {CLIENT}"
     assert await ask(world.host, LAN, 8080) == f"web sees {LAN}"
     assert await ask(world.host, "127.0.0.1", 8080) == f"web sees {GATEWAY}"
+    assert await ask(web.space, LAN, 8080) == f"web sees {GATEWAY}"
 
 
 async def test_curl_on_localhost(world: World) -> None:
