@@ -20,6 +20,7 @@ from agent.kit.errors import Temporary
 from agent.runtime import pidfd
 from agent.wire.messages import Resources
 
+_ORPHANS = 0.02  # seconds: longer than a death takes, unless an unreaped orphan stands in its way
 _MONITORS = "monitors"  # the cgroup of our conmons; not an attempt, so it carries no dot
 
 
@@ -95,7 +96,8 @@ class Cgroups:
         while fds := self.signal_all(name):
             try:
                 for fd in fds:
-                    await pidfd.readable(fd, timeout=max(0.0, end - time.monotonic()))
+                    while not await pidfd.readable(fd, timeout=_ORPHANS) and time.monotonic() < end:
+                        pidfd.reap_orphans()
                     pidfd.reap(fd)
             finally:
                 for fd in fds:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,18 +110,18 @@ def find(cid: str, bundle: Path) -> int | None:
     return None
 
 
-def search(cids: Mapping[str, Path]) -> dict[str, int]:
-    """Slow: the conmons of these attempts (bundles given), by every process's command line. For one whose pid file was
-    never written because its launcher was killed."""
-    wanted = {str(bundle).encode(): cid for cid, bundle in cids.items()}
-    found: dict[str, int] = {}
+def search(bundle: Path) -> list[int]:
+    """Slow, by every process's command line: the conmon and crun processes at work on this bundle. For an attempt whose
+    pid file was never written, because its launcher or we were killed first."""
+    wanted = str(bundle).encode()
+    found = []
     for entry in os.scandir("/proc"):
         if not entry.name.isdigit():
             continue
         with suppress(FileNotFoundError, ProcessLookupError):
             words = Path(entry.path, "cmdline").read_bytes().split(b"\0")
-            if words[0].endswith(b"conmon") and (bundle := next((w for w in words if w in wanted), None)):
-                found[wanted[bundle]] = int(entry.name)
+            if wanted in words and words[0].rpartition(b"/")[2] in (b"conmon", b"crun"):
+                found.append(int(entry.name))
     return found
 
 

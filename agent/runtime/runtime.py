@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from agent.kit.errors import Permanent, Temporary
 from agent.kit.layout import Layout
+from agent.kit.syscalls import PR_SET_CHILD_SUBREAPER, prctl
 from agent.ports import Bundle, Exit, Found, Process
 from agent.runtime import checks, conmon, failures, pidfd
 from agent.runtime.cgroups import Cgroups
@@ -48,28 +49,31 @@ class CrunRuntime:
 
         On failure nothing is left; cancelled, what is left shows in `list`, and `remove` takes it away.
         """
-        name, cid = f"{bundle.stack}/{bundle.service}", _cid(bundle.task, bundle.attempt)
-        directory = self._bundle(bundle.task, bundle.attempt)
-        monitor = self._ready()
+        cid = _cid(bundle.task, bundle.attempt)
         checks.rootfs(bundle.rootfs)
-        if directory.exists() or (self._layout.crun_root / cid).exists():
+        if self._bundle(bundle.task, bundle.attempt).exists() or (self._layout.crun_root / cid).exists():
             await self.remove(bundle.task, bundle.attempt)
-        self._creating += 1  # while it is, the parent cgroup must not be taken from under crun
         try:
-            try:
-                _write_bundle(directory, bundle, self._filters.annotate(bundle.config))
-                pid, said = await monitor.create(cid, directory, bundle.log)
-            except OSError as error:
-                raise failures.from_os(error, name) from error
-            if pid < 0:
-                raise failures.from_crun(said, name, list(bundle.config["process"]["args"]))
-            self._filters.learn(bundle.config, self._layout.crun_root / cid)
-            return await self._release(cid, pid, name, directory)
+            return await self._start(bundle, cid)
         except (Permanent, Temporary):
             await self.remove(bundle.task, bundle.attempt)
             raise
+
+    async def _start(self, bundle: Bundle, cid: str) -> Process:
+        name, directory = f"{bundle.stack}/{bundle.service}", self._bundle(bundle.task, bundle.attempt)
+        monitor = self._ready()
+        self._creating += 1  # while it is, the parent cgroup must not be taken from under crun
+        try:
+            _write_bundle(directory, bundle, self._filters.annotate(bundle.config))
+            pid, said = await monitor.create(cid, directory, bundle.log)
+        except OSError as error:
+            raise failures.from_os(error, name) from error
         finally:
             self._creating -= 1
+        if pid < 0:
+            raise failures.from_crun(said, name, list(bundle.config["process"]["args"]))
+        self._filters.learn(bundle.config, self._layout.crun_root / cid)
+        return await self._release(cid, pid, name, directory)
 
     async def _release(self, cid: str, pid: int, name: str, directory: Path) -> Process:
         ticks = pidfd.start_ticks(pid)
@@ -123,7 +127,7 @@ class CrunRuntime:
                     pidfd.kill(container)  # also when something took it out of its cgroup
                     await pidfd.readable(container)
                 pidfd.reap(container)
-            return await self._exit(cid, monitored=monitor is not None)
+            return await self._exit(cid, monitored=monitor is not None and not pidfd.has_ended(monitor))
         finally:
             for fd in (container, monitor):
                 if fd is not None:
@@ -168,12 +172,11 @@ class CrunRuntime:
     async def _end(self, cid: str, directory: Path) -> None:
         status = self._status(cid)
         monitor = conmon.find(cid, directory)
-        if monitor is None and status is None and not (self._layout.exits / cid).exists():
-            monitor = conmon.search({cid: directory}).get(cid)
-        if monitor is not None and (status is None or not _alive(status)):
-            # Still in `crun create`, or done but for its last lines: it makes nothing new after this.
-            await conmon.end(monitor, cid, patience=0.0 if status is None else _EXIT_FILE_PATIENCE)
-            monitor = None
+        if status is None and not (self._layout.exits / cid).exists():
+            # Interrupted in `crun create`: conmon, or a crun that outlives it and is in no cgroup yet.
+            while pids := conmon.search(directory):  # again: one may have forked another meanwhile
+                for pid in pids:
+                    await conmon.end(pid, cid, patience=0.0)
         await self._cgroups.empty(cid)
         if status is not None and (fd := pidfd.open_process(*status)) is not None:
             try:
@@ -253,6 +256,8 @@ class CrunRuntime:
                     raise Permanent(
                         f"cannot run containers: {name} is not installed", code="no-program", hint="gorae doctor"
                     )
+            # Orphans of containers come to us and are reaped, whatever pid 1 of this host does or leaves undone.
+            prctl(PR_SET_CHILD_SUBREAPER, 1)
             for directory, mode in (
                 (self._layout.run_tasks, 0o711),
                 (self._layout.exits, 0o700),

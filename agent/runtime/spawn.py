@@ -6,6 +6,7 @@ may outlive the agent; what is to end with its caller is killed by the caller.
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import fcntl
 import os
@@ -41,12 +42,20 @@ class Child:
         return status
 
     def kill(self) -> None:
-        """SIGKILL and reap; the one wait is for a process that cannot refuse."""
-        if self.fd >= 0:
-            pidfd.kill(self.fd)
-            os.waitid(os.P_PIDFD, self.fd, os.WEXITED)
-            os.close(self.fd)
-            self.fd = -1
+        """SIGKILL, unless it has been waited for. Never blocks, not even on a process that hangs in the kernel: the
+        loop reaps it when it is dead."""
+        if self.fd < 0:
+            return
+        fd, self.fd = self.fd, -1
+        pidfd.kill(fd)
+        loop = asyncio.get_running_loop()
+
+        def dead() -> None:
+            loop.remove_reader(fd)
+            pidfd.reap(fd)
+            os.close(fd)
+
+        loop.add_reader(fd, dead)
 
 
 def spawn(

@@ -1,0 +1,197 @@
+"""What containers wrote: conmon appends, this reads, follows and rotates. Nothing here stands between a container and
+its output: a dead agent loses no line.
+
+STACK/SERVICE/SLOT-TASK.log; every attempt of a task appends to the same file. Tasks that are gone keep their files
+until the stack is removed, or until KEPT newer ones of the same slot have come.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import heapq
+import os
+import shutil
+from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from agent.kit.errors import Permanent
+from agent.kit.layout import Layout
+from agent.logs.k8s import Record
+from agent.logs.stream import Stream, generations
+from agent.ports import LogLine
+from agent.runtime import pidfd
+from agent.runtime.inotify import IN_CREATE, IN_MODIFY, IN_MOVED_TO, IN_ONLYDIR, Inotify
+
+ROTATE_AT = 10 * 1024 * 1024  # bytes
+KEPT = 4  # earlier tasks of one slot
+_YIELD = 200  # lines between two turns of the event loop
+_REOPEN = b"2 0 0\n"  # conmon's control message for "open the log file again"
+
+
+class FileLogs:
+    def __init__(self, layout: Layout, rotate_at: int = ROTATE_AT) -> None:
+        self._layout = layout
+        self._rotate_at = rotate_at
+
+    def path(self, stack: str, service: str, slot: int, task: str) -> Path:
+        directory = self._directory(stack, service)
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path = directory / f"{slot}-{_component(task)}.log"
+        if not path.exists():
+            self._forget_old(directory, slot)
+        return path
+
+    async def read(
+        self,
+        stack: str,
+        service: str | None,
+        *,
+        follow: bool,
+        since: float | None,
+        until: float | None,
+        tail: int | None,
+    ) -> AsyncIterator[LogLine]:
+        """follow: new tasks and services of the stack are picked up as they come; it ends only by being closed."""
+        root = self._directory(stack, service)
+        watch = _Watch(self._directory(stack, None), root) if follow else None
+        streams: dict[Path, Stream] = {}
+        try:
+            for path in _logs(root):
+                streams[path] = Stream(path, tail=tail)
+            lines = heapq.merge(*(_lines(p, s, final=not follow) for p, s in streams.items()), key=lambda line: line.at)
+            chosen: Iterator[LogLine] = (
+                line for line in lines if (since is None or line.at >= since) and (until is None or line.at <= until)
+            )
+            if tail is not None:
+                chosen = iter(sorted(chosen, key=lambda line: line.at)[-tail:] if tail > 0 else [])
+            for count, line in enumerate(chosen, 1):
+                yield line
+                if count % _YIELD == 0:
+                    await asyncio.sleep(0)
+            while watch is not None:
+                for path in _logs(root):
+                    if path not in streams:
+                        streams[path] = Stream(path)
+                fresh = [line for p, s in streams.items() for line in _lines(p, s, final=False)]
+                for line in sorted(fresh, key=lambda line: line.at):
+                    yield line
+                await (asyncio.sleep(0) if fresh else watch.wait())
+        finally:
+            for stream in streams.values():
+                stream.close()
+            if watch is not None:
+                watch.close()
+
+    async def tail(self, stack: str, service: str, slot: int, task: str, lines: int) -> tuple[str, ...]:
+        if lines <= 0:
+            return ()
+        path = self._directory(stack, service) / f"{slot}-{_component(task)}.log"
+        stream = Stream(path, tail=lines)
+        try:
+            return tuple(record.text for record in [*stream.read(), *stream.rest()])[-lines:]
+        finally:
+            stream.close()
+
+    async def remove(self, stack: str) -> None:
+        with suppress(FileNotFoundError):
+            await asyncio.to_thread(shutil.rmtree, self._directory(stack, None))
+
+    async def rotate_if_needed(self) -> int:
+        """Call every few seconds; how many files were rotated. Loses nothing: conmon goes on writing to the renamed
+        file until it has opened the new one, and one that missed its message (we died in between) gets it now."""
+        count = 0
+        for path in self._layout.logs.glob("*/*/*.log*"):
+            if path.suffix == ".log" and path.stat().st_size >= self._rotate_at:
+                self._rotate(path)
+                count += 1
+            elif path.name.endswith(".log.1") and not path.with_suffix("").exists():
+                self._reopen(_task_of(path.with_suffix("")))
+        return count
+
+    def _rotate(self, path: Path) -> None:
+        files = generations(path)
+        for older, newer in zip(reversed(files), reversed(files[:-1]), strict=False):
+            with suppress(FileNotFoundError):
+                newer.replace(older)
+        self._reopen(_task_of(path))
+
+    def _reopen(self, task: str) -> None:
+        """Tell the conmon of every attempt; a dead one has no reader (ENXIO), a stuck one a full pipe (EAGAIN)."""
+        for control in (self._layout.run_tasks / task).glob("[0-9]*/ctl"):
+            try:
+                fd = os.open(control, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
+            except OSError as error:
+                if error.errno in (errno.ENXIO, errno.ENOENT):
+                    continue
+                raise
+            try:
+                os.write(fd, _REOPEN)
+            except (BlockingIOError, BrokenPipeError):
+                pass
+            finally:
+                os.close(fd)
+
+    def _forget_old(self, directory: Path, slot: int) -> None:
+        old = [p for p in directory.glob(f"{slot}-*.log") if not (self._layout.run_tasks / _task_of(p)).exists()]
+        for path in sorted(old, key=lambda p: p.stat().st_mtime, reverse=True)[KEPT:]:
+            for file in generations(path):
+                file.unlink(missing_ok=True)
+
+    def _directory(self, stack: str, service: str | None) -> Path:
+        directory = self._layout.logs / _component(stack)
+        return directory if service is None else directory / _component(service)
+
+
+class _Watch:
+    """Anything new below a stack's directory. Watches are made as directories come."""
+
+    def __init__(self, stack: Path, root: Path) -> None:
+        stack.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._stack, self._root = stack, root
+        self._inotify = Inotify()
+        self._renew()
+
+    def _renew(self) -> None:
+        for directory in (self._stack, *(d for d in self._stack.iterdir() if d.is_dir())):
+            if self._root in (self._stack, directory) or directory == self._stack:
+                with suppress(FileNotFoundError):
+                    self._inotify.watch(directory, IN_MODIFY | IN_CREATE | IN_MOVED_TO | IN_ONLYDIR)
+
+    async def wait(self) -> None:
+        await pidfd.readable(self._inotify.fd)
+        if any(mask & IN_CREATE for _, mask, _ in list(self._inotify.events())):
+            with suppress(FileNotFoundError):
+                self._renew()
+
+    def close(self) -> None:
+        self._inotify.close()
+
+
+def _logs(root: Path) -> list[Path]:
+    """Every task's current file, rotated-only ones too (between a rename and conmon's new file)."""
+    found = {p.with_name(p.name.partition(".log")[0] + ".log") for p in root.rglob("*.log*")}
+    return sorted(found)
+
+
+def _lines(path: Path, stream: Stream, *, final: bool) -> Iterator[LogLine]:
+    slot, _, task = path.stem.partition("-")
+
+    def line(record: Record) -> LogLine:
+        return LogLine(task, path.parent.name, int(slot), record.at, record.stream, record.text)
+
+    yield from map(line, stream.read())
+    if final:
+        yield from map(line, stream.rest())
+
+
+def _task_of(path: Path) -> str:
+    return path.stem.partition("-")[2]
+
+
+def _component(name: str) -> str:
+    """One level of a path, nothing else: names come from the bus."""
+    if not name or "/" in name or "\0" in name or name in (".", ".."):
+        raise Permanent(f"cannot keep logs under the name {name!r}", code="bad-name")
+    return name

@@ -1,0 +1,136 @@
+"""What every Logs does, the fake and the files alike."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import pytest
+
+from agent.fakes.logs import FakeLogs
+from agent.kit.layout import Layout
+from agent.logs.logs import FileLogs
+from agent.ports import Logs
+
+
+class Write(Protocol):
+    def __call__(
+        self, service: str, slot: int, task: str, text: str, at: float, stream: Literal["stdout", "stderr"] = ...
+    ) -> None: ...
+
+
+@dataclass
+class Place:
+    logs: Logs
+    write: Write
+
+    async def texts(self, service: str | None = None, stack: str = "shop", **limits: Any) -> list[str]:
+        asked = {"follow": False, "since": None, "until": None, "tail": None, **limits}
+        return [line.text async for line in self.logs.read(stack, service, **asked)]
+
+
+@pytest.fixture(params=["fake", "files"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    if request.param == "fake":
+        memory = FakeLogs()
+
+        def remember(
+            service: str, slot: int, task: str, text: str, at: float, stream: Literal["stdout", "stderr"] = "stdout"
+        ) -> None:
+            memory.write("shop", service, slot, task, text, at=at, stream=stream)
+
+        return Place(memory, remember)
+    logs = FileLogs(Layout.at(tmp_path))
+
+    def append(service: str, slot: int, task: str, text: str, at: float, stream: str = "stdout") -> None:
+        time = datetime.fromtimestamp(int(at), UTC).strftime("%Y-%m-%dT%H:%M:%S") + f"{at % 1:.9f}"[1:] + "+00:00"
+        with logs.path("shop", service, slot, task).open("ab") as file:
+            file.write(f"{time} {stream} F {text}\n".encode())
+
+    return Place(logs, append)
+
+
+@pytest.fixture
+def filled(place: Place) -> Place:
+    place.write("web", 1, "t1", "one", 10.0)
+    place.write("web", 1, "t1", "three", 30.5, "stderr")
+    place.write("web", 2, "t2", "two", 20.25)
+    place.write("db", 1, "t3", "four", 40.0)
+    return place
+
+
+@pytest.mark.parametrize(
+    ("ask", "expected"),
+    [
+        ({}, ["one", "two", "three", "four"]),
+        ({"service": "web"}, ["one", "two", "three"]),
+        ({"service": "none"}, []),
+        ({"stack": "other"}, []),
+        ({"since": 20.25}, ["two", "three", "four"]),
+        ({"until": 20.25}, ["one", "two"]),
+        ({"since": 15.0, "until": 35.0}, ["two", "three"]),
+        ({"tail": 2}, ["three", "four"]),
+        ({"tail": 0}, []),
+        ({"tail": 99}, ["one", "two", "three", "four"]),
+        ({"tail": 1, "until": 20.25}, ["two"]),
+    ],
+    ids=str,
+)
+async def test_selection_in_time_order(filled: Place, ask: dict[str, Any], expected: list[str]) -> None:
+    assert await filled.texts(**ask) == expected
+
+
+async def test_every_field(filled: Place) -> None:
+    lines = [line async for line in filled.logs.read("shop", "web", follow=False, since=30.0, until=None, tail=None)]
+    [line] = lines
+    assert (line.task, line.service, line.slot, line.at, line.stream) == ("t1", "web", 1, 30.5, "stderr")
+
+
+async def test_tail_of_one_task(filled: Place) -> None:
+    assert await filled.logs.tail("shop", "web", 1, "t1", 5) == ("one", "three")
+    assert await filled.logs.tail("shop", "web", 1, "t1", 1) == ("three",)
+    assert await filled.logs.tail("shop", "web", 1, "t1", 0) == ()
+    assert await filled.logs.tail("shop", "web", 1, "t9", 5) == ()
+
+
+async def test_remove(filled: Place) -> None:
+    for _ in range(2):
+        await filled.logs.remove("shop")
+    assert await filled.texts() == []
+
+
+async def test_follow_sees_new_lines_tasks_and_services(filled: Place) -> None:
+    reading = filled.logs.read("shop", None, follow=True, since=None, until=None, tail=1)
+    steps: list[tuple[str, Callable[[], None]]] = [
+        ("four", lambda: None),
+        ("five", lambda: filled.write("web", 1, "t1", "five", 50.0)),
+        ("six", lambda: filled.write("web", 3, "t4", "six", 60.0)),
+        ("seven", lambda: filled.write("cache", 1, "t5", "seven", 70.0)),
+        ("eight", lambda: filled.write("cache", 1, "t5", "eight", 80.0)),
+    ]
+    for expected, act in steps:
+        following = asyncio.ensure_future(anext(reading))
+        await asyncio.sleep(0)
+        act()
+        async with asyncio.timeout(5):
+            assert (await following).text == expected
+    await close(reading)
+
+
+async def test_follow_one_service_only(filled: Place) -> None:
+    reading = filled.logs.read("shop", "web", follow=True, since=None, until=None, tail=0)
+    following = asyncio.ensure_future(anext(reading))
+    await asyncio.sleep(0)
+    filled.write("db", 1, "t3", "not this", 50.0)
+    filled.write("web", 1, "t1", "this", 60.0)
+    async with asyncio.timeout(5):
+        assert (await following).text == "this"
+    await close(reading)
+
+
+async def close(reading: AsyncIterator[Any]) -> None:
+    await reading.aclose()  # type: ignore[attr-defined]  # both are generators

@@ -1,0 +1,127 @@
+"""exec probes in a real container: as whom they run, what is kept of their output, what is left of them (nothing)."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from agent.kit.layout import Layout
+from agent.ports import ProbeResult, Process, UserIds
+from agent.probes import prober
+from agent.probes.prober import HostProber
+from agent.wire.messages import Healthcheck
+from tests.agent.runtime.host import Host
+
+
+@pytest.mark.parametrize(
+    ("test", "expected"),
+    [
+        (("CMD", "a", "b"), ["a", "b"]),
+        (("CMD-SHELL", "a | b"), ["/bin/sh", "-c", "a | b"]),
+        (("CMD",), []),
+        (("NONE",), []),
+        ((), []),
+        (("CMD-SHELL", "a", "b"), []),
+    ],
+)
+def test_arguments(test: tuple[str, ...], expected: list[str]) -> None:
+    assert prober.arguments(test) == expected
+
+
+@pytest.mark.parametrize(
+    "check", [Healthcheck(kind="http"), Healthcheck(kind="tcp"), Healthcheck(test=("CMD",))], ids=str
+)
+async def test_an_incomplete_check_fails_and_says_so(check: Healthcheck, tmp_path: Path) -> None:
+    result = await HostProber(Layout.at(tmp_path)).probe("t1", 1, Process(1, 1, None), check, "127.0.0.1", 1)
+    assert not result.ok
+    assert "needs a port or a command" in result.output
+
+
+@pytest.mark.host
+class TestExec:
+    async def ask(self, host: Host, *test: str, timeout: float = 5.0, ids: UserIds | None = None) -> ProbeResult:
+        bundle = host.bundle("sh", "-c", "cd /tmp; while :; do sleep 1; done", ids=ids, environment={"WHO": "me"})
+        process = await host.runtime.start(bundle)
+        self.bundle = host.layout.run_tasks / bundle.task / "1"
+        before = {path.name for path in self.bundle.iterdir()}
+        check = Healthcheck(test=test)
+        result = await HostProber(host.layout).probe(bundle.task, 1, process, check, "", timeout)
+        assert {path.name for path in self.bundle.iterdir()} == before
+        return result
+
+    async def test_runs_as_the_container(self, host: Host) -> None:
+        script = "id; echo $WHO $HOSTNAME; pwd; grep -E 'CapEff|NoNew|Seccomp:' /proc/self/status; exit 4"
+        result = await self.ask(host, "CMD-SHELL", script, ids=UserIds(1000, 1001))
+        assert (result.ok, result.code) == (False, 4)
+        assert result.output.splitlines() == [
+            "uid=1000 gid=1001",
+            "me web-1",
+            "/",
+            "CapEff:\t0000000000000000",
+            "NoNewPrivs:\t1",
+            "Seccomp:\t2",
+        ]
+
+    async def test_only_the_tail_is_kept(self, host: Host) -> None:
+        result = await self.ask(host, "CMD-SHELL", "seq 200000; echo end >&2")
+        assert result.ok
+        assert len(result.output) == 4096
+        assert result.output.endswith("200000\nend\n")
+
+    async def test_binary_output(self, host: Host) -> None:
+        result = await self.ask(host, "CMD", "printf", r"a\377b")
+        assert result.output == "a\ufffdb"
+
+    async def test_no_such_command(self, host: Host) -> None:
+        result = await self.ask(host, "CMD", "nosuch")
+        assert not result.ok
+        assert "nosuch" in result.output
+
+    async def test_reopened_stdout(self, host: Host) -> None:
+        result = await self.ask(host, "CMD-SHELL", "echo x > /dev/stdout", ids=UserIds(1000, 1000))
+        assert (result.ok, result.output) == (True, "x\n")
+
+    async def test_at_the_timeout_everything_of_it_is_killed(self, host: Host) -> None:
+        began = time.monotonic()
+        script = "echo begun; sleep 4711 & (sleep 4712 &) ; setsid sleep 4713 & sleep 4714"
+        result = await self.ask(host, "CMD-SHELL", script, timeout=0.4)
+        assert (result.ok, result.code, result.timed_out) == (False, None, True)
+        assert result.output == "begun\n\nended after 0.4 s"
+        assert time.monotonic() - began < 2
+        left = [p for p in Path("/proc").glob("[0-9]*/cmdline") if b"sleep\x00471" in _read(p)]
+        assert left == []
+
+    async def test_a_background_process_does_not_hold_the_result(self, host: Host) -> None:
+        began = time.monotonic()
+        result = await self.ask(host, "CMD-SHELL", "sleep 30 & exit 0", timeout=20)
+        assert result.ok
+        assert time.monotonic() - began < 2
+
+    async def test_a_container_that_is_gone(self, host: Host) -> None:
+        bundle = host.bundle("true")
+        process = await host.runtime.start(bundle)
+        await host.runtime.wait(bundle.task, 1, process)
+        check = Healthcheck(test=("CMD", "true"))
+        result = await HostProber(host.layout).probe(bundle.task, 1, process, check, "", 5)
+        assert not result.ok
+
+    async def test_no_descriptor_leads_out(self, host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The container may make its working directory a link to /proc/self/fd/N while a check starts: nothing of ours
+        or crun's must be there."""
+        plain = prober.process_spec
+        outside = Path("/").stat().st_ino
+        for number in range(3, 12):
+            monkeypatch.setattr(
+                prober, "process_spec", lambda c, a, n=number: {**plain(c, a), "cwd": f"/proc/self/fd/{n}"}
+            )
+            result = await self.ask(host, "CMD-SHELL", "ls -di . ../../../../..")
+            assert str(outside) not in result.output.split()
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
