@@ -186,7 +186,7 @@ def _static_chains(policy: Policy) -> dict[str, Chain]:
         "from_task": Chain(
             "",
             (
-                states,
+                states,  # first, because most packets end here
                 "ct status dnat accept",
                 f"oifname {ours} ip saddr vmap @senders",
                 f"ip daddr {pool} goto refuse",

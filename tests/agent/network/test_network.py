@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import subprocess
 import time
@@ -510,6 +511,11 @@ async def test_what_is_no_name_is_refused(world: World, name: str) -> None:
             await call
 
 
+def _cpu() -> float:
+    """Seconds of processor, nft's included: a busy machine does not change them as it changes time."""
+    return sum(os.times()[:4])
+
+
 # Many ---------------------------------------------------------------------------------------------------------------
 
 
@@ -521,20 +527,20 @@ async def test_a_hundred_tasks_share_few_commits(world: World) -> None:
         run("nft", "add table ip ready")
         while b"ready" not in await monitor.stdout.readline():
             pass
-        began = time.monotonic()
+        began = _cpu()
         await asyncio.gather(
             *(
                 world.network.attach(Attachment(f"t{n}", f"s{n % 7}", space.path, n, world.slice.address(n)))
                 for n, space in enumerate(spaces)
             )
         )
-        took = time.monotonic() - began
+        took = _cpu() - began
         run("nft", "delete table ip ready")
         commits = 0
         while b"delete table ip ready" not in (line := await monitor.stdout.readline()):
             commits += b"new generation" in line
         assert 1 <= commits <= 5
-        assert took / 100 < 0.008 * 3, "goal 8 ms each; three times that on a busy machine is a regression"
+        assert took / 100 < 0.008, "about 2 ms of processor each when this was written"
         assert len(await world.network.list()) == 100
         await asyncio.gather(*(world.network.detach(f"t{n}") for n in range(100)))
         assert run("nft", "list", "tables") == ""
@@ -556,11 +562,9 @@ def test_one_endpoint_among_a_thousand(host: Namespace) -> None:
 
     before = nft_rules.ruleset(policy(81))
     nft.commit(nft_rules.whole(before))
-    took = []
-    for target in range(82, 90):
-        began = time.monotonic()
+    began, changes = _cpu(), range(82, 102)
+    for target in changes:
         after = nft_rules.ruleset(policy(target))
         nft.commit(nft_rules.delta(before, after))
-        took.append(time.monotonic() - began)
         before = after
-    assert sorted(took)[len(took) // 2] < 0.025 * 3, "goal 25 ms; three times that on a busy machine is a regression"
+    assert (_cpu() - began) / len(changes) < 0.05, "about 15 ms of processor when this was written"
