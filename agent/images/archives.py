@@ -48,8 +48,10 @@ def read(archive: Path) -> list[Content]:
             return _oci(archive, "oci-archive", tables["index.json"])
     except OSError as error:
         raise bad_archive(archive, error.strerror or str(error)) from error
-    except (tarfile.TarError, ValueError, KeyError, EOFError, zlib.error, RecursionError) as error:
-        raise bad_archive(archive, f"it is not an image archive ({error})") from error
+    except (tarfile.TarError, EOFError, zlib.error) as error:
+        raise bad_archive(archive, "it is not a tar archive, or ends too early") from error
+    except (ValueError, RecursionError) as error:
+        raise bad_archive(archive, f"its table of contents is malformed ({error})") from error
     raise bad_archive(archive, "it holds neither manifest.json nor index.json")
 
 

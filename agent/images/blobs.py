@@ -8,18 +8,29 @@ layers are not for the host's users.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
-import shutil
 import stat
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Literal, TypeVar
 
 from agent.images.index import sync_directories
 from agent.images.manifest import Blob
+from agent.kit import trees
+from agent.kit.threads import finish
 
 _CHUNK = 1 << 20
+
+
+T = TypeVar("T")
+
+
+async def aside(call: Callable[..., T], *args: object) -> T:
+    """call(*args) in a thread; a cancelled call waits for it, so that nothing it does outlives its caller."""
+    return await finish(asyncio.get_running_loop().run_in_executor(None, call, *args))
 
 
 class WrongBlob(Exception):
@@ -114,21 +125,25 @@ class Files:
         freed = 0
         for path in doomed:
             try:
+                size = path.stat().st_size
                 if path.parent == self._blobs:
-                    size = path.stat().st_size
                     path.unlink()
                     freed += size
                 else:
                     hidden = self.work("doomed")  # out of sight at once: what is half-deleted has no name
                     path.replace(hidden / "layer")
-                    shutil.rmtree(hidden)
+                    trees.delete(hidden)
             except FileNotFoundError:
                 continue
         return freed
 
     def clear_tmp(self) -> None:
         for path in self.tmp.iterdir():
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
+            trees.delete(path)
+
+
+def compression(file: Path) -> Literal["plain", "gzip", "zstd"]:
+    """By its first bytes (RFC 1952, RFC 8878): skopeo calls the plain layers of a docker-archive gzip."""
+    with file.open("rb") as start:
+        magic = start.read(4)
+    return "gzip" if magic[:2] == b"\x1f\x8b" else "zstd" if magic == b"\x28\xb5\x2f\xfd" else "plain"

@@ -10,18 +10,18 @@ import asyncio
 import contextlib
 import copy
 import errno
-import shutil
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from agent.images import index as image_index
-from agent.images.blobs import Files
+from agent.images.blobs import Files, aside
 from agent.images.errors import image_in_use, no_space
 from agent.images.index import Image, Index, Name
 from agent.images.layers import Hold
 from agent.images.lookup import find, named
 from agent.images.names import Reference
+from agent.kit import trees
 from agent.kit.errors import Permanent
 
 
@@ -36,7 +36,7 @@ class Catalog:
         if self._index is None:
             async with self._lock:
                 if self._index is None:
-                    self._index = await asyncio.to_thread(self._open)
+                    self._index = await aside(self._open)
         return self._index
 
     def _open(self) -> Index:
@@ -96,7 +96,7 @@ class Catalog:
             self._files.settle()
             image_index.save(changed, self._files.index)
 
-        await asyncio.to_thread(save)
+        await aside(save)
         self._index = changed
 
     def _paths(self, image: Image) -> set[Path]:
@@ -108,7 +108,7 @@ class Catalog:
         keep = {path for image in index.images.values() for path in self._paths(image)}
         doomed = {path for path in candidates if path not in keep and not self._held[path]}
         freed = sum(size for layer, size in sizes.items() if self._files.layer(layer) in doomed)
-        return freed + await asyncio.to_thread(self._files.delete, doomed)
+        return freed + await aside(self._files.delete, doomed)
 
     @contextlib.asynccontextmanager
     async def working(self, kind: str, what: str) -> AsyncIterator[tuple[Path, Hold]]:
@@ -121,7 +121,7 @@ class Catalog:
                 mine.update(fresh)
                 self._held.update(fresh)
 
-        work = await asyncio.to_thread(self._files.work, kind)
+        work = await aside(self._files.work, kind)
         try:
             yield work, hold
         except OSError as error:
@@ -133,7 +133,7 @@ class Catalog:
                 hint="gorae doctor",
             ) from error
         finally:
-            await asyncio.to_thread(shutil.rmtree, work, ignore_errors=True)
+            await aside(trees.delete, work)
             async with self._lock:
                 self._held.subtract(mine)
                 self._held = +self._held

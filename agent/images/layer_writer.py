@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import stat
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from agent.images.tarstream import BLOCKDEV, CHAR, DIRECTORY, FIFO, FILE, HARDLINK, SYMLINK, BadTar, Entry
+from agent.kit import trees
 
 OPAQUE = "trusted.overlay.opaque"
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -58,10 +59,21 @@ class LayerWriter:
         self.entries = 0
 
     def add(self, entry: Entry, data: Iterable[bytes | memoryview]) -> None:
+        """BadTar, LayerTooBig, NoSpace; OSError only when the disk itself fails."""
         self.entries += 1
         if self.entries > self._limits.entries:
             raise LayerTooBig(f"it has more than {self._limits.entries} entries")
         path = _clean(entry.name)
+        try:
+            self._add(path, entry, data)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise NoSpace(entry.size, _free()) from error
+            if error.errno in (errno.EIO, errno.EROFS):
+                raise
+            raise BadTar(f"{_show(path)}: {error.strerror}") from error
+
+    def _add(self, path: bytes, entry: Entry, data: Iterable[bytes | memoryview]) -> None:
         if not path:
             if entry.kind != DIRECTORY:
                 raise BadTar("its root is not a directory")
@@ -73,14 +85,7 @@ class LayerWriter:
             return
         if parent not in self._known:
             self._ensure(parent)
-        try:
-            self._put(path, entry, data)
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise NoSpace(entry.size, _free()) from error
-            if error.errno == errno.EIO:
-                raise
-            raise BadTar(f"{_show(path)}: {error.strerror}") from error
+        self._put(path, entry, data)
 
     def finish(self) -> None:
         for path, mtime in reversed(self._times):
@@ -179,7 +184,7 @@ class LayerWriter:
         """Remove what an earlier entry made; whether that was a whiteout."""
         found = os.lstat(path)
         if stat.S_ISDIR(found.st_mode):
-            shutil.rmtree(path)
+            trees.delete(Path(os.fsdecode(path)))
         else:
             os.unlink(path)
         if not stat.S_ISREG(found.st_mode):

@@ -6,18 +6,18 @@ import asyncio
 import contextlib
 import json
 import os
-import shutil
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from agent.images.blobs import Files
+from agent.images.blobs import Files, aside, compression
 from agent.images.errors import bad_layer, no_space, too_big
 from agent.images.flights import Flights
 from agent.images.layer_writer import Limits
 from agent.images.manifest import Layer
+from agent.kit import trees
 from agent.kit.errors import Permanent
 
 _SOURCES = Path(__file__).resolve().parents[2]
@@ -73,17 +73,19 @@ class Layers:
                     target.rename(self._files.layer(found))
                 return Unpacked(found, int(said["size"]))
             finally:
-                await asyncio.to_thread(shutil.rmtree, work, ignore_errors=True)
+                await aside(trees.delete, work)
 
     async def _run_child(self, layer: Layer, target: Path, read: Read) -> dict[str, Any]:
         limits = json.dumps(asdict(self._limits))
-        compression = "plain" if layer.compression == "zstd" else layer.compression
-        command = (sys.executable, "-S", "-m", "agent.images.unpack_child", str(target), compression, limits)
+        path = self._files.blob(layer.blob.digest)
+        packed = compression(path)
+        form = "gzip" if packed == "gzip" else "plain"
+        command = (sys.executable, "-S", "-m", "agent.images.unpack_child", str(target), form, limits)
         environment = {"PYTHONPATH": str(_SOURCES), "PATH": os.environ.get("PATH", os.defpath)}
         async with contextlib.AsyncExitStack() as stack:
-            blob = stack.enter_context(self._files.blob(layer.blob.digest).open("rb"))
+            blob = stack.enter_context(path.open("rb"))
             source: Any = blob
-            if layer.compression == "zstd":
+            if packed == "zstd":
                 source = await stack.enter_async_context(_unzstd(blob))
             child = await asyncio.create_subprocess_exec(
                 *command,

@@ -43,7 +43,7 @@ class Blob:
 @dataclass(frozen=True, slots=True)
 class Layer:
     blob: Blob
-    compression: Literal["plain", "gzip", "zstd"]
+    compression: Literal["plain", "gzip", "zstd"]  # as the manifest says; the bytes may differ (blobs.compression)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,10 @@ def parse(raw: bytes) -> Manifest:
         if compression is None:
             raise BadManifest(f"a layer of type {_media_type(layer)!r}")
         layers.append(Layer(_blob(layer), compression))
-    return Manifest(_blob(document["config"]), tuple(layers))
+    config = _blob(document["config"])
+    if config.size > LIMIT:
+        raise BadManifest(f"a config of {config.size} bytes")
+    return Manifest(config, tuple(layers))
 
 
 def is_index(raw: bytes) -> bool:

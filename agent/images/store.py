@@ -11,12 +11,12 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from agent.images import archives, names
 from agent.images import config as image_config
 from agent.images import manifest as image_manifest
-from agent.images.blobs import Files, WrongBlob
+from agent.images.blobs import Files, WrongBlob, aside, compression
 from agent.images.catalog import Catalog
 from agent.images.errors import bad_archive, bad_image, pull_failed
 from agent.images.fetch import Fetcher
@@ -45,7 +45,7 @@ class ImageStore:
         self._pulls: Flights[ImageInfo] = Flights()
         self._listeners: dict[str, list[Progress]] = {}
 
-    # questions -------------------------------------------------------------------------------------------------------
+    # questions ------------------------------------------------------------------------------------------------------
 
     async def config(self, image: str) -> ImageConfig:
         id_ = find(await self._catalog.opened(), image)
@@ -61,7 +61,7 @@ class ImageStore:
         index = await self._catalog.opened()
         return sorted((info(index, id_) for id_ in index.images), key=lambda row: (not row.names, row.names, row.id))
 
-    # getting images ----------------------------------------------------------------------------------------------------
+    # getting images -------------------------------------------------------------------------------------------------
 
     async def pull(self, name: str, progress: Progress) -> ImageInfo:
         reference = names.parse(name)
@@ -93,16 +93,16 @@ class ImageStore:
             if offer.index is not None:
                 digest = "sha256:" + hashlib.sha256(offer.index).hexdigest()
                 await hold(self._files.blob(digest))
-                self._files.put(offer.index)
+                await aside(self._files.put, offer.index)
                 extra = [digest]
-            if (directory / "manifest").read_bytes() != offer.raw:
+            if (directory / "manifest.json").read_bytes() != offer.raw:
                 raise pull_failed(reference.familiar, "the manifest changed on the way")
             return await self._install(directory, [reference], offer.digest, extra, hold, say)
 
     async def load(self, archive: Path, name: str | None, progress: Progress) -> Sequence[ImageInfo]:
         await self._catalog.opened()
         forced = names.parse(name) if name else None
-        contents = await asyncio.to_thread(archives.read, archive)
+        contents = await aside(archives.read, archive)
         if forced and len(contents) > 1:
             raise bad_archive(archive, f"it holds {len(contents)} images, which cannot all be {forced.familiar}")
         found = []
@@ -120,12 +120,12 @@ class ImageStore:
     ) -> ImageInfo:
         """A directory as skopeo's dir: writes it, into the store: blobs, layers, then the index."""
         try:
-            raw = await asyncio.to_thread((directory / "manifest").read_bytes)
+            raw = await aside((directory / "manifest.json").read_bytes)
             manifest = image_manifest.parse(raw)
             await hold(*(self._files.blob(blob.digest) for blob in manifest.blobs), self._files.blob(_digest(raw)))
             for blob in manifest.blobs:
-                await asyncio.to_thread(self._files.take, directory / blob.digest[7:], blob)
-            self._files.put(raw)
+                await aside(self._files.take, directory / blob.digest[7:], blob)
+            await aside(self._files.put, raw)
         except (BadManifest, WrongBlob) as error:
             raise bad_image(references[0].familiar if references else "in the archive", str(error)) from error
         id_ = manifest.config.digest
@@ -170,8 +170,8 @@ class ImageStore:
         say("copying", 0, 0)
         async with self._catalog.working("import", str(tar)) as (work, hold):
             try:
-                copied, blob = await asyncio.to_thread(self._files.copy, tar, work)
-                layer = Layer(blob, _compression(copied))
+                copied, blob = await aside(self._files.copy, tar, work)
+                layer = Layer(blob, compression(copied))
             except WrongBlob as error:
                 raise bad_archive(tar, str(error)) from error
             except FileNotFoundError as error:
@@ -183,8 +183,8 @@ class ImageStore:
             id_ = _digest(document)
             written = image_manifest.write(Blob(id_, len(document)), layer)
             await hold(self._files.blob(id_), self._files.blob(_digest(written)))
-            self._files.put(document)
-            self._files.put(written)
+            await aside(self._files.put, document)
+            await aside(self._files.put, written)
             image = Image(_digest(written), [_digest(written), id_, blob.digest], [made.diff_id])
             await self._catalog.commit(id_, image, {made.diff_id: made.size}, [reference], "")
         say("done", blob.size, blob.size)
@@ -212,9 +212,3 @@ def _reporter(image: str, listeners: Sequence[Progress]) -> Say:
 
 def _digest(raw: bytes) -> str:
     return "sha256:" + hashlib.sha256(raw).hexdigest()
-
-
-def _compression(file: Path) -> Literal["plain", "gzip", "zstd"]:
-    with file.open("rb") as start:
-        magic = start.read(4)
-    return "gzip" if magic[:2] == b"\x1f\x8b" else "zstd" if magic == b"\x28\xb5\x2f\xfd" else "plain"
