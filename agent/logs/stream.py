@@ -25,7 +25,7 @@ class Stream:
     """`read` gives what has come since the last time. Close it."""
 
     def __init__(self, path: Path, *, tail: int | None = None) -> None:
-        """`tail`: begin so that at most about that many lines are left (never fewer, if there are)."""
+        """`tail`: begin so that that many whole lines are left (fewer only if there are no more)."""
         self._path = path
         self._joiner = Joiner()
         self._fd = -1
@@ -115,7 +115,9 @@ def _tail_offset(fd: int, wanted: int) -> tuple[int, int]:
                     return position + len(line) + 1, 0
             position -= 1
         place = start
-    return 0, wanted - _whole(head)
+    if _whole(head):
+        return (len(head) + 1, 0) if wanted == 0 else (0, wanted - 1)
+    return 0, wanted
 
 
 def _whole(line: bytes) -> bool:

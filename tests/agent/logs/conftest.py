@@ -1,0 +1,3 @@
+from tests.agent.runtime.conftest import host
+
+__all__ = ["host"]

@@ -1,0 +1,97 @@
+"""Files on disk with a real conmon: rotation loses nothing, old tasks' files go, names stay in their directory."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from agent.kit.errors import Permanent
+from agent.kit.layout import Layout
+from agent.logs.logs import KEPT, FileLogs
+from tests.agent.runtime.host import Host
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/etc", "a\0b"])
+async def test_names_are_one_component(tmp_path: Path, name: str) -> None:
+    logs = FileLogs(Layout.at(tmp_path))
+    for arguments in ((name, "web", 1, "t1"), ("shop", name, 1, "t1"), ("shop", "web", 1, name)):
+        with pytest.raises(Permanent):
+            logs.path(*arguments)
+    with pytest.raises(Permanent):
+        await logs.remove(name)
+
+
+def test_only_the_newest_ended_tasks_of_a_slot_are_kept(tmp_path: Path) -> None:
+    layout = Layout.at(tmp_path)
+    logs = FileLogs(layout)
+    (layout.run_tasks / "t0").mkdir(parents=True)  # still runs, though the oldest
+    for number in range(10):
+        path = logs.path("shop", "web", 1, f"t{number}")
+        path.touch()
+        os.utime(path, (number, number))
+    logs.path("shop", "web", 2, "other").touch()
+    logs.path("shop", "web", 1, "fresh")
+    left = sorted(p.name for p in (layout.logs / "shop" / "web").iterdir())
+    assert left == sorted(["1-t0.log", "2-other.log", *(f"1-t{n}.log" for n in range(10 - KEPT, 10))])
+
+
+async def test_rotation_without_a_conmon_does_not_block(tmp_path: Path) -> None:
+    layout = Layout.at(tmp_path)
+    logs = FileLogs(layout, rotate_at=10)
+    bundle = layout.run_tasks / "t1" / "1"
+    bundle.mkdir(parents=True)
+    os.mkfifo(bundle / "ctl")  # nobody reads it
+    path = logs.path("shop", "web", 1, "t1")
+    for text in ("first line", "second line", "third line", "fourth line"):
+        path.write_text(text)
+        assert await logs.rotate_if_needed() == 1
+    assert [p.read_text() for p in sorted(path.parent.iterdir())] == ["fourth line", "third line"]
+    assert await logs.rotate_if_needed() == 0
+
+
+@pytest.mark.host
+async def test_rotation_loses_no_line(host: Host) -> None:
+    """A container writes 60,000 numbered lines while its log is rotated again and again and a follower reads."""
+    logs = FileLogs(host.layout, rotate_at=200_000)
+    bundle = host.bundle("sh", "-c", "for i in 1 2 3; do seq 20000; sleep 0.2; done; echo end")
+    log = logs.path("shop", "web", 1, bundle.task)
+    assert log == bundle.log
+    process = await host.runtime.start(bundle)
+    rotated, got = 0, list[str]()
+    async for line in logs.read("shop", "web", follow=True, since=None, until=None, tail=None):
+        got.append(line.text)
+        if len(got) % 5000 == 0:
+            rotated += await logs.rotate_if_needed()
+        if line.text == "end":
+            break
+    assert got == [*map(str, range(1, 20001))] * 3 + ["end"]
+    assert rotated >= 2
+    await host.runtime.wait(bundle.task, 1, process)
+    assert (await logs.tail("shop", "web", 1, bundle.task, 2)) == ("20000", "end")
+
+
+@pytest.mark.host
+async def test_a_lost_reopen_message_is_sent_again(host: Host) -> None:
+    """We died between the rename and the message: conmon still writes to the old file."""
+    logs = FileLogs(host.layout)
+    bundle = host.bundle("sh", "-c", "echo before; while [ ! -e /tmp/go ]; do sleep 0.02; done; echo after; sleep 1000")
+    await host.runtime.start(bundle)
+    await host.says(bundle, "before")
+    bundle.log.rename(bundle.log.with_name(bundle.log.name + ".1"))
+    reading = logs.read("shop", None, follow=True, since=None, until=None, tail=None)
+    assert (await anext(reading)).text == "before"
+    await logs.rotate_if_needed()
+    (host.rootfs / "tmp/go").touch()
+    assert (await anext(reading)).text == "after"
+    assert "after" in bundle.log.read_text()
+
+
+@pytest.mark.host
+async def test_output_without_a_last_newline(host: Host) -> None:
+    logs = FileLogs(host.layout)
+    bundle = host.bundle("printf", "no newline")
+    process = await host.runtime.start(bundle)
+    await host.runtime.wait(bundle.task, 1, process)
+    assert await logs.tail("shop", "web", 1, bundle.task, 1) == ("no newline",)
