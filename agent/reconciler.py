@@ -168,7 +168,7 @@ class Reconciler:
         return unknown
 
     def _make_records(
-        self, tasks: list[Task], stacks: dict[str, str], seen: Observed
+        self, tasks: list[Task], stacks: dict[str, str], seen: Observed, cause: str | None = None
     ) -> tuple[list[TaskRecord], list[Event]]:
         """Records with an allocation each; what cannot be given one gets an event, and is tried again."""
         taken = {r.allocation.index for r in self.board.records.values()} | self._reserved
@@ -201,6 +201,7 @@ class Reconciler:
                 since=self._ports.clock.wall(),
                 allocation=allocation,
                 restart_request=task.restart_request,
+                cause=cause,
             )
             now = self._ports.clock.wall()
             made.append(adopted(record, seen.attempts.get(task.id, ()), self.board.boot, now) or record)
@@ -387,7 +388,6 @@ class Reconciler:
             return
         new = [task for task in tasks.values() if task.id not in self.board.records]
         seen = await self._look() if self._reserved else Observed()
-        made, failed = self._make_records(new, dict.fromkeys(tasks, stack), seen)
         verb = "is to be removed" if held.removed else f"has {len(tasks)} tasks"
         event = self._event(
             "stack.accepted",
@@ -396,6 +396,7 @@ class Reconciler:
             evidence={"generation": held.generation, "revision": held.revision},
             cause=held.cause,
         )
+        made, failed = self._make_records(new, dict.fromkeys(tasks, stack), seen, event.id)
         change = Change(
             assignments={stack: held.model_dump_json()},
             records={record.id: dump(record) for record in made},

@@ -39,6 +39,7 @@ RECONNECT_FIRST, RECONNECT_CAP = 0.05, 1.0  # seconds
 LASTING = 5.0  # seconds; a session that lived longer ends a row of failures
 HOST_EVERY = 5.0  # seconds between two looks at the host's listeners
 BATCH = 200  # events
+RESEND = 6  # looks at the host after which a batch that nobody took is sent again
 
 
 class Identity(Protocol):
@@ -227,8 +228,15 @@ class Reporter:
         )
 
     async def _watch_host(self) -> None:
+        """Also the safety net of the events: whoever lost a batch says so by its cursor, if it is as it should be."""
+        waited, under_way = 0, self._sent
         while True:
             await self._clock.sleep(HOST_EVERY)
+            waited = waited + 1 if self._sent is not None and self._sent == under_way else 0
+            under_way = self._sent
+            if waited >= RESEND:
+                waited, self._sent, self._events_due = 0, None, True
+                self._wake.set()
             if self._host.listeners(self._listeners) != self._listeners:
                 self._host_due = True
                 self._wake.set()

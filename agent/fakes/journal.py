@@ -21,14 +21,14 @@ class FakeJournal:
         self.events: list[tuple[int, Event]] = []
         self.bound_store_id: str | None = None
         self.epoch = 0
-        self._id = uuid.uuid4().hex
+        self.id = uuid.uuid4().hex
         self._limit = limit
         self._last: tuple[int, str] | None = None
 
     async def load(self) -> JournalState:
         self.epoch += 1
         return JournalState(
-            self._id, self.epoch, self.bound_store_id, dict(self.assignments), dict(self.records), self._last
+            self.id, self.epoch, self.bound_store_id, dict(self.assignments), dict(self.records), self._last
         )
 
     async def record(self, change: Change) -> None:

@@ -148,9 +148,9 @@ class SqliteJournal:
         if bound:
             await db.execute("INSERT OR REPLACE INTO meta VALUES ('bound_store_id', ?)", (bound,))
         if events:
-            # IGNORE: a caller whose commit was interrupted says the same again.
+            # A caller whose commit was interrupted says the same again. No INSERT OR IGNORE: it would use up a number.
             await db.executemany(
-                "INSERT OR IGNORE INTO events (id, document) VALUES (?, ?)",
+                "INSERT INTO events (id, document) SELECT ?1, ?2 WHERE NOT EXISTS (SELECT 1 FROM events WHERE id = ?1)",
                 [(event.id, event.model_dump_json()) for event in events],
             )
             self._count += len(events)

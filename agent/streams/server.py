@@ -88,7 +88,7 @@ class StreamServer:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            if not self._welcome(writer):
+            if self._peer(writer) not in (0, self._uid):
                 await self._answer(writer, "error", _denied().document())
                 return
             raw = await reader.readline()
@@ -101,11 +101,12 @@ class StreamServer:
             with contextlib.suppress(ConnectionError):
                 await writer.wait_closed()
 
-    def _welcome(self, writer: asyncio.StreamWriter) -> bool:
+    @staticmethod
+    def _peer(writer: asyncio.StreamWriter) -> int:
+        """The uid behind the connection, as the kernel saw it connect (unix(7), SO_PEERCRED)."""
         peer = writer.get_extra_info("socket")
-        raw = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-        _, uid, _ = _UCRED.unpack(raw)
-        return uid in (0, self._uid)
+        _, uid, _ = _UCRED.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+        return int(uid)
 
     async def _until_gone(self, reader: asyncio.StreamReader, work: Any) -> None:
         """Run `work` to its end, or until the client closes its side."""

@@ -108,7 +108,7 @@ class World:
     def failed(self) -> BaseException | None:
         return self._running.exception() if self._running is not None and self._running.done() else None
 
-    async def settle(self, seconds: float = 0.0) -> None:
+    async def settle(self, seconds: float = 0.05) -> None:
         """Let everything happen that can, `seconds` later too."""
         for _ in range(12):
             await self.clock.settle(40)
@@ -164,6 +164,9 @@ class World:
                     cursor = Cursor(journal_id=batch.journal_id, seq=self.taken)
                     await session.publish(topics.CURSOR, cursor.model_dump_json().encode(), retain=True)
 
+            if self.journal.epoch:
+                cursor = Cursor(journal_id=self.journal.id, seq=self.taken)
+                await session.publish(topics.CURSOR, cursor.model_dump_json().encode(), retain=True)
             taking = asyncio.ensure_future(take())
             try:
                 yield

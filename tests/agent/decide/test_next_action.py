@@ -30,7 +30,7 @@ from agent.decide.record import Ending, Stop, TaskRecord
 from agent.decide.view import Probed, Seen, Trouble, World
 from agent.ports import Endpoint, Exit, Found, ProbeResult, Process
 from agent.wire.messages import Resources, Restart, Task
-from tests.agent.decide.make import BOOT, NOW, PORT, PROCESS, allocation, alive, check, over, record, seen, task, world
+from tests.agent.decide.make import BOOT, NOW, PORT, PROCESS, alive, allocation, check, over, record, seen, task, world
 
 HELD = Gate(False, "waiting for db to start (it is pending)")
 ENDPOINT = Endpoint(PORT, "10.181.0.16")
@@ -299,4 +299,4 @@ def test_nothing_is_decided_by_a_world_it_does_not_look_at() -> None:
     before = record(state="running")
     one, other = (act(before, seen(alive()), task(), roll=roll) for roll in (0.0, 0.9))
     assert one == other == Wait()
-    assert replace(before) == before and World(BOOT) == World(BOOT) and PROCESS == Process(100, 7, 99)
+    assert replace(before) == before and World(BOOT) == World(BOOT) and Process(100, 7, 99) == PROCESS

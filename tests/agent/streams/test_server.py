@@ -1,0 +1,208 @@
+"""The agent's socket, through the client that the orchestrator and the CLI use."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import stat
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.fakes.images import FakeImages
+from agent.fakes.logs import FakeLogs
+from agent.kit.errors import Permanent, Temporary, UserError
+from agent.streams.server import StreamServer
+from agent.wire.messages import StackStatus
+from agent.wire.streams import call, request
+
+
+class Agent:
+    instance, epoch, version = "0badcafe", 3, "9.9"
+
+    def __init__(self) -> None:
+        self.adopted: list[str] = []
+        self.used: dict[str, str] = {}
+
+    def statuses(self) -> list[StackStatus]:
+        return [StackStatus(store_id="S1", stack="shop", observed_generation=1, epoch=3, seq=1)]
+
+    def in_use(self) -> dict[str, str]:
+        return self.used
+
+    async def adopt(self, store_id: str) -> None:
+        self.adopted.append(store_id)
+
+
+class Place:
+    def __init__(self, path: Path) -> None:
+        self.path, self.agent, self.images, self.logs = path, Agent(), FakeImages(), FakeLogs()
+
+    async def call(self, op: str, **arguments: Any) -> Any:
+        return await call(self.path, op, **arguments)
+
+
+@pytest.fixture
+async def place(tmp_path: Path) -> AsyncIterator[Place]:
+    made = Place(tmp_path / "agent.sock")
+    server = StreamServer(made.path, made.agent, made.images, made.logs, uid=os.getuid(), gid=os.getgid())
+    async with server.serving():
+        yield made
+    assert not made.path.exists()
+
+
+async def test_ping(place: Place) -> None:
+    assert await place.call("ping") == {"version": "9.9", "instance": "0badcafe", "epoch": 3}
+
+
+async def test_the_socket_is_not_for_everybody(place: Place) -> None:
+    assert stat.S_IMODE(place.path.stat().st_mode) == 0o660
+
+
+async def test_only_root_and_the_orchestrator_are_answered(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(StreamServer, "_peer", staticmethod(lambda writer: 4711))
+    with pytest.raises(UserError, match="only root and the orchestrator"):
+        await place.call("ping")
+
+
+async def test_status_works_without_an_orchestrator(place: Place) -> None:
+    (status,) = await place.call("status")
+    assert StackStatus.model_validate(status).stack == "shop"
+
+
+async def test_images_by_name(place: Place) -> None:
+    web = place.images.add("web:1", Cmd=["serve"])
+    assert await place.call("resolve", images=["web:1"]) == {"web:1": web.id}
+    ((listed),) = await place.call("images")
+    assert (listed["id"], listed["names"]) == (web.id, ["web:1"])
+    with pytest.raises(UserError) as caught:
+        await place.call("resolve", images=["web:1", "gone:1", "gone:2"])
+    assert caught.value.code == "image-missing" and caught.value.evidence["images"] == ["gone:1", "gone:2"]
+
+
+async def test_ensure_pulls_what_is_missing(place: Place) -> None:
+    web = place.images.add("web:1", Cmd=["serve"])
+    place.images.registry["docker.io/library/redis:7"] = {"Cmd": ["redis-server"]}
+    seen = [pair async for pair in request(place.path, "ensure", images=["web:1", "redis:7"], policy="missing")]
+    assert [kind for kind, _ in seen] == ["progress", "progress", "result"]
+    assert seen[-1][1]["web:1"] == web.id and seen[-1][1]["redis:7"].startswith("sha256:")
+
+
+async def test_ensure_pulls_in_parallel(place: Place) -> None:
+    both = asyncio.Barrier(2)
+    pull = place.images.pull
+
+    async def together(name: str, progress: Any) -> Any:
+        await both.wait()
+        return await pull(name, progress)
+
+    place.images.pull = together  # type: ignore[method-assign]
+    for name in ("a", "b"):
+        place.images.registry[f"docker.io/library/{name}:1"] = {}
+    async with asyncio.timeout(5):
+        assert len(await place.call("ensure", images=["a:1", "b:1"], policy="always")) == 2
+
+
+async def test_ensure_never_pulls_when_told_so(place: Place) -> None:
+    with pytest.raises(UserError, match="cannot find image gone:1"):
+        await place.call("ensure", images=["gone:1"], policy="never")
+    with pytest.raises(Permanent, match="no such policy"):
+        await place.call("ensure", images=["gone:1"], policy="sometimes")
+
+
+async def test_errors_cross_the_socket_as_they_are(place: Place) -> None:
+    place.images.failures = [Temporary("cannot reach the registry", code="registry-away", hint="later")]
+    with pytest.raises(Temporary) as caught:
+        await place.call("pull", name="redis:7")
+    assert (caught.value.code, caught.value.hint) == ("registry-away", "later")
+
+
+async def test_import_and_remove(place: Place, tmp_path: Path) -> None:
+    tar = tmp_path / "root.tar"
+    tar.write_bytes(b"x")
+    made = await place.call("import", path=str(tar), name="mine:1", config={"Cmd": ["sh"]})
+    place.agent.used = {made["id"]: "shop/web"}
+    with pytest.raises(UserError, match="shop/web"):
+        await place.call("remove", name="mine:1")
+    place.agent.used = {}
+    assert await place.call("remove", name="mine:1") == {"removed": ["mine:1"], "freed": 1}
+
+
+async def test_logs(place: Place) -> None:
+    place.logs.write("shop", "web", 1, "t1", "one", at=1.0)
+    place.logs.write("shop", "web", 2, "t2", "two", at=2.0)
+    lines = [value async for kind, value in request(place.path, "logs", stack="shop", follow=False) if kind == "line"]
+    assert [line["text"] for line in lines] == ["one", "two"]
+    only = [v async for k, v in request(place.path, "logs", stack="shop", follow=False, task="t2") if k == "line"]
+    assert only == [{"task": "t2", "service": "web", "slot": 1 + 1, "at": 2.0, "stream": "stdout", "text": "two"}]
+
+
+async def test_a_follower_that_vanishes_ends_its_request(place: Place) -> None:
+    ended = asyncio.Event()
+    read = place.logs.read
+
+    async def reading(*arguments: Any, **more: Any) -> AsyncIterator[Any]:
+        try:
+            async for line in read(*arguments, **more):
+                yield line
+        finally:
+            ended.set()
+
+    place.logs.read = reading  # type: ignore[method-assign]
+    place.logs.write("shop", "web", 1, "t1", "one")
+    follower = request(place.path, "logs", stack="shop", follow=True)
+    assert (await anext(follower))[0] == "line"
+    place.logs.write("shop", "web", 1, "t1", "two")
+    assert (await anext(follower))[1]["text"] == "two"
+    await follower.aclose()  # type: ignore[attr-defined]
+    async with asyncio.timeout(5):
+        await ended.wait()
+
+
+async def test_adopt(place: Place) -> None:
+    assert await place.call("adopt", store_id="S2") == {}
+    assert place.agent.adopted == ["S2"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        pytest.param(b"{", id="no JSON"),
+        pytest.param(b"[]", id="no object"),
+        pytest.param(b"{}", id="no operation"),
+        pytest.param(b'{"op": "explode"}', id="unknown operation"),
+        pytest.param(b'{"op": "pull"}', id="argument missing"),
+        pytest.param(b'{"op": "pull", "name": 5}', id="argument of another type"),
+        pytest.param(b'{"op": "logs", "stack": "shop", "tail": "many"}', id="no number"),
+    ],
+)
+async def test_a_bad_request_is_told_so(place: Place, line: bytes) -> None:
+    reader, writer = await asyncio.open_unix_connection(str(place.path))
+    writer.write(line + b"\n")
+    answer = json.loads(await reader.readline())
+    assert answer["error"]["code"] == "bad-request" and answer["error"]["kind"] == "permanent"
+    writer.close()
+    await writer.wait_closed()
+    assert await place.call("ping")
+
+
+async def test_a_bug_in_one_request_does_not_end_the_server(place: Place, caplog: pytest.LogCaptureFixture) -> None:
+    async def explode() -> None:
+        raise ZeroDivisionError
+
+    place.images.list = explode  # type: ignore[method-assign,assignment]
+    with pytest.raises(Permanent, match="met a bug"):
+        await place.call("images")
+    assert "ZeroDivisionError" in caplog.text
+    assert await place.call("ping")
+
+
+async def test_a_socket_left_by_a_killed_agent_is_replaced(tmp_path: Path) -> None:
+    place = Place(tmp_path / "agent.sock")
+    place.path.write_text("")
+    server = StreamServer(place.path, place.agent, place.images, place.logs, uid=os.getuid(), gid=os.getgid())
+    async with server.serving():
+        assert await place.call("ping")
