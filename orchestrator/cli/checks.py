@@ -214,5 +214,7 @@ def pools(root: str | None) -> Iterator[Finding]:
     )
     orphans = [name for name in left if name.removeprefix("gorae-") not in known]
     if orphans:
-        text = f"{', '.join(orphans[:4])}{' …' if len(orphans) > 4 else ''}: cgroups of instances whose root is gone"
+        text = (
+            f"{', '.join(orphans[:4])}{' …' if len(orphans) > 4 else ''}: cgroups of instances that are not registered"
+        )
         yield Finding("note", "leftovers", text, "end their processes (cgroup.procs), then rmdir them")

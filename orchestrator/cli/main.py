@@ -10,10 +10,14 @@ import argparse
 import os
 import sys
 from importlib import import_module
-from typing import NoReturn
 
 from agent.kit.errors import GoraeError, UserError
 from orchestrator.cli.client import Unreachable
+from orchestrator.cli.width import columns
+
+TYPE_CHECKING = False  # typing itself costs 2 ms of start-up
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 # verb → what it does; `gorae VERB` lives in verbs/VERB.py
 VERBS = {
@@ -52,7 +56,7 @@ def verb_parser(verb: str) -> Parser:
     parser = Parser(
         prog=f"gorae {verb}",
         description=(module.__doc__ or "").strip(),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_formatter,
         allow_abbrev=False,
     )
     parser.set_defaults(run=module.run)
@@ -61,6 +65,11 @@ def verb_parser(verb: str) -> Parser:
         "--root", metavar="DIR", help="the instance that keeps everything below DIR (default: $GORAE_ROOT)"
     )
     return parser
+
+
+def _formatter(prog: str) -> argparse.HelpFormatter:
+    """With a width of its own: argparse would load shutil to ask, with three compressors, for every argument."""
+    return argparse.RawDescriptionHelpFormatter(prog, width=columns() - 2)
 
 
 def split(argv: list[str]) -> tuple[str | None, list[str], str | None]:
@@ -121,6 +130,8 @@ def _main(argv: list[str]) -> int:
         print(explain(error), file=sys.stderr)
         if isinstance(error, Unreachable):
             return 3
+        if error.code == "interrupted":
+            return 130
         return 2 if error.code == "usage" or error.code.startswith("compose-") else 1
     except KeyboardInterrupt:
         print(file=sys.stderr)

@@ -6,7 +6,12 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any, TextIO
+
+from orchestrator.cli.width import columns
+
+TYPE_CHECKING = False  # typing itself costs 2 ms of start-up
+if TYPE_CHECKING:
+    from typing import Any, TextIO
 
 GAP = 2
 _LEAST = 10  # columns that a table leaves to each of its cells
@@ -25,13 +30,10 @@ class Screen:
         self._drawn = 0
 
     def _columns(self) -> int:
-        given = os.environ.get("COLUMNS", "")
-        if given.isdigit() and int(given) > 0:
-            return max(40, int(given))
         try:
-            return max(40, os.get_terminal_size(self.stream.fileno()).columns)
-        except (OSError, ValueError):
-            return 80
+            return columns(self.stream.fileno())
+        except (OSError, ValueError):  # a stream without a descriptor
+            return columns()
 
     def paint(self, colour: str | None, text: str) -> str:
         return f"\x1b[{_CODES[colour]}m{text}\x1b[0m" if self.colours and colour and text else text

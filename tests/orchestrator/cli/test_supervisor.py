@@ -50,12 +50,17 @@ class Running:
             [sys.executable, "-c", PROGRAM, str(writing), how], pass_fds=[writing], env=environment
         )
         os.close(writing)
-        self.lines = os.fdopen(reading)
+        self.reading = reading
+        self._seen = b""
 
     def read(self) -> list[str]:
-        ready, _, _ = select.select([self.lines], [], [], 10)
-        assert ready, "nothing was said for 10 s"
-        return self.lines.readline().split()
+        """The words of the next line."""
+        while b"\n" not in self._seen:
+            ready, _, _ = select.select([self.reading], [], [], 10)
+            assert ready, "nothing was said for 10 s"
+            self._seen += os.read(self.reading, 4096)
+        line, _, self._seen = self._seen.partition(b"\n")
+        return line.decode().split()
 
 
 @pytest.fixture
@@ -64,7 +69,7 @@ def run(request: pytest.FixtureRequest) -> Iterator[Running]:
     yield running
     running.process.kill()
     running.process.wait()
-    running.lines.close()
+    os.close(running.reading)
 
 
 def gone(pid: int) -> bool:

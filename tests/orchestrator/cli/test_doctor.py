@@ -1,0 +1,76 @@
+"""The checks of the host, on trees that a test makes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from orchestrator.cli import checks
+from orchestrator.cli.main import main
+
+
+def make(tree: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        path = tree / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return tree
+
+
+V1 = {"cpu/x": "", "memory/x": "", "pids/x": ""}
+
+
+@pytest.mark.parametrize(
+    ("files", "state", "text"),
+    [
+        pytest.param({"cgroup.controllers": "cpu memory pids\n"}, "ok", "v2", id="v2"),
+        pytest.param({"cgroup.controllers": "cpu pids\n"}, "bad", "v2, without memory", id="v2 without memory"),
+        pytest.param({**V1, "unified/cgroup.controllers": "\n"}, "ok", "v1 hybrid", id="hybrid"),
+        pytest.param(
+            {**V1, "unified/cgroup.controllers": "hugetlb\n"},
+            "bad",
+            "v1 hybrid with hugetlb on the unified tree: crun refuses that",
+            id="the trap",
+        ),
+        pytest.param({"cpu/x": ""}, "bad", "v1, without memory, pids", id="v1 without memory"),
+    ],
+)
+def test_cgroup(tmp_path: Path, files: dict[str, str], state: str, text: str) -> None:
+    (finding,) = checks.cgroup(make(tmp_path, files))
+    assert (finding.state, finding.text) == (state, text)
+    assert (finding.cure != "") == (state == "bad")
+    assert (finding.fix == "cgroups") == ("crun refuses" in text)
+
+
+def test_fixing_mounts_each_trapped_controller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree = make(tmp_path, {"unified/cgroup.controllers": "hugetlb misc\n"})
+    mounted = []
+    monkeypatch.setattr("agent.kit.syscalls.mount", lambda *arguments: mounted.append(arguments))
+    assert checks.fix_cgroups(tree) == [
+        f"mounted the cgroup v1 hierarchy hugetlb at {tree}/hugetlb",
+        f"mounted the cgroup v1 hierarchy misc at {tree}/misc",
+    ]
+    assert [(m[1], m[2], m[4]) for m in mounted] == [
+        (tree / "hugetlb", "cgroup", "hugetlb"),
+        (tree / "misc", "cgroup", "misc"),
+    ]
+
+
+def test_a_missing_program_is_named_with_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.which", lambda name, path: None)
+    cures = {finding.what: finding.cure for finding in checks.programs()}
+    assert cures["nft"] == "apt-get install nftables"
+    assert {finding.state for finding in checks.programs()} == {"bad"}
+
+
+def test_no_daemon_is_bad_and_exit_code_1(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--root", str(root), "--json"]) == 1
+    findings = json.loads(capsys.readouterr().out)["findings"]
+    api = next(finding for finding in findings if finding["what"] == "API")
+    assert (api["state"], api["cure"]) == ("bad", "gorae daemon --detach, as root")
+    assert main(["doctor", "--root", str(root)]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("bad   API") for line in lines)
+    assert all(len(line) <= 80 or "/" in line for line in lines)

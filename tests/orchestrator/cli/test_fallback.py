@@ -1,0 +1,99 @@
+"""With the orchestrator down, root asks the agent."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.wire.messages import PublishedPort, StackStatus, TaskStatus
+from orchestrator.cli.main import main
+
+
+class FakeAgent:
+    """Answers each connection's one request line with what `answers` has for its op."""
+
+    def __init__(self, root: Path) -> None:
+        self.answers: dict[str, list[dict[str, Any]]] = {}
+        self.asked: list[dict[str, Any]] = []
+        (root / "run").mkdir()
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._listener.bind(str(root / "run" / "agent.sock"))
+        self._listener.listen()
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            with connection, connection.makefile("rwb") as file:
+                request = json.loads(file.readline())
+                self.asked.append(request)
+                for answer in self.answers[request["op"]]:
+                    file.write(json.dumps(answer).encode() + b"\n")
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+        self._listener.close()
+
+
+@pytest.fixture
+def agent(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeAgent]:
+    monkeypatch.setenv("GORAE_ROOT", str(root))
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    monkeypatch.chdir(root)
+    fake = FakeAgent(root)
+    port = PublishedPort(target=80, published=8080)
+    tasks = (
+        TaskStatus(id="t1", service="web", slot=1, template="x", state="running", pid=7, since=1.0, ports=(port,)),
+        TaskStatus(id="t2", service="web", slot=2, template="x", state="preparing", since=2.0),
+    )
+    status = StackStatus(store_id="s", stack="shop", observed_generation=3, epoch=1, seq=1, tasks=tasks)
+    fake.answers["status"] = [{"result": [status.model_dump(mode="json")]}]
+    yield fake
+    fake.close()
+
+
+def test_status(agent: FakeAgent, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["status"]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == "note  the orchestrator is down: this is what the agent says\n"
+    assert captured.out.splitlines()[1].split()[:4] == ["shop", "web", "1/2", "starting"]
+    assert captured.out.splitlines()[1].endswith("0.0.0.0:8080 → 80")
+
+
+def test_status_of_one_stack_as_json(agent: FakeAgent, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["status", "--json", "shop/web"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert [task["pid"] for task in document["stacks"][0]["services"][0]["tasks"]] == [7, None]
+    assert main(["status", "--json", "other"]) == 0
+    assert json.loads(capsys.readouterr().out)["stacks"] == []
+
+
+def test_logs(agent: FakeAgent, capsys: pytest.CaptureFixture[str]) -> None:
+    line = {"task": "t1", "service": "web", "slot": 1, "at": 1.0, "stream": "stdout", "text": "hello"}
+    agent.answers["logs"] = [{"line": line}, {"result": None}]
+    assert main(["logs", "shop", "--tail", "3"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == "web.1 │ hello\n"
+    assert "these logs come from the agent" in captured.err
+    assert agent.asked == [{"op": "logs", "stack": "shop", "follow": False, "tail": 3}]
+
+
+def test_others_are_told_that_the_daemon_is_away(
+    agent: FakeAgent, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    assert main(["status"]) == 3
+    assert "cannot reach gorae" in capsys.readouterr().err
+    assert agent.asked == []

@@ -1,0 +1,112 @@
+"""What a person sees on a terminal of 80 columns, and what Ctrl-C does: through a real pseudo-terminal."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import re
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
+from pathlib import Path
+
+import pytest
+
+from tests.orchestrator.cli.fakes import HOLD, FakeDaemon, document, service, stack, task
+
+REPOSITORY = Path(__file__).parents[3]
+
+
+class Terminal:
+    def __init__(self, words: list[str], cwd: Path, **environment: str) -> None:
+        self._master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+        given = {**os.environ, "PYTHONPATH": str(REPOSITORY), "TERM": "xterm", **environment}
+        given.pop("COLUMNS", None)
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "orchestrator.cli.main", *words],
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            cwd=cwd,
+            env=given,
+            start_new_session=True,
+        )
+        os.close(slave)
+        self.text = ""
+
+    def until(self, pattern: str) -> str:
+        """Everything written so far, once `pattern` is in it."""
+        while not re.search(pattern, self.text):
+            ready, _, _ = select.select([self._master], [], [], 10)
+            assert ready, f"waited 10 s for {pattern!r} in {self.text!r}"
+            try:
+                data = os.read(self._master, 65536)
+            except OSError:  # EIO: the process has ended
+                data = b""
+            assert data, f"ended without {pattern!r}: {self.text!r}"
+            self.text += data.decode()
+        return self.text
+
+    def end(self) -> int:
+        code = self.process.wait(10)
+        os.close(self._master)
+        return code
+
+
+@pytest.fixture
+def folder(root: Path, daemon: FakeDaemon) -> Path:
+    (root / "compose.yaml").write_text("name: shop\nservices:\n  web: {image: web}\n")
+    done = {"result": {"stack": "shop", "generation": 3, "revision": 2, "actions": [1], "warnings": []}}
+    daemon.answers["POST", "/v1/stacks/shop"] = [
+        {"progress": {"image": "web", "step": "pulling", "done": 5_000_000, "total": 20_000_000}},
+        done,
+    ]
+    return root
+
+
+STARTING = document(stack("shop", service("web", task(state="starting", pid=None)), converged=False))
+RUNNING = document(stack("shop", service("web", task(health="healthy"))))
+
+
+def test_up_draws_again_and_leaves_a_summary(daemon: FakeDaemon, folder: Path) -> None:
+    daemon.answers["GET", "/v1/stacks/shop/watch"] = [STARTING, HOLD, RUNNING]
+    terminal = Terminal(["up"], folder)
+    terminal.until("web  0/1  .*starting")
+    daemon.held.set()
+    text = terminal.until("is up")
+    assert "web  pulling  5.0 MB of 20.0 MB" in text
+    assert "\x1b[33m" in text  # starting is yellow
+    assert text.count("\x1b[J") >= 3  # each drawing clears what was below
+    assert terminal.end() == 0
+
+
+def test_no_color_is_honoured(daemon: FakeDaemon, folder: Path) -> None:
+    daemon.answers["GET", "/v1/status"] = RUNNING
+    terminal = Terminal(["status"], folder, NO_COLOR="1")
+    assert "\x1b[" not in terminal.until("healthy")
+    assert terminal.end() == 0
+
+
+def test_ctrl_c_stops_waiting_and_says_so(daemon: FakeDaemon, folder: Path) -> None:
+    daemon.answers["GET", "/v1/stacks/shop/watch"] = [STARTING, HOLD]
+    terminal = Terminal(["up"], folder)
+    terminal.until("starting")
+    terminal.process.send_signal(signal.SIGINT)
+    text = terminal.until("gorae down shop")
+    assert "stopped waiting; stack shop stays as it is" in text
+    assert "Traceback" not in text
+    assert terminal.end() == 130
+
+
+def test_following_ends_with_ctrl_c(daemon: FakeDaemon, folder: Path) -> None:
+    line = {"task": "t", "service": "web", "slot": 1, "at": 1.0, "stream": "stdout", "text": "bad \x1b[2J"}
+    daemon.answers["GET", "/v1/logs"] = [line, HOLD]
+    terminal = Terminal(["logs", "-f", "shop"], folder)
+    assert "\x1b[2J" not in terminal.until("bad")
+    terminal.process.send_signal(signal.SIGINT)
+    assert terminal.end() == 0
