@@ -25,7 +25,7 @@ _GONE = frozenset({errno.ENODEV})
 _SKIP_STATS = 1 << 3
 _IFF_UP = 1
 _INET6_ADDR_GEN_MODE, _ADDR_GEN_NONE = 8, 1
-_SEND_REDIRECTS, _ROUTE_LOCALNET = 6, 26  # IPV4_DEVCONF_*, linux/ip.h
+_FORWARDING, _SEND_REDIRECTS, _ROUTE_LOCALNET = 1, 6, 26  # IPV4_DEVCONF_*, linux/ip.h
 _SCOPE_UNIVERSE, _SCOPE_LINK = 0, 253
 _UNICAST, _UNREACHABLE = 1, 7
 _TABLE_MAIN, _PROTO_STATIC = 254, 4
@@ -67,9 +67,9 @@ def set_up(index: int, what: str) -> Request:
 
 
 def set_up_host(index: int, what: str) -> Request:
-    """The host's end: up; 127/8 may be routed over it (published ports on 127.0.0.1), and no redirects, which a task
-    that calls itself through the host would get."""
-    conf = attr(_ROUTE_LOCALNET, 1) + attr(_SEND_REDIRECTS, 0)
+    """The host's end: up; it forwards whatever the host's default for new links is; 127/8 may be routed over it
+    (published ports on 127.0.0.1); and no redirects, which a task that calls itself through the host would get."""
+    conf = attr(_FORWARDING, 1) + attr(_ROUTE_LOCALNET, 1) + attr(_SEND_REDIRECTS, 0)
     spec = attr(socket.AF_INET, attr(1, conf)) + attr(socket.AF_INET6, _gen_none())
     return Request(_SETLINK, _ifinfo(index, _IFF_UP) + attr(_IFLA_AF_SPEC, spec), what)
 

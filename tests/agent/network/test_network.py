@@ -14,7 +14,7 @@ import pytest
 
 from agent.decide import nft_rules
 from agent.kit.errors import Permanent, Temporary, UserError
-from agent.network import links, nft
+from agent.network import conntrack, links, nft
 from agent.ports import Attachment, Endpoint
 from agent.wire.messages import PublishedPort
 from tests.agent.network.conftest import CLIENT, LAN, WEB, World
@@ -281,11 +281,15 @@ async def test_a_port_published_on_loopback_is_closed_to_the_neighbour_who_sends
     assert await _heard(ear) == (b"from the host", GATEWAY)
 
 
-async def test_udp_clients_of_a_task_that_is_gone_move_to_the_next(world: World) -> None:
+@pytest.mark.parametrize("many", [0, 5000], ids=["the-kernel-filters", "we-filter"])
+async def test_udp_clients_of_a_task_that_is_gone_move_to_the_next(
+    world: World, many: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conntrack, "_MANY", many)
     outside = world.machine()
     rooms = [await world.task(name) for name in ("old", "new")]
     servers = [world.udp(room.space, port=WEB) for room in rooms]
-    client = world.udp(outside)
+    client, bystander = world.udp(outside), await Talk.open(world.host, rooms[1].address, WEB)
     await world.publish(rooms[0], 5353, protocol="udp")
     await _send(client, b"1", LAN, 5353)
     assert await _heard(servers[0]) == (b"1", CLIENT)
@@ -293,6 +297,8 @@ async def test_udp_clients_of_a_task_that_is_gone_move_to_the_next(world: World)
     await world.network.detach("old")
     await _send(client, b"2", LAN, 5353)
     assert await _heard(servers[1]) == (b"2", CLIENT)
+    assert await bystander.ask(), "other flows are not forgotten"
+    await bystander.close()
 
 
 @pytest.mark.parametrize("host_ip", ["::", "::1", "not-an-address", "1.2.3.4 accept"])
@@ -346,11 +352,13 @@ async def test_the_host_does_not_become_a_router(world: World) -> None:
 async def test_a_host_that_is_a_router_stays_one(world: World) -> None:
     FORWARD.write_text("1")
     one, two = world.machine(), world.machine("198.51.100.1/24", "198.51.100.9/24", "lan1")
+    Path("/proc/sys/net/ipv4/conf/default/forwarding").write_text("0")  # a new link would not forward
     one.run("ip", "route", "add", "default", "via", LAN)
     two.run("ip", "route", "add", "default", "via", "198.51.100.1")
     await world.serve(two, 443, "two")
     await world.task("room")
     assert await ask(one, "198.51.100.9", 443) == f"two sees {CLIENT}"
+    assert await ask(world.rooms["room"].space, "198.51.100.9", 443) == "two sees 198.51.100.1"
     await world.network.detach("room")
     assert FORWARD.read_text().strip() == "1"
 
