@@ -25,7 +25,7 @@ class Stream:
     """`read` gives what has come since the last time. Close it."""
 
     def __init__(self, path: Path, *, tail: int | None = None) -> None:
-        """`tail`: begin so that that many whole lines are left (fewer only if there are no more)."""
+        """`tail`: begin so that this many whole lines are left (fewer only if there are no more)."""
         self._path = path
         self._joiner = Joiner()
         self._fd = -1

@@ -80,8 +80,7 @@ class CrunRuntime:
         try:
             checks.created(pid, name)
             await self._exec(cid)
-        except (FileNotFoundError, ProcessLookupError) as error:
-            ticks = None
+        except OSError as error:  # no such process, no reader: it died under our hands
             raise Temporary(f"cannot start {name}: it was killed while it was created", code="start-failed") from error
         if ticks is None:
             raise Temporary(f"cannot start {name}: it was killed while it was created", code="start-failed")
