@@ -68,6 +68,7 @@ def moved() -> Iterator[Namespace]:
     syscalls.setns(space.fd, syscalls.CLONE_NEWNET)
     try:
         run("ip", "link", "set", "lo", "up")
+        Path("/proc/sys/net/ipv4/ip_forward").write_text("0")  # a new namespace inherits the machine's
         yield space
     finally:
         syscalls.setns(home, syscalls.CLONE_NEWNET)
