@@ -83,7 +83,7 @@ def _config(layout: Layout) -> str:
             "max_queued_messages 0",
             "max_queued_bytes 268435456",
             "max_inflight_messages 1000",
-            "message_size_limit 33554432",
+            "max_packet_size 33554432",
             "retain_available true",
             "log_dest stderr",
             "log_type error",

@@ -43,16 +43,27 @@ def directories(layout: Layout, orchestrator: User | None) -> None:
         (layout.orchestrator_dir, owner, 0o700),
         (layout.api_dir, owner, 0o755),
     ]
-    for path, (uid, gid), mode in wanted:
-        path.mkdir(parents=True, exist_ok=True)
-        # Through a descriptor that follows no link: an owner other than root could swap what is inside its directory.
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    for path, ids, mode in wanted:
         try:
-            os.fchown(descriptor, uid, gid)
-            os.fchmod(descriptor, mode)
-        finally:
-            os.close(descriptor)
+            _directory(path, ids, mode)
+        except OSError as error:
+            raise UserError(
+                f"cannot prepare the directory {path}: {error.strerror}",
+                code="state-unusable",
+                hint="it must be a directory that root can write, not a link; or use another --root",
+            ) from error
     _hand_over(layout.orchestrator_dir, owner)
+
+
+def _directory(path: Path, ids: tuple[int, int], mode: int) -> None:
+    path.mkdir(parents=True, exist_ok=True)
+    # Through a descriptor that follows no link: an owner other than root could swap what is inside its directory.
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.fchown(descriptor, *ids)
+        os.fchmod(descriptor, mode)
+    finally:
+        os.close(descriptor)
 
 
 def _hand_over(directory: Path, owner: tuple[int, int]) -> None:

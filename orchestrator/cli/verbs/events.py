@@ -62,5 +62,6 @@ def text(event: dict[str, Any], screen: Screen) -> str:
     name = shorten(who, _NAME)
     indent = 6 + 9 + 2 + _NAME + 1
     head = f"{day} {clock}  {name}{' ' * (_NAME - len(name))} "
-    body = wrap(f"{what}: {reason}" if reason and reason != what else what, max(20, screen.width - indent))
+    sentence = reason if reason.startswith(what) else f"{what}: {reason}" if reason else what
+    body = wrap(sentence, max(20, screen.width - indent))
     return ("\n" + " " * (indent - 1)).join([screen.paint("dim", head) + body[0], *body[1:]])

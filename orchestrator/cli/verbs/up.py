@@ -43,12 +43,16 @@ def run(arguments: argparse.Namespace) -> int:
     for warning in result.get("warnings", ()):
         print(f"note  {warning}", file=sys.stderr)
     if arguments.no_wait:
-        changes = count(len(result["actions"]), "change")
+        changes = count(len(_changes(result)), "change")
         print(f"stack {name} is stored as revision {result['revision']}: {changes}")
         return 0
     document = waiting.wait(client, name, result["generation"], arguments.timeout, screen)
     print(_summary(name, result, document))
     return 0
+
+
+def _changes(result: dict[str, Any]) -> list[dict[str, Any]]:
+    return [action for action in result["actions"] if action["action"] != "keep"]
 
 
 def _summary(name: str, result: dict[str, Any], document: dict[str, Any] | None) -> str:
@@ -60,7 +64,7 @@ def _summary(name: str, result: dict[str, Any], document: dict[str, Any] | None)
     what = f"{count(len(rows), 'service')}, {count(running, 'container')} running" + (
         f", {done} completed" if done else ""
     )
-    if not result["actions"]:
+    if not _changes(result):
         return f"stack {name} is as the file says: {what}; nothing changed"
     ports = [f"{row['name']} {port}" for row in rows for port in row["ports"]]
     return "\n".join([f"stack {name} is up: {what}", *(f"  {port}" for port in ports)])

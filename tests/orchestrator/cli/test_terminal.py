@@ -19,6 +19,7 @@ import pytest
 from tests.orchestrator.cli.fakes import HOLD, FakeDaemon, document, service, stack, task
 
 REPOSITORY = Path(__file__).parents[3]
+CREATE = {"action": "create", "service": "web", "slot": 1, "cause": "new"}
 
 
 class Terminal:
@@ -61,7 +62,7 @@ class Terminal:
 @pytest.fixture
 def folder(root: Path, daemon: FakeDaemon) -> Path:
     (root / "compose.yaml").write_text("name: shop\nservices:\n  web: {image: web}\n")
-    done = {"result": {"stack": "shop", "generation": 3, "revision": 2, "actions": [1], "warnings": []}}
+    done = {"result": {"stack": "shop", "generation": 3, "revision": 2, "actions": [CREATE], "warnings": []}}
     daemon.answers["POST", "/v1/stacks/shop"] = [
         {"progress": {"image": "web", "step": "pulling", "done": 5_000_000, "total": 20_000_000}},
         done,

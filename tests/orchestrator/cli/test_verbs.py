@@ -49,7 +49,7 @@ def test_up_sends_the_model_and_says_what_runs(
 
 
 def test_up_says_that_nothing_changed(daemon: FakeDaemon, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    daemon.answers["POST", "/v1/stacks/shop"] = [result()]
+    daemon.answers["POST", "/v1/stacks/shop"] = [result({**CREATE, "action": "keep"})]
     daemon.answers["GET", "/v1/stacks/shop/watch"] = [UP]
     assert main(["up"]) == 0
     assert capsys.readouterr().out.splitlines()[-1].endswith("2 services, 2 containers running; nothing changed")
