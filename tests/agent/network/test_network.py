@@ -383,6 +383,12 @@ async def test_an_address_that_is_no_tasks_is_refused_on_the_host(world: World) 
     assert await outcome(room.space, "10.181.200.1", WEB) == "refused", "of another instance, if there were one"
 
 
+async def test_both_ends_of_a_wire_know_each_other_without_asking(world: World) -> None:
+    room = await world.task("room")
+    assert f"{room.address} dev g{world.id}0 lladdr 02:67:0a:b5:08:10 PERMANENT" in run("ip", "neighbour")
+    assert f"{GATEWAY} dev eth0 lladdr 06:67:0a:b5:08:10 PERMANENT" in room.space.run("ip", "neighbour")
+
+
 async def test_the_tasks_mtu_is_the_uplinks(world: World) -> None:
     world.machine()
     run("ip", "link", "set", "lan0", "mtu", "1400")
@@ -496,7 +502,9 @@ async def test_a_flushed_ruleset_is_back_within_a_second(world: World) -> None:
     await world.publish(await world.task("web"))
     async with asyncio.TaskGroup() as group:
         watcher = group.create_task(world.network.watch())
-        for _ in range(2):
+        for _ in range(3):
+            for _ in range(20):  # the watcher has nothing left to do but to listen
+                await ask(outside, LAN, 8080)
             run("nft", "flush", "ruleset")
             until = time.monotonic() + 1
             while (answer := await outcome(outside, LAN, 8080)) == "refused":
