@@ -33,6 +33,7 @@ class Board:
         self.boot = boot
         self.records: dict[str, TaskRecord] = {}
         self._stacks: dict[str, _Stack] = {}
+        self._statuses: dict[str, TaskStatus] = {}  # of every record
         self._ids: dict[str, set[str]] = {}  # stack → tasks that have a record
         self._slots: dict[tuple[str, str, int], set[str]] = {}
         self.wake: Callable[[str], None] = lambda task: None
@@ -80,18 +81,23 @@ class Board:
 
     # Records ----------------------------------------------------------------------------------------------------
 
-    def put(self, record: TaskRecord) -> None:
+    def put(self, record: TaskRecord) -> bool:
+        """Whether the world sees a difference."""
         before = self.records.get(record.id)
+        shown, told = status(record), self._statuses.get(record.id)
+        self._statuses[record.id] = shown
         self.records[record.id] = record
         self._ids.setdefault(record.stack, set()).add(record.id)
         self._slots.setdefault((record.stack, record.service, record.slot), set()).add(record.id)
         if before is None or (before.state, before.health.status) != (record.state, record.health.status):
             self._wake_around(record)
+        return shown != told
 
     def drop(self, task: str) -> None:
         record = self.records.pop(task, None)
         if record is None:
             return
+        del self._statuses[task]
         ids = self._ids[record.stack]
         ids.discard(task)
         if not ids:
@@ -152,4 +158,4 @@ class Board:
         )
 
     def statuses(self, stack: str) -> tuple[TaskStatus, ...]:
-        return tuple(status(record) for record in self.of(stack))
+        return tuple(self._statuses[record.id] for record in self.of(stack))

@@ -83,7 +83,7 @@ class Prepared:
 def hostname(task: Task) -> str:
     """The service's, else SERVICE-SLOT: the same after an update, unlike a task id."""
     given = task.container.hostname or f"{task.service}-{task.slot}".replace("_", "-").replace(".", "-").lower()
-    return given[:63]
+    return given[:63].strip("-")  # hostname(7)
 
 
 def own_peers(record: TaskRecord, peers: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:

@@ -35,6 +35,7 @@ from agent.wire.messages import (
 log = logging.getLogger("gorae.agent")
 
 GAP = 0.03  # seconds between two rounds of publishing: a burst of changes becomes one message
+GAP_PER_TASK = 0.001  # more, for each task told of: the cost of large stacks stays a small share of a processor
 RECONNECT_FIRST, RECONNECT_CAP = 0.05, 1.0  # seconds
 LASTING = 5.0  # seconds; a session that lived longer ends a row of failures
 HOST_EVERY = 5.0  # seconds between two looks at the host's listeners
@@ -152,11 +153,13 @@ class Reporter:
             if self._reports:
                 self._reports = False
                 await self._publish_reports(session)
-            await self._publish_statuses(session)
+            told = await self._publish_statuses(session)
             await self._publish_events(session)
-            await self._clock.sleep(GAP)
+            await self._clock.sleep(GAP + GAP_PER_TASK * told)
 
-    async def _publish_statuses(self, session: Session) -> None:
+    async def _publish_statuses(self, session: Session) -> int:
+        """How many tasks were told of."""
+        told = 0
         while self._dirty or self._cleared:
             if self._cleared:
                 stack = self._cleared.pop()
@@ -165,7 +168,9 @@ class Reporter:
             stack = self._dirty.pop()
             status = self._status(stack)
             if status is not None:
+                told += len(status.tasks)
                 await session.publish(topics.status(stack), _bytes(status), retain=True)
+        return told
 
     def statuses(self) -> list[StackStatus]:
         """Of every stack, for whoever asks at the agent's socket."""

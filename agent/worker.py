@@ -34,7 +34,7 @@ from agent.decide.action import (
 )
 from agent.decide.health import Check
 from agent.decide.next_action import next_action
-from agent.decide.record import Ending, TaskRecord, dump, ending, status
+from agent.decide.record import Ending, TaskRecord, dump, ending
 from agent.decide.running import TAIL_LINES
 from agent.decide.view import Probed, Seen, Trouble
 from agent.effects import Ports, Prepared
@@ -112,8 +112,10 @@ class Worker:
             try:
                 if self._record.attempt and self._task is not None:
                     await self._recall_image(self._task)
-                while await self._step():
+                going = True
+                while going:
                     self._attend()
+                    going = await self._step()
             finally:
                 self._dismiss()
 
@@ -198,9 +200,7 @@ class Worker:
             document = None if record.state == "removed" else dump(record)
             await persist(self._ports, Change(records={self.id: document}, events=events))
         self._unsaved, self._durable = [], False
-        before = self._board.records.get(self.id)
-        self._board.put(record)
-        if before is None or status(before) != status(record):
+        if self._board.put(record):
             self._changed(record.stack)
         if events:
             self._events()
