@@ -6,19 +6,29 @@ index.json, image-layout.md. An archive with both is read as Docker's, whose nam
 
 from __future__ import annotations
 
+import bz2
+import contextlib
+import errno
+import gzip
 import json
+import lzma
+import os
 import stat
+import subprocess
 import tarfile
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, Protocol
 
 from agent.images.errors import bad_archive, bad_name
 from agent.images.names import parse
 from agent.kit.errors import UserError
 
 _LIMIT = 4 << 20  # bytes of a table of contents
+_CHUNK = 4 << 20
+_RESERVE = 64 << 20  # bytes of the file system that stay free
 _MEMBERS = 200_000  # looked at before giving up
 _REF = "org.opencontainers.image.ref.name"
 _CONTAINERD = "io.containerd.image.name"
@@ -33,15 +43,71 @@ class Content:
     names: tuple[str, ...]  # as written in the archive; may be empty
 
 
-def read(archive: Path) -> list[Content]:
-    """UserError bad-archive with the reason."""
+def plain(archive: Path, target: Path) -> Path:
+    """The archive itself, or what was in it when it is compressed, written to `target`. UserError bad-archive;
+    OSError ENOSPC, early enough to leave others some room.
+
+    skopeo 1.9 (Debian 12) cannot read gzip's docker-archives ("unexpected EOF"), tarfile before 3.14 no zstd.
+    """
     try:
-        mode = archive.stat().st_mode
+        if not archive.is_file():
+            return archive
+        with archive.open("rb") as file:
+            opened = _decompressed(file)
+            if opened is None:
+                return archive
+            with opened as source, target.open("wb") as out:
+                while piece := source.read(_CHUNK):
+                    _leave_room(target)
+                    out.write(piece)
+        return target
+    except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
+        raise bad_archive(archive, "it is compressed, and damaged") from error
+    except FileNotFoundError as error:
+        raise bad_archive(archive, "no such file") from error
+
+
+class _Readable(Protocol):
+    def read(self, size: int, /) -> bytes: ...
+
+
+def _decompressed(file: BinaryIO) -> contextlib.AbstractContextManager[_Readable] | None:
+    """The content of a compressed file, by its first bytes; None for any other."""
+    magic = os.pread(file.fileno(), 6, 0)
+    if magic.startswith(b"\x1f\x8b"):
+        return gzip.GzipFile(fileobj=file)
+    if magic.startswith(b"BZh"):
+        return bz2.BZ2File(file)
+    if magic.startswith(b"\xfd7zXZ\x00"):
+        return lzma.LZMAFile(file)
+    return _unzstd(file) if magic.startswith(b"\x28\xb5\x2f\xfd") else None
+
+
+@contextlib.contextmanager
+def _unzstd(file: BinaryIO) -> Iterator[_Readable]:
+    with subprocess.Popen(["zstd", "-dcq"], stdin=file, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        yield process.stdout
+        process.stdout.close()
+    if process.returncode:
+        raise EOFError
+
+
+def _leave_room(target: Path) -> None:
+    found = os.statvfs(target.parent)
+    if found.f_bavail * found.f_frsize < _RESERVE:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
+
+
+def read(archive: Path, file: Path) -> list[Content]:
+    """The images in `file`, which is what plain() made of `archive`. UserError bad-archive with the reason."""
+    try:
+        mode = file.stat().st_mode
         if stat.S_ISDIR(mode):
-            return _oci(archive, "oci", json.loads((archive / "index.json").read_bytes()[:_LIMIT]))
+            return _oci(archive, "oci", json.loads((file / "index.json").read_bytes()[:_LIMIT]))
         if not stat.S_ISREG(mode):
             raise bad_archive(archive, "it is not a regular file")
-        tables = _tables(archive)
+        tables = _tables(file)
         if "manifest.json" in tables:
             return _docker(archive, tables["manifest.json"])
         if "index.json" in tables:
@@ -55,9 +121,9 @@ def read(archive: Path) -> list[Content]:
     raise bad_archive(archive, "it holds neither manifest.json nor index.json")
 
 
-def _tables(archive: Path) -> dict[str, Any]:
+def _tables(file: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    with tarfile.open(archive, "r:*") as tar:
+    with tarfile.open(file, "r:") as tar:
         for count, member in enumerate(tar):
             name = member.name.removeprefix("./")
             if name in ("manifest.json", "index.json") and member.isfile() and member.size <= _LIMIT:

@@ -89,18 +89,18 @@ class Fetcher:
 
         return await self._patiently(reference, once)
 
-    async def unpack(self, archive: Path, content: Content, work: Path) -> Path:
-        """The same for one image of an archive."""
-        link = work / "archive"  # skopeo splits at colons, and the user's path may have some
-        link.symlink_to(archive.absolute())
+    async def unpack(self, archive: Path, file: Path, content: Content, work: Path) -> Path:
+        """The same for one image of an archive; `file` is its plain form (archives.plain)."""
         target = work / "image"
         target.mkdir()
+        link = work / "archive"  # skopeo splits at colons, and the user's path may have some
+        link.symlink_to(file.absolute())
         selector = f":{content.selector}" if content.selector else ""
         try:
             await self._skopeo.unpack(f"{content.transport}:{link}{selector}", target)
         except SkopeoFailed as error:
             if "no space left" in str(error):
-                raise no_space(str(archive), archive.stat().st_size, self._files.free()) from error
+                raise no_space(str(archive), file.stat().st_size, self._files.free()) from error
             raise bad_archive(archive, str(error)) from error
         return target
 

@@ -102,16 +102,19 @@ class ImageStore:
     async def load(self, archive: Path, name: str | None, progress: Progress) -> Sequence[ImageInfo]:
         await self._catalog.opened()
         forced = names.parse(name) if name else None
-        contents = await aside(archives.read, archive)
-        if forced and len(contents) > 1:
-            raise bad_archive(archive, f"it holds {len(contents)} images, which cannot all be {forced.familiar}")
         found = []
-        for content in contents:
-            references = [forced] if forced else [names.parse(own) for own in content.names]
-            say = _reporter(references[0].familiar if references else archive.name, [progress])
-            say("reading", 0, 0)
-            async with self._catalog.working("load", str(archive)) as (work, hold):
-                directory = await self._fetcher.unpack(archive, content, work)
+        async with self._catalog.working("load", str(archive)) as (work, hold):
+            file = await aside(archives.plain, archive, work / "plain")
+            contents = await aside(archives.read, archive, file)
+            if forced and len(contents) > 1:
+                raise bad_archive(archive, f"it holds {len(contents)} images, which cannot all be {forced.familiar}")
+            for number, content in enumerate(contents):
+                references = [forced] if forced else [names.parse(own) for own in content.names]
+                say = _reporter(references[0].familiar if references else archive.name, [progress])
+                say("reading", 0, 0)
+                place = work / str(number)
+                place.mkdir()
+                directory = await self._fetcher.unpack(archive, file, content, place)
                 found.append(await self._install(directory, references, "", [], hold, say))
         return found
 

@@ -2,7 +2,7 @@
 
     GET /        one more visit; who served it, and the count        503 when redis is away
     GET /health  200 when redis answers PING, else 503
-SIGTERM: what has been accepted is served, then it ends with 0. `app.py health` asks the running server and exits 0 or 1.
+SIGTERM: what has been accepted is served, then it ends with 0. `app.py health` asks the running server, exits 0 or 1.
 """
 
 import os
