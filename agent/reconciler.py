@@ -565,6 +565,7 @@ class Reconciler:
         """Image id → which service uses it."""
         return {
             task.container.image_id: f"{assignment.stack}/{task.service}"
-            for assignment in self.board.assignments.values()
-            for task in self._current(assignment)
+            for stack, assignment in self.board.assignments.items()
+            for task in assignment.tasks
+            if stack not in self._buried
         }

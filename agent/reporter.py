@@ -34,8 +34,10 @@ from agent.wire.messages import (
 
 log = logging.getLogger("gorae.agent")
 
-GAP = 0.03  # seconds between two rounds of publishing: a burst of changes becomes one message
-GAP_PER_TASK = 0.001  # more, for each task told of: the cost of large stacks stays a small share of a processor
+# Seconds between two rounds of publishing, so that a burst of changes becomes few messages. The first rounds after a
+# silence follow fast (5, 10, 20 ms …: a crash and its restart are told at once), up to the full gap, which grows with
+# what was told: large stacks take a small share of a processor.
+GAP_FIRST, GAP, GAP_PER_TASK = 0.005, 0.03, 0.001
 RECONNECT_FIRST, RECONNECT_CAP = 0.05, 1.0  # seconds
 LASTING = 5.0  # seconds; a session that lived longer ends a row of failures
 HOST_EVERY = 5.0  # seconds between two looks at the host's listeners
@@ -82,6 +84,7 @@ class Reporter:
 
     def changed(self, stack: str) -> None:
         self._dirty.add(stack)
+        self._cleared.discard(stack)
         self._wake.set()
 
     def events(self) -> None:
@@ -144,9 +147,13 @@ class Reporter:
 
     async def _speak(self, session: Session) -> None:
         await session.publish(topics.ONLINE, _bytes(Online(online=True, epoch=self._who.epoch)), retain=True)
+        rounds = 0
         while True:
+            began = self._clock.now()
             await self._wake.wait()
             self._wake.clear()
+            if self._clock.now() - began > GAP:
+                rounds = 0
             if self._host_due:
                 self._host_due = False
                 await session.publish(topics.HOST, _bytes(self._host_status()), retain=True)
@@ -155,17 +162,17 @@ class Reporter:
                 await self._publish_reports(session)
             told = await self._publish_statuses(session)
             await self._publish_events(session)
-            await self._clock.sleep(GAP + GAP_PER_TASK * told)
+            await self._clock.sleep(min(GAP + GAP_PER_TASK * told, GAP_FIRST * 2.0 ** min(rounds, 10)))
+            rounds += 1
 
     async def _publish_statuses(self, session: Session) -> int:
-        """How many tasks were told of."""
+        """What is due now; how many tasks were told of. What becomes due meanwhile is the next round's."""
+        for stack in sorted(self._cleared):
+            await session.publish(topics.status(stack), b"", retain=True)
+            self._cleared.discard(stack)
+        due, self._dirty = self._dirty, set()
         told = 0
-        while self._dirty or self._cleared:
-            if self._cleared:
-                stack = self._cleared.pop()
-                await session.publish(topics.status(stack), b"", retain=True)
-                continue
-            stack = self._dirty.pop()
+        for stack in sorted(due):
             status = self._status(stack)
             if status is not None:
                 told += len(status.tasks)
