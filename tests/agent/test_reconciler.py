@@ -216,6 +216,22 @@ async def test_without_a_journal_an_assignment_removes_what_it_does_not_name() -
         assert list(pids(world)) == ["d1"]
 
 
+async def test_an_older_journal_yields_to_what_runs() -> None:
+    async with running() as world:
+        await up(world)
+        older = dict(world.journal.records)
+        await world.settle(20)
+        world.runtime.finish("t1", 1)
+        await world.settle(1)
+        before = pids(world)
+        await world.kill()
+        world.journal.records = older
+        world.start()
+        await world.settle(1)
+        status = world.task()
+        assert pids(world) == before and status is not None and status.attempt == 2
+
+
 # Identity -----------------------------------------------------------------------------------------------------------
 
 

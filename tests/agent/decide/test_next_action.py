@@ -125,10 +125,10 @@ CASES: list[tuple[str, TaskRecord, Seen, Task | None, dict[str, Any], str]] = [
     ("stopping: KILL even if the signal could not be sent", record(state="stopping", stop=Stop("stopped", NOW)), seen(alive(), troubles=(trouble("Signal"),)), task(desired="stopped"), {}, "Kill"),
     ("stopping: KILL takes its time", record(state="stopping", stop=Stop("stopped", NOW)), seen(alive(), killed_at=NOW - 1), task(desired="stopped"), {}, "Wait"),
     ("stopping: KILL did not help", record(state="stopping", stop=Stop("stopped", NOW)), seen(alive(), killed_at=NOW - 9), task(desired="stopped"), {}, "→ stopping unkillable"),
-    ("stopping: it ended", record(state="stopping", stop=Stop("stopped", NOW + 10)), seen(over(0)), task(desired="stopped"), {}, "→ stopping"),
+    ("stopping: it ended", record(state="stopping", stop=Stop("stopped", NOW + 10)), seen(over(0)), task(desired="stopped"), {}, "→ stopping [task.exited]"),
     ("stopped: clean", record(state="stopping", process=None, exit=over(0).exit), seen(over(0)), task(desired="stopped"), {}, "Clean 1"),
     ("stopped", record(state="stopping", process=None), seen(), task(desired="stopped"), {}, "→ stopped user-stopped [task.stopped]"),
-    ("stopped to run again", record(state="stopping", process=None, reason="unhealthy", stop=Stop("backoff", delay=1.0)), seen(), task(), {}, "→ backoff unhealthy [task.exited]"),
+    ("stopped to run again", record(state="stopping", process=None, reason="unhealthy", stop=Stop("backoff", delay=1.0)), seen(), task(), {}, "→ backoff unhealthy"),
     ("stopped for good", record(state="stopping", process=None, reason="unhealthy", stop=Stop("failed")), seen(), task(), {}, "→ failed unhealthy [task.failed]"),
     ("stopping to restart, but now to be stopped", record(state="stopping", stop=Stop("backoff")), seen(alive()), task(desired="stopped"), {}, "→ stopping user-stopped"),
     ("stopping to restart, but now unassigned", record(state="stopping", stop=Stop("backoff")), seen(alive()), None, {}, "→ stopping unassigned"),
@@ -210,6 +210,13 @@ def test_what_is_recorded_of_a_crash() -> None:
 def test_the_grace_begins_once() -> None:
     before = record(state="stopping", ending=Ending(grace=4.0))
     assert moved(act(before, seen(alive()), task())).stop == Stop("stopped", NOW + 4)
+
+
+def test_an_end_that_nobody_saw_is_told_once() -> None:
+    wreck = seen(Found("t1", 1, None, None))
+    after = moved(act(record(state="stopping"), wreck, task(desired="stopped")))
+    assert after.exit == Exit(None, None, False, NOW)
+    assert act(after, wreck, task(desired="stopped"), now=NOW + 1) == Clean(1)
 
 
 def test_a_clock_set_back_does_not_stretch_waits() -> None:
