@@ -71,6 +71,11 @@ class Board:
         stack = self._stacks.get(record.stack)
         return stack.tasks.get(record.id) if stack else None
 
+    def tasks(self, stack: str) -> Sequence[Task]:
+        """Assigned now: none under a tombstone."""
+        found = self._stacks.get(stack)
+        return tuple(found.tasks.values()) if found else ()
+
     def cause(self, stack: str) -> str | None:
         found = self._stacks.get(stack)
         return found.assignment.cause if found else None

@@ -38,6 +38,7 @@ from agent.decide.record import Ending, TaskRecord, dump, ending
 from agent.decide.running import TAIL_LINES
 from agent.decide.view import Probed, Seen, Trouble
 from agent.effects import Ports, Prepared
+from agent.events import event, persist
 from agent.kit import backoff
 from agent.kit.errors import GoraeError, Permanent, Temporary, UserError
 from agent.ports import Change, Found, ImageConfig, ProbeResult, Process
@@ -162,35 +163,26 @@ class Worker:
             self._seen = self._seen.entered()
             log.info("%s: %s → %s %s", self._name(), old.state, new.state, new.message)
         if move.event is not None:
-            event = self._event(move.event, new)
-            self._unsaved.append(event)
-            new = replace(new, cause=event.id)
+            told = self._event(move.event, new)
+            self._unsaved.append(told)
+            new = replace(new, cause=told.id)
         self._durable = self._durable or move.durable
         self._record = new
 
     def _event(self, draft: Draft, record: TaskRecord) -> Event:
-        ports, clock = self._ports, self._ports.clock
-        cause = None
-        if draft.cause == "task":
-            cause = record.cause
-        elif draft.cause == "user":
-            cause = self._board.cause(record.stack)
-        return Event.model_construct(
-            id=ports.ulids.next(clock.wall()),
-            at=clock.wall(),
-            boot_id=ports.boot_id,
-            monotonic=clock.now(),
-            source="agent",
-            kind=draft.kind,
+        causes = {"task": record.cause, "user": self._board.cause(record.stack), "world": None}
+        return event(
+            self._ports,
+            draft.kind,
+            draft.message,
+            evidence=draft.evidence,
             stack=record.stack,
             service=record.service,
             slot=record.slot,
             task=record.id,
             attempt=record.attempt or None,
             reason=draft.reason,
-            message=draft.message,
-            evidence=draft.evidence,
-            cause=cause,
+            cause=causes[draft.cause],
         )
 
     async def _save(self) -> None:
@@ -381,20 +373,3 @@ class Worker:
     def _name(self) -> str:
         record = self._record
         return f"{record.stack}/{record.service}.{record.slot} {record.id}"
-
-
-async def persist(ports: Ports, change: Change) -> None:
-    """Record it, trying again until it is durable: a full disk delays, and touches nothing that runs."""
-    failures = 0
-    while True:
-        try:
-            await ports.journal.record(change)
-        except Temporary as error:
-            failures += 1
-            if failures == 1:
-                log.error("%s; %s", error, error.hint or "it is tried again")
-            await ports.clock.sleep(backoff.delay(failures, first=0.1, cap=5.0))
-        else:
-            if failures:
-                log.info("the journal can be written again")
-            return

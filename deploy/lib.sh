@@ -99,7 +99,7 @@ ensure_venv() {
     [ "$(cat "$dir/.locked" 2>/dev/null)" != "$stamp" ] || return 0
     say "making the virtual environment $dir …"
     "$(python_of_host)" -m venv --clear "$dir" || fail "make the virtual environment $dir" "apt-get install python3-venv"
-    "$dir/bin/python" -m pip install -q --disable-pip-version-check --require-hashes -r "$lock" ||
+    "$dir/bin/python" -m pip install -qq --disable-pip-version-check --require-hashes -r "$lock" ||
         fail "install the locked Python packages into $dir" "check that the package index can be reached"
     echo "$stamp" >"$dir/.locked"
     changed "made the virtual environment $dir with the packages of ${lock#"$here"/}"

@@ -148,14 +148,21 @@ class Link:
         elif isinstance(value, StackStatus):
             await self._status(value)
         await self._settle()
-        self._ledger.set_online(self._seen.online is not None and self._seen.online.online)
+        online, host = self._seen.online, self._seen.host
+        # Its host message is the sign that an agent has begun; until then what we know is its predecessor's.
+        self._ledger.set_online(
+            online is not None and online.online and host is not None and host.epoch == online.epoch
+        )
 
     async def _host(self, host: HostStatus) -> None:
         self._seen.host = host
         known = self._ledger.host
         if known is None or known.journal_id != host.journal_id:
-            self._seen.statuses.clear()
+            # Another journal: what the agent said before it, and its count of epochs, hold no more.
             await self._ledger.commit(Change(host=host, forget_statuses=True))
+            for statuses in (self._seen.statuses, self._ledger.statuses):
+                for stack in [name for name, status in statuses.items() if status.epoch != host.epoch]:
+                    del statuses[stack]
         self._ledger.host = host
         self._status_came.set()
         self._ledger.ring()

@@ -129,19 +129,20 @@ def _kill(v: View) -> Action:
 
 
 def _ended(v: View, stop: Stop) -> Action:
-    found = v.current
-    exit_ = found.exit if found else v.record.exit
-    if found is not None and exit_ is None:
-        exit_ = Exit(None, None, False, v.now)
-    if exit_ != v.record.exit or v.record.process is not None:
-        return note(v, exit=exit_, process=None)
+    found, record = v.current, v.record
+    ended = found.exit if found else None
+    if record.process is not None or (ended is not None and ended != record.exit):
+        if found is not None and ended is None:
+            ended = Exit(None, None, False, v.now)
+        told = Draft("task.exited", record.reason, exit_text(ended), exit_evidence(ended))
+        return note(v, durable=True, event=told, exit=ended, process=None)
     if stop.then == "removed":
         return clear(v)
     if step := withdraw(v):
         return step
     for other in v.seen.attempts:
         return retry(v, Clean(other.attempt))
-    return _rest(v, stop, exit_)
+    return _rest(v, stop, record.exit)
 
 
 def _rest(v: View, stop: Stop, exit_: Exit | None) -> Move:
@@ -150,13 +151,11 @@ def _rest(v: View, stop: Stop, exit_: Exit | None) -> Move:
     gone: dict[str, Any] = {"stop": None, "health": HealthState()}
     evidence = {**record.evidence, **exit_evidence(exit_)}
     if stop.then == "backoff":
-        event = Draft("task.exited", record.reason, f"{text}; it will run again", evidence)
         return enter(
             v,
             "backoff",
             record.reason,
             record.message,
-            event=event,
             evidence=evidence,
             until=v.now + stop.delay,
             **gone,

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import fcntl
 import heapq
 import os
 import shutil
+import struct
+import termios
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -25,15 +28,18 @@ from agent.runtime import pidfd
 from agent.runtime.inotify import IN_CREATE, IN_MODIFY, IN_MOVED_TO, IN_ONLYDIR, Inotify
 
 ROTATE_AT = 10 * 1024 * 1024  # bytes
+PATIENCE = 2.0  # seconds; conmon obeys within milliseconds
 KEPT = 4  # earlier tasks of one slot
 _YIELD = 200  # lines between two turns of the event loop
 _REOPEN = b"2 0 0\n"  # conmon's control message for "open the log file again"
 
 
 class FileLogs:
-    def __init__(self, layout: Layout, rotate_at: int = ROTATE_AT) -> None:
+    def __init__(self, layout: Layout, rotate_at: int = ROTATE_AT, patience: float = PATIENCE) -> None:
         self._layout = layout
         self._rotate_at = rotate_at
+        self._patience = patience
+        self._away: dict[Path, float] = {}  # rotated, and not opened anew yet: since when (loop time)
 
     def path(self, stack: str, service: str, slot: int, task: str) -> Path:
         directory = self._directory(stack, service)
@@ -100,14 +106,25 @@ class FileLogs:
 
     async def rotate_if_needed(self) -> int:
         """Call every few seconds; how many files were rotated. Loses nothing: conmon goes on writing to the renamed
-        file until it has opened the new one, and one that missed its message (we died in between) gets it now."""
-        count = 0
+        file until it has opened the new one.
+
+        It must be told exactly once: conmon 2.1 puts a new, empty file in the place of whatever is there. So a file is
+        only rotated when it exists (the last message was obeyed), and a message that was lost (we died between rename
+        and message) is only sent again when the file stays away and nothing is on its way.
+        """
+        count, now = 0, asyncio.get_running_loop().time()
+        away: dict[Path, float] = {}
         for path in self._layout.logs.glob("*/*/*.log*"):
+            current = path.with_suffix("")
             if path.suffix == ".log" and path.stat().st_size >= self._rotate_at:
                 self._rotate(path)
                 count += 1
-            elif path.name.endswith(".log.1") and not path.with_suffix("").exists():
-                self._reopen(_task_of(path.with_suffix("")))
+            elif path.name.endswith(".log.1") and not current.exists():
+                away[current] = self._away.get(current, now)
+                if now - away[current] >= self._patience:
+                    self._reopen(_task_of(current))
+                    del away[current]
+        self._away = away
         return count
 
     def _rotate(self, path: Path) -> None:
@@ -118,25 +135,29 @@ class FileLogs:
         self._reopen(_task_of(path))
 
     def _reopen(self, task: str) -> None:
-        """Tell the conmon of every attempt; a dead one has no reader (ENXIO), a stuck one a full pipe (EAGAIN)."""
-        for control in (self._layout.run_tasks / task).glob("[0-9]*/ctl"):
-            try:
-                fd = os.open(control, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
-            except OSError as error:
-                if error.errno in (errno.ENXIO, errno.ENOENT):
-                    continue
-                raise
-            try:
+        """Tell the conmon of the newest attempt. A dead one has no reader (ENXIO): then nobody writes."""
+        controls = sorted((self._layout.run_tasks / task).glob("[0-9]*/ctl"), key=lambda p: int(p.parent.name))
+        if not controls:
+            return
+        try:
+            fd = os.open(controls[-1], os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError as error:
+            if error.errno in (errno.ENXIO, errno.ENOENT):
+                return
+            raise
+        try:
+            waiting = struct.unpack("i", fcntl.ioctl(fd, termios.FIONREAD, b"\0" * 4))[0]
+            if waiting == 0:  # else one like this is still unread
                 os.write(fd, _REOPEN)
-            except (BlockingIOError, BrokenPipeError):
-                pass
-            finally:
-                os.close(fd)
+        except BrokenPipeError:
+            pass
+        finally:
+            os.close(fd)
 
     def _forget_old(self, directory: Path, slot: int) -> None:
         old = [p for p in directory.glob(f"{slot}-*.log") if not (self._layout.run_tasks / _task_of(p)).exists()]
         for path in sorted(old, key=lambda p: p.stat().st_mtime, reverse=True)[KEPT:]:
-            for file in generations(path):
+            for file in directory.glob(f"{path.name}*"):
                 file.unlink(missing_ok=True)
 
     def _directory(self, stack: str, service: str | None) -> Path:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal
@@ -21,6 +22,7 @@ from agent.runtime import pidfd
 from agent.wire.messages import Resources
 
 _ORPHANS = 0.02  # seconds: longer than a death takes, unless an unreaped orphan stands in its way
+OWN = Path("/proc/self/cgroup")
 _MONITORS = "monitors"  # the cgroup of our conmons; not an attempt, so it carries no dot
 
 
@@ -134,35 +136,37 @@ class Cgroups:
                     left.append(Path(path))
         return left
 
-    def remove_parent(self) -> None:
-        """After the last attempt; while anything is in it, nothing happens. Not while a container is being created."""
-        if self.names():
-            return
+    async def remove_parent(self, creating: Callable[[], bool]) -> None:
+        """After the last attempt; while anything is in it, or is about to be, nothing happens."""
+        for attempt in range(6):
+            if creating() or self.names() or not self._remove_parent_once():
+                return
+            await asyncio.sleep(0.001 * 2**attempt)  # the last conmon has just died, and counts for a moment more
+
+    def _remove_parent_once(self) -> bool:
+        """Is anything left?"""
+        left = False
         for root in self._roots:
             for path in (f"{root}{self.parent}/{_MONITORS}", f"{root}{self.parent}"):
-                with suppress(OSError):
+                try:
                     Path(path).rmdir()
+                except FileNotFoundError:
+                    pass
+                except OSError:
+                    left = True
+        return left
 
     def monitors(self) -> Path | None:
-        """Where conmon goes so that no service manager, ending the agent's cgroup, ends it too; made if need be.
+        """Where conmon goes so that no service manager, ending the agent's cgroup, ends it too; made before each use.
 
         None where the agent sits in the root, which nobody ends. Managers end by the v2 tree, or on v1 by name=systemd.
         """
         base = self._roots[0] if self.version == "v2" else self._by_controller.get("name=systemd")
-        prefix = "0::" if self.version == "v2" else "name=systemd:"
-        own = next(
-            (
-                line.partition(prefix)[2]
-                for line in Path("/proc/self/cgroup").read_text().splitlines()
-                if prefix in line
-            ),
-            "/",
-        )
-        if base is None or own == "/":
+        controller = "" if self.version == "v2" else "name=systemd"
+        places = dict(line.split(":", 2)[1:] for line in OWN.read_text().splitlines())  # proc(5): ID:CONTROLLERS:PATH
+        if base is None or places.get(controller, "/") == "/":
             return None
-        path = Path(f"{base}{self.parent}/{_MONITORS}")
-        path.mkdir(parents=True, exist_ok=True)
-        return path
+        return Path(f"{base}{self.parent}/{_MONITORS}")
 
     def update(self, name: str, resources: Resources) -> None:
         """Write the limits of a running attempt; None lifts one.

@@ -52,6 +52,8 @@ class Monitor:
         go, start = os.pipe2(os.O_CLOEXEC) if self.cgroup is not None else (-1, -1)
         said = os.open(bundle / "conmon.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
+            if self.cgroup is not None:  # it went with the last attempt before this one
+                self.cgroup.mkdir(parents=True, exist_ok=True)
             keep, env = [sync], {"_OCI_SYNCPIPE": "3"}
             if self.cgroup is not None:
                 keep.append(go)
@@ -59,10 +61,10 @@ class Monitor:
             child = spawn(self.argv(cid, bundle, log), env=env, stderr=said, keep=keep)
             os.close(sync)
             sync = -1
-            if self.cgroup is not None:  # it reads one byte before it forks: nothing of it stays behind
-                (self.cgroup / "cgroup.procs").write_text(str(child.pid))
-                os.write(start, b"\0")
             try:
+                if self.cgroup is not None:  # it reads one byte before it forks: nothing of it stays behind
+                    (self.cgroup / "cgroup.procs").write_text(str(child.pid))
+                    os.write(start, b"\0")
                 line = await _line(answer)
                 await child.wait(CREATE_TIMEOUT)  # the launcher; the real conmon is its child
             finally:

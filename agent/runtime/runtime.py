@@ -165,8 +165,7 @@ class CrunRuntime:
         (self._layout.exits / cid).unlink(missing_ok=True)
         with suppress(OSError):  # holds the task's other things, or another attempt
             directory.parent.rmdir()
-        if not self._creating:
-            self._cgroups.remove_parent()
+        await self._cgroups.remove_parent(lambda: self._creating > 0)
 
     async def _end(self, cid: str, directory: Path) -> None:
         status = self._status(cid)

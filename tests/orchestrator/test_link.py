@@ -12,7 +12,9 @@ from agent.kit.errors import Temporary
 from agent.wire import topics
 from agent.wire.memory import MemoryBroker
 from agent.wire.messages import Assignment, Store
+from orchestrator.decide.records import Revision
 from orchestrator.store.memory import MemoryStore
+from orchestrator.store.port import Change
 from tests.support.fake_agent import FakeAgent
 from tests.support.orchestrating import ALICE, orchestrating, stack
 
@@ -256,6 +258,52 @@ async def test_a_restart_in_the_middle_of_taking_over_goes_on(
         assert o.ids() == before
         assert o.ledger.identity.store_id == new.store_id
     assert agent.starts == starts
+
+
+async def test_a_number_that_is_taken_by_another_model_is_not_used_again(
+    broker: MemoryBroker, socket: Path, agent: FakeAgent
+) -> None:
+    async with orchestrating(broker, socket, MemoryStore()) as o:
+        await o.up(stack(**TWO))
+        await o.converged()
+    store, other = MemoryStore(), Revision("shop", 1, 1.0, None, {"name": "shop", "services": {}})
+    await store.commit(Change(revisions=[other]))
+    async with orchestrating(broker, socket, store) as o:
+        await o.until(lambda: "shop" in o.ledger.stacks)
+        assert o.ledger.stacks["shop"].revision == 2
+        assert await store.revision("shop", 1) == other
+
+
+async def test_a_status_that_is_not_newer_is_dropped(broker: MemoryBroker, socket: Path, agent: FakeAgent) -> None:
+    async with orchestrating(broker, socket, MemoryStore()) as o:
+        await o.up(stack(**TWO))
+        await o.converged()
+        newest = o.ledger.statuses["shop"]
+        async with broker.bus("agent").session(()) as session:
+            for old in ({"seq": newest.seq - 1}, {"epoch": 0, "seq": 99}):
+                late = newest.model_copy(update={**old, "tasks": ()})
+                await session.publish(topics.status("shop"), late.model_dump_json().encode(), retain=True)
+        await agent.emit("task.started")
+        await o.until(lambda: o.ledger.cursors.get("journal-1") == 1)  # so the others have been read
+        assert o.ledger.statuses["shop"] is newest
+
+
+async def test_an_agent_that_lost_its_journal_is_heard_again(broker: MemoryBroker, socket: Path) -> None:
+    """Its epochs begin at 1 again; what it says must not be dropped for ever."""
+    async with orchestrating(broker, socket, MemoryStore()) as o:
+        old = FakeAgent(broker)
+        old.epoch = 7
+        async with old.life(socket):
+            await o.up(stack(**TWO))
+            await o.converged()
+        broker.cut("agent")
+        await o.until(lambda: not o.ledger.online)
+        fresh = FakeAgent(broker)
+        fresh.journal_id = "journal-2"
+        async with fresh.life(socket):
+            await o.converged()
+            assert o.ledger.statuses["shop"].epoch == 1
+            assert sorted(fresh.running) == sorted(o.ids())
 
 
 async def test_a_message_nobody_can_read_is_left_out(broker: MemoryBroker, socket: Path, agent: FakeAgent) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -75,7 +76,7 @@ async def test_rotation_loses_no_line(host: Host) -> None:
 @pytest.mark.host
 async def test_a_lost_reopen_message_is_sent_again(host: Host) -> None:
     """We died between the rename and the message: conmon still writes to the old file."""
-    logs = FileLogs(host.layout)
+    logs = FileLogs(host.layout, patience=0.0)
     bundle = host.bundle("sh", "-c", "echo before; while [ ! -e /tmp/go ]; do sleep 0.02; done; echo after; sleep 1000")
     await host.runtime.start(bundle)
     await host.says(bundle, "before")
@@ -86,6 +87,32 @@ async def test_a_lost_reopen_message_is_sent_again(host: Host) -> None:
     (host.rootfs / "tmp/go").touch()
     assert (await anext(reading)).text == "after"
     assert "after" in bundle.log.read_text()
+
+
+@pytest.mark.host
+async def test_conmon_is_told_once(host: Host) -> None:
+    """A second message would have it replace the new file, with what is in it already."""
+    logs = FileLogs(host.layout, rotate_at=100, patience=0.0)
+    bundle = host.bundle(
+        "sh", "-c", "seq 1000; while [ ! -e /tmp/go ]; do sleep 0.02; done; seq 1001 2000; echo end; sleep 1000"
+    )
+    process = await host.runtime.start(bundle)
+    await host.says(bundle, "F 1000\n")
+    assert process.conmon is not None
+    os.kill(process.conmon, signal.SIGSTOP)  # slow: it reads no message
+    try:
+        for _ in range(5):
+            await logs.rotate_if_needed()
+    finally:
+        os.kill(process.conmon, signal.SIGCONT)
+    (host.rootfs / "tmp/go").touch()
+    texts = list[str]()
+    async for line in logs.read("shop", None, follow=True, since=None, until=None, tail=None):
+        texts.append(line.text)
+        if line.text == "end":
+            break
+    assert texts == [*map(str, range(1, 2001)), "end"]
+    assert list(await logs.tail("shop", "web", 1, bundle.task, 5000)) == texts
 
 
 @pytest.mark.host

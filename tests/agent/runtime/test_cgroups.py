@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from agent.runtime import cgroups as module
 from agent.runtime.cgroups import Cgroups
+from tests.agent.runtime.host import Host
 
 LINE = "30 20 0:27 / {point} rw,nosuid - {kind} cgroup {options}\n"
 V2 = LINE.format(point="/sys/fs/cgroup", kind="cgroup2", options="rw,nsdelegate")
@@ -42,5 +44,26 @@ async def test_an_attempt_in_any_hierarchy_is_seen_and_removed(tmp_path: Path) -
         await cgroups.empty(name)
         await cgroups.remove(name)
     assert cgroups.names() == frozenset()
-    cgroups.remove_parent()
+    await cgroups.remove_parent(lambda: True)
+    assert len(list(tmp_path.glob("*/gorae-00000000"))) == 2
+    await cgroups.remove_parent(lambda: False)
     assert [p.name for p in tmp_path.glob("*/gorae-*")] == ["gorae-11111111"]
+
+
+@pytest.mark.host
+async def test_conmon_does_not_sit_in_the_cgroup_of_a_managed_agent(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twice: with the first attempt its cgroup goes too."""
+    place = host.root / "own"
+    place.write_text("7:name=systemd:/system.slice/gorae-agent.service\n0::/system.slice/gorae-agent.service\n")
+    monkeypatch.setattr(module, "OWN", place)
+    for _ in range(2):
+        bundle = host.bundle("sleep", "1000")
+        process = await host.runtime.start(bundle)
+        assert f"/gorae-{host.instance}/monitors\n" in Path(f"/proc/{process.conmon}/cgroup").read_text()
+        inside = Path(f"/proc/{process.pid}/cgroup").read_text()
+        assert f"/gorae-{host.instance}/{bundle.task}.1\n" in inside
+        assert "monitors" not in inside
+        await host.runtime.remove(bundle.task, 1)
+        assert host.leftovers() == []

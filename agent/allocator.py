@@ -1,0 +1,90 @@
+"""Which address, ids and open host ports a new task gets: the record it begins with, to be journalled before use.
+
+What runs without being known (the journal was lost) keeps what it has.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+from agent.board import Board
+from agent.decide.diff import Observed, adopted, free_index
+from agent.decide.record import TaskRecord
+from agent.effects import Ports
+from agent.events import event
+from agent.kit.errors import GoraeError, UserError
+from agent.kit.pools import TASKS, Slice
+from agent.ports import Allocation, Host
+from agent.wire.messages import Event, PublishedPort, Task
+
+log = logging.getLogger("gorae.agent")
+
+
+class Allocator:
+    def __init__(self, ports: Ports, board: Board, host: Host, slice_: Slice) -> None:
+        self._ports, self._board, self._host, self._slice = ports, board, host, slice_
+        self._next = 0
+        self.reserved: set[int] = set()  # indexes of what is there without being known
+
+    def reserve(self, tasks: Iterable[str]) -> None:
+        self.reserved = {index for task in tasks if (index := self._host.trace(task)[1]) is not None}
+
+    def records(
+        self, stack: str, tasks: Iterable[Task], seen: Observed, cause: str | None
+    ) -> tuple[list[TaskRecord], list[Event]]:
+        """Records with an allocation each; what can be given none gets an event instead, and is asked for again."""
+        taken = {record.allocation.index for record in self._board.records.values()} | self.reserved
+        made: list[TaskRecord] = []
+        failed: list[Event] = []
+        for task in tasks:
+            there = task.id in seen.parts or task.id in seen.attempts
+            known = self._host.trace(task.id)[1] if there else None
+            try:
+                index = self._index(task, taken) if known is None else known
+                allocation = self._allocation(task, index, made)
+            except GoraeError as error:
+                log.error("%s", error)
+                place: dict[str, Any] = {"stack": stack, "service": task.service, "slot": task.slot, "task": task.id}
+                failed.append(event(self._ports, "task.failed", error.message, reason=error.code, **place))
+                continue
+            taken.add(index)
+            now = self._ports.clock.wall()
+            record = TaskRecord(
+                id=task.id,
+                stack=stack,
+                service=task.service,
+                slot=task.slot,
+                template=task.template,
+                since=now,
+                allocation=allocation,
+                restart_request=task.restart_request,
+                cause=cause,
+            )
+            made.append(adopted(record, seen.attempts.get(task.id, ()), self._board.boot, now) or record)
+        return made, failed
+
+    def _index(self, task: Task, taken: set[int]) -> int:
+        index = free_index(taken, self._next)
+        if index is None:
+            raise UserError(
+                f"cannot start {task.service}.{task.slot}: all {TASKS} addresses of this instance are in use",
+                code="no-address",
+                hint="remove tasks",
+            )
+        self._next = (index + 1) % TASKS
+        return index
+
+    def _allocation(self, task: Task, index: int, made: list[TaskRecord]) -> Allocation:
+        others = [*self._board.records.values(), *made]
+        taken = {(port.protocol, port.published) for other in others for port in other.allocation.ports}
+        ports: list[PublishedPort] = []
+        for port in task.container.ports:
+            busy = frozenset(number for protocol, number in taken if protocol == port.protocol)
+            number = port.published or self._host.free_port(port, busy)
+            taken.add((port.protocol, number))
+            ports.append(
+                PublishedPort(target=port.target, published=number, protocol=port.protocol, host_ip=port.host_ip)
+            )
+        return Allocation(index, self._slice.address(index), self._slice.uid_base(index), tuple(ports))

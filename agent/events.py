@@ -1,0 +1,49 @@
+"""How the agent's loops make an event, and make anything durable. An event is for people; no decision reads one."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from agent.effects import Ports
+from agent.kit import backoff
+from agent.kit.errors import Temporary
+from agent.ports import Change
+from agent.wire.messages import Event
+
+log = logging.getLogger("gorae.agent")
+
+
+def event(
+    ports: Ports, kind: str, message: str = "", *, evidence: dict[str, Any] | None = None, **fields: Any
+) -> Event:
+    """Stamped now. No validation: every value is ours."""
+    now = ports.clock.wall()
+    return Event.model_construct(
+        id=ports.ulids.next(now),
+        at=now,
+        boot_id=ports.boot_id,
+        monotonic=ports.clock.now(),
+        source="agent",
+        kind=kind,
+        message=message,
+        evidence=evidence or {},
+        **fields,
+    )
+
+
+async def persist(ports: Ports, change: Change) -> None:
+    """Record it, trying again until it is durable: a full disk delays, and touches nothing that runs."""
+    failures = 0
+    while True:
+        try:
+            await ports.journal.record(change)
+        except Temporary as error:
+            failures += 1
+            if failures == 1:
+                log.error("%s; %s", error, error.hint or "it is tried again")
+            await ports.clock.sleep(backoff.delay(failures, first=0.1, cap=5.0))
+        else:
+            if failures:
+                log.info("the journal can be written again")
+            return
