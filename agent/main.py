@@ -14,6 +14,7 @@ import logging
 import os
 import pwd
 import random
+import resource
 import signal
 import sys
 from collections.abc import Sequence
@@ -46,6 +47,7 @@ from agent.wire.bus import Bus
 from agent.wire.mqtt import MqttBus
 
 log = logging.getLogger("gorae.agent")
+DESCRIPTORS = 65536
 ROTATE_EVERY = 2.0  # seconds
 
 
@@ -58,6 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         lock = hold(layout)
         instance, slice_ = identify(layout)
+        _more_descriptors()
         # A conmon whose parent has died must not become a child of a process that never waits for it.
         syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
         bus = MqttBus(layout.bus_socket, "agent", password_file(layout, "agent"))
@@ -96,6 +99,14 @@ def hold(layout: Layout) -> int:
     os.ftruncate(lock, 0)
     os.write(lock, str(os.getpid()).encode())
     return lock
+
+
+def _more_descriptors() -> None:
+    """Two pidfds for each container, and more: the usual soft limit of 1024 ends at some hundred of them. Containers
+    inherit it, so it stays below what makes programs that close every possible descriptor slow."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < DESCRIPTORS:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, DESCRIPTORS), hard))
 
 
 def identify(layout: Layout) -> tuple[str, Slice]:
