@@ -54,11 +54,12 @@ class Monitor:
         try:
             if self.cgroup is not None:  # it went with the last attempt before this one
                 self.cgroup.mkdir(parents=True, exist_ok=True)
-            keep, env = [sync], {"_OCI_SYNCPIPE": "3"}
+            keep, env = [sync], {"_OCI_SYNCPIPE": str(sync)}
             if self.cgroup is not None:
                 keep.append(go)
-                env["_OCI_STARTPIPE"] = "4"
-            child = spawn(self.argv(cid, bundle, log), env=env, stderr=said, keep=keep)
+                env["_OCI_STARTPIPE"] = str(go)
+            # In its bundle: at an OOM it makes an empty file "oom" wherever it is.
+            child = spawn(self.argv(cid, bundle, log), env=env, stderr=said, keep=keep, cwd=bundle)
             os.close(sync)
             sync = -1
             try:

@@ -1,24 +1,20 @@
-"""Start a host program with nothing of ours in it: no descriptor, no signal setting, no terminal.
+"""Start a host program with nothing of ours in it: no descriptor, no signal setting, no terminal, no directory.
 
-posix_spawn(3) rather than asyncio's subprocesses: half the time, and a pidfd is all we want to await. What starts here
-may outlive the agent; what is to end with its caller is killed by the caller.
+subprocess.Popen (vfork, 0.2 ms) without its bookkeeping, rather than asyncio's subprocesses: a pidfd is all we want to
+await. What starts here may outlive the agent; what is to end with its caller is killed by the caller.
 """
 
 from __future__ import annotations
 
 import asyncio
-import ctypes
-import fcntl
 import os
-import signal
+import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
 from agent.runtime import pidfd
 
-_libc = ctypes.CDLL(None, use_errno=True)
-_CLOSE_RANGE, _CLOSE_RANGE_CLOEXEC = 436, 4  # linux/close_range.h, since 5.11
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -66,35 +62,22 @@ def spawn(
     stdout: int | None = None,
     stderr: int | None = None,
     keep: Sequence[int] = (),
+    cwd: Path = Path("/"),
 ) -> Child:
-    """argv[0] is an absolute path. None: /dev/null. `keep`: our descriptors, given to the child as 3, 4, … in order.
+    """argv[0] is an absolute path. None: /dev/null. `keep`: our descriptors the child gets too, under the same numbers.
 
-    Blocks for the fork only (vfork semantics). Raises OSError when the program is not there.
+    Every other one is closed, also those that a library or our own parent left open. Blocks for the fork only. Raises
+    OSError when the program is not there.
     """
-    # Whatever was inherited, or opened by a library without O_CLOEXEC, is closed at the exec.
-    _libc.syscall(
-        ctypes.c_long(_CLOSE_RANGE), ctypes.c_uint(3), ctypes.c_uint(0xFFFFFFFF), ctypes.c_uint(_CLOSE_RANGE_CLOEXEC)
+    process = subprocess.Popen(
+        argv,
+        stdin=subprocess.DEVNULL if stdin is None else stdin,
+        stdout=subprocess.DEVNULL if stdout is None else stdout,
+        stderr=subprocess.DEVNULL if stderr is None else stderr,
+        env={"PATH": PATH, **(env or {})},
+        cwd=cwd,
+        pass_fds=keep,
+        start_new_session=True,
     )
-    # The sources lie above every target, so that no dup2 overwrites the source of a later one.
-    spare = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3 + len(keep)) for fd in keep]
-    try:
-        actions: list[tuple[Any, ...]] = []
-        for target, fd, flags in ((0, stdin, os.O_RDONLY), (1, stdout, os.O_WRONLY), (2, stderr, os.O_WRONLY)):
-            if fd is None:
-                actions.append((os.POSIX_SPAWN_OPEN, target, "/dev/null", flags, 0))
-            else:
-                actions.append((os.POSIX_SPAWN_DUP2, fd, target))
-        actions += [(os.POSIX_SPAWN_DUP2, fd, 3 + place) for place, fd in enumerate(spare)]
-        pid = os.posix_spawn(
-            argv[0],
-            argv,
-            {"PATH": PATH, **(env or {})},
-            file_actions=actions,
-            setsid=True,
-            setsigmask=(),
-            setsigdef=(signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD),
-        )
-    finally:
-        for fd in spare:
-            os.close(fd)
-    return Child(pid, os.pidfd_open(pid))
+    process.returncode = 0  # we reap, by descriptor: Popen must not, nor warn that nobody did
+    return Child(process.pid, os.pidfd_open(process.pid))

@@ -64,7 +64,8 @@ async def test_signal_reaches_a_handler(host: Host) -> None:
     assert (await host.runtime.wait(bundle.task, 1, process)).code == 7
 
 
-async def test_out_of_memory(host: Host) -> None:
+async def test_out_of_memory(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     bundle = host.bundle("sh", "-c", "exec dd if=/dev/zero of=/dev/null bs=200M", resources=Resources(memory=16 << 20))
     process = await host.runtime.start(bundle)
     done = await host.runtime.wait(bundle.task, 1, process)
@@ -72,6 +73,7 @@ async def test_out_of_memory(host: Host) -> None:
     assert done.code == 137
     [found] = await host.runtime.list()
     assert found.exit == done
+    assert list(tmp_path.iterdir()) == []  # conmon notes an OOM in its current directory
 
 
 async def test_exit_while_nobody_waited_is_found(host: Host) -> None:
