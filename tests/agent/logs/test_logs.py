@@ -55,8 +55,10 @@ async def test_rotation_without_a_conmon_does_not_block(tmp_path: Path) -> None:
 @pytest.mark.host
 async def test_rotation_loses_no_line(host: Host) -> None:
     """A container writes 60,000 numbered lines while its log is rotated again and again and a follower reads."""
-    logs = FileLogs(host.layout, rotate_at=200_000)
-    bundle = host.bundle("sh", "-c", "for i in 1 2 3; do seq 20000; sleep 0.2; done; echo end")
+    logs = FileLogs(host.layout, rotate_at=100_000)
+    bundle = host.bundle(
+        "sh", "-c", "for i in 1 2 3; do seq 20000; until [ -e /tmp/$i ]; do sleep 0.02; done; done; echo end"
+    )
     log = logs.path("shop", "web", 1, bundle.task)
     assert log == bundle.log
     process = await host.runtime.start(bundle)
@@ -65,6 +67,8 @@ async def test_rotation_loses_no_line(host: Host) -> None:
         got.append(line.text)
         if len(got) % 5000 == 0:
             rotated += await logs.rotate_if_needed()
+        if len(got) % 20000 == 0:
+            (host.rootfs / "tmp" / str(len(got) // 20000)).touch()
         if line.text == "end":
             break
     assert got == [*map(str, range(1, 20001))] * 3 + ["end"]
