@@ -14,7 +14,7 @@ from agent.allocator import Allocator
 from agent.board import Board
 from agent.burial import Burial
 from agent.decide import accept
-from agent.decide.diff import Observed, adopted
+from agent.decide.diff import Observed, adopted, dump_stranger, load_stranger, orphans
 from agent.decide.record import TaskRecord, dump, load
 from agent.effects import Ports
 from agent.events import event, persist
@@ -24,7 +24,7 @@ from agent.kit.errors import Temporary, UserError
 from agent.kit.pools import Slice
 from agent.ports import Change, Host, JournalState
 from agent.reporter import Reporter
-from agent.sweeper import look, sort_out, sweep
+from agent.sweeper import look, sweep
 from agent.wire.bus import Bus
 from agent.wire.messages import Assignment, StackStatus
 from agent.worker import Worker
@@ -47,6 +47,7 @@ class Reconciler:
         self._wake = asyncio.Event()
         self._turn = asyncio.Lock()  # sweeping and obeying exclude each other
         self._workers: dict[str, Worker] = {}
+        self._strangers: dict[str, str] = {}  # task → stack: found when there was no journal, not assigned since
 
     # Life ---------------------------------------------------------------------------------------------------------
 
@@ -85,6 +86,9 @@ class Reconciler:
     def _restore(self, state: JournalState) -> None:
         """What the journal says; a document that cannot be read is worth no more than a lost one."""
         for task, document in state.records.items():
+            if (stranger := load_stranger(document)) is not None:
+                self._strangers[task] = stranger
+                continue
             try:
                 self._board.put(load(document))
             except ValueError as error:
@@ -98,7 +102,10 @@ class Reconciler:
     async def _begin(self, seen: Observed) -> None:
         """Take up what runs, also what the journal does not know or knows less well; then a worker for each task."""
         known, now = len(self._board.records), self._ports.clock.wall()
-        self._allocator.reserve((set(seen.attempts) | seen.parts) - set(self._board.records))
+        unknown = (set(seen.attempts) | seen.parts) - set(self._board.records)
+        if self.epoch == 1:  # a new journal: what it does not know may be anybody's
+            self._strangers = {task: stack for task in unknown if (stack := self._host.trace(task)[0]) is not None}
+        self._allocator.reserve(self._strangers)
         newer = [
             found
             for record in self._board.records.values()
@@ -107,12 +114,14 @@ class Reconciler:
         for record in newer:
             self._board.put(record)
         told = event(self._ports, "agent.started", f"agent {self.version} started", evidence={"epoch": self.epoch})
-        await persist(self._ports, Change(records={record.id: dump(record) for record in newer}, events=[told]))
+        changed = {task: dump_stranger(stack) for task, stack in self._strangers.items()}
+        changed |= {record.id: dump(record) for record in newer}
+        await persist(self._ports, Change(records=changed, events=[told]))
         for record in list(self._board.records.values()):
             self._employ(record, seen)
         await self._make_missing(seen)
         running = sum(record.state == "running" for record in self._board.records.values())
-        log.info("started: %d tasks known, %d running", known, running)
+        log.info("started: %d tasks known, %d running, %d strangers", known, running, len(self._strangers))
         await self._sweep(seen)
 
     async def _serve(self) -> None:
@@ -124,7 +133,7 @@ class Reconciler:
                 async with self._turn:
                     await self._intake.work(self._obey)
                     await self._make_missing(Observed())
-                    await self._burial.work(self._intake.emptied, strangers=bool(self._allocator.reserved))
+                    await self._burial.work(self._intake.emptied, strangers=bool(self._strangers))
                 failures = 0
             except Temporary as error:
                 failures += 1
@@ -146,9 +155,14 @@ class Reconciler:
             self._wake.set()
 
     async def _sweep(self, seen: Observed) -> None:
-        found = sort_out(self._board, self._host, seen)
-        self._allocator.reserve(found.strangers)
-        if await sweep(self._ports, [task for task in found.orphans if task not in self._workers], seen):
+        board = self._board
+        assigned = [task.id for stack in board.assignments for task in board.tasks(stack)]
+        accounted = {*assigned, *board.records, *self._workers}
+        swept = await sweep(self._ports, orphans(accounted, seen, self._strangers, board.assignments.keys()), seen)
+        for task in {*swept, *accounted} & self._strangers.keys():
+            del self._strangers[task]
+        self._allocator.reserve(self._strangers)
+        if swept:
             self._reporter.events()
 
     # Assignments --------------------------------------------------------------------------------------------------
@@ -165,7 +179,7 @@ class Reconciler:
                     code="bad-assignment",
                 )
         # Only after the loss of a journal can there be something of a task that we have no record of.
-        seen = await look(self._ports) if self._allocator.reserved else Observed()
+        seen = await look(self._ports) if self._strangers else Observed()
         told = event(
             self._ports,
             "stack.accepted",
@@ -192,7 +206,7 @@ class Reconciler:
         for record in board.of(stack):
             if record.id in self._workers:
                 self._workers[record.id].assign(board.task(record))
-        if self._allocator.reserved:
+        if self._strangers:
             await self._sweep(seen)
 
     def _take_on(self, made: Sequence[TaskRecord], held: Assignment, seen: Observed) -> None:

@@ -7,13 +7,12 @@ import logging
 from collections.abc import Collection
 
 from agent import effects
-from agent.board import Board
-from agent.decide.diff import Diff, Observed, diff, observed
+from agent.decide.diff import Observed, observed
 from agent.effects import Ports
 from agent.events import event
 from agent.kit import backoff
 from agent.kit.errors import GoraeError
-from agent.ports import Change, Host
+from agent.ports import Change
 
 log = logging.getLogger("gorae.agent")
 
@@ -37,30 +36,19 @@ async def look(ports: Ports) -> Observed:
             await ports.clock.sleep(backoff.delay(failures, first=0.2, cap=10.0))
 
 
-def sort_out(board: Board, host: Host, seen: Observed) -> Diff:
-    unknown = (set(seen.attempts) | seen.parts) - set(board.records)
-    return diff(
-        (task.id for stack in board.assignments for task in board.tasks(stack)),
-        board.records,
-        seen,
-        {task: host.trace(task)[0] for task in unknown},
-        board.assignments.keys(),
-    )
-
-
-async def sweep(ports: Ports, orphans: Collection[str], seen: Observed) -> bool:
-    """Whether anything was swept. What fails is logged, and tried again at the next look."""
-    swept = False
+async def sweep(ports: Ports, orphans: Collection[str], seen: Observed) -> list[str]:
+    """What was swept. What fails is logged, and tried again at the next look."""
+    swept: list[str] = []
     for task in orphans:
         try:
             for attempt in seen.attempts.get(task, ()):
                 await ports.runtime.remove(task, attempt.attempt)
             await effects.discard(ports, task)
             told = event(ports, "task.swept", f"{task} belonged to nobody and was removed", task=task)
-            await ports.journal.record(Change(events=[told]))
+            await ports.journal.record(Change(records={task: None}, events=[told]))
         except GoraeError as error:
             log.warning("cannot sweep %s: %s", task, error)
             continue
         log.info("swept %s, which belonged to nobody", task)
-        swept = True
+        swept.append(task)
     return swept

@@ -1,11 +1,13 @@
-"""Assigned × journalled × observed: which tasks need a worker, what is an orphan, and what to believe after an absence.
+"""Assigned × journalled × observed: what is an orphan, and what to believe after an absence.
 
-An orphan is something of this instance that nothing accounts for. When the journal was lost, what runs is *not* an
-orphan: until an assignment of its stack says otherwise it is left alone, because absence never means remove.
+An orphan is something of this instance that nothing accounts for. What is found when the journal was lost is *not* an
+orphan but a stranger: until an assignment of its stack says otherwise it is left alone, because absence never means
+remove. Strangers are written into the new journal, as such.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field, replace
 
@@ -49,25 +51,13 @@ def observed(
     return Observed(attempts, frozenset(sandboxes), frozenset(rootfs), frozenset(mounts), frozenset(network))
 
 
-@dataclass(frozen=True, slots=True)
-class Diff:
-    workers: tuple[str, ...]
-    orphans: tuple[str, ...]
-    strangers: tuple[str, ...]  # of a stack we know nothing of
-
-
-def diff(
-    assigned: Iterable[str],
-    journalled: Iterable[str],
-    seen: Observed,
-    owner: Mapping[str, str | None],
-    stacks: Set[str],
-) -> Diff:
-    """`owner`: task → its stack, where the host still tells; `stacks`: those with an accepted assignment."""
-    workers = set(assigned) | set(journalled)
-    unknown = (set(seen.attempts) | seen.parts) - workers
-    strangers = {task for task in unknown if owner.get(task) is not None and owner[task] not in stacks}
-    return Diff(tuple(sorted(workers)), tuple(sorted(unknown - strangers)), tuple(sorted(strangers)))
+def orphans(
+    accounted: Iterable[str], seen: Observed, strangers: Mapping[str, str], stacks: Set[str]
+) -> tuple[str, ...]:
+    """`accounted`: tasks assigned or journalled. `strangers`: task → stack, of what was found without a journal; they
+    are orphans once `stacks`, those with an accepted assignment, include theirs."""
+    spared = {task for task, stack in strangers.items() if stack not in stacks}
+    return tuple(sorted((set(seen.attempts) | seen.parts) - set(accounted) - spared))
 
 
 def adopted(record: TaskRecord, attempts: tuple[Found, ...], boot: str, now: float) -> TaskRecord | None:
@@ -93,6 +83,24 @@ def adopted(record: TaskRecord, attempts: tuple[Found, ...], boot: str, now: flo
         reason="adopted",
         message="found running",
     )
+
+
+_STRANGER = "stranger"
+
+
+def dump_stranger(stack: str) -> str:
+    """In the journal, in place of the record that a stranger has not."""
+    return json.dumps({_STRANGER: stack})
+
+
+def load_stranger(document: str) -> str | None:
+    """The stack of a stranger; None: the document is something else."""
+    try:
+        found = json.loads(document)
+    except ValueError:
+        return None
+    stack = found.get(_STRANGER) if isinstance(found, dict) else None
+    return stack if isinstance(stack, str) else None
 
 
 def free_index(taken: Set[int], start: int) -> int | None:

@@ -188,7 +188,8 @@ async def test_without_a_journal_what_runs_is_left_alone_and_then_adopted() -> N
         world.host.traces = {"t1": ("shop", 0), "d1": ("shop", 1)}
         world.start()
         await world.settle(100)
-        assert pids(world) == before, "absence never means remove"
+        await world.restart()
+        assert pids(world) == before, "absence never means remove, the second time neither"
         world.broker.start()
         await world.settle(2)
         await world.assign(task(world, "n1", "new"), stack="other")
@@ -214,6 +215,19 @@ async def test_without_a_journal_an_assignment_removes_what_it_does_not_name() -
         await world.assign(task(world, "d1", "db"), generation=7)
         await world.settle()
         assert list(pids(world)) == ["d1"]
+
+
+async def test_a_whole_journal_accounts_for_everything() -> None:
+    """What it does not name is an orphan, though its log file names a stack."""
+    async with running() as world:
+        await up(world)
+        await world.kill()
+        world.journal.records, world.journal.assignments = {}, {}
+        world.host.traces = {"t1": ("shop", 0)}
+        world.broker.stop()
+        world.start()
+        await world.settle()
+        assert world.nothing_left()
 
 
 async def test_an_older_journal_yields_to_what_runs() -> None:

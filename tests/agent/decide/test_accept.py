@@ -7,7 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.decide import accept
-from agent.decide.diff import Observed, adopted, diff, free_index, observed
+from agent.decide.diff import (
+    Observed,
+    adopted,
+    dump_stranger,
+    free_index,
+    load_stranger,
+    observed,
+    orphans,
+)
+from agent.decide.record import dump
 from agent.kit.errors import UserError
 from agent.kit.pools import TASKS
 from agent.ports import Found
@@ -101,11 +110,15 @@ def test_orphans_and_strangers() -> None:
         mounts=[],
         network=["t5"],
     )
-    owners = {"t2": "shop", "t3": None, "t4": "lost", "t5": "shop"}
-    found = diff(["t1", "t9"], ["t8"], seen, owners, {"shop"})
-    assert found.workers == ("t1", "t8", "t9")
-    assert found.orphans == ("t2", "t3", "t5")
-    assert found.strangers == ("t4",), "of a stack that nothing is known of"
+    strangers = {"t2": "shop", "t4": "lost"}
+    assert orphans(["t1", "t9"], seen, strangers, {"shop"}) == ("t2", "t3", "t5")
+    assert orphans(["t1"], seen, {}, set()) == ("t2", "t3", "t4", "t5"), "a journal that is whole accounts for all"
+
+
+def test_strangers_are_journalled_as_such() -> None:
+    assert load_stranger(dump_stranger("shop")) == "shop"
+    for other in (dump(record()), "[]", "{", "{}", '{"stranger": 1}'):
+        assert load_stranger(other) is None
 
 
 def test_what_is_seen_of_one_task() -> None:
