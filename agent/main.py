@@ -37,7 +37,7 @@ from agent.network.network import RoutedNetwork
 from agent.probes.prober import HostProber
 from agent.reconciler import Reconciler
 from agent.rootfs.overlay import OverlayRootfs
-from agent.runtime import seccomp
+from agent.runtime import pidfd, seccomp
 from agent.runtime.runtime import CrunRuntime
 from agent.sandbox.sandboxes import PinnedSandboxes
 from agent.streams.server import StreamServer
@@ -170,6 +170,7 @@ async def serve(layout: Layout, instance: str, slice_: Slice, bus: Bus, *, signa
                 group.create_task(agent.run(), name="agent")
                 group.create_task(network.watch(), name="watch nftables")
                 group.create_task(_rotate(logs, ports.clock), name="rotate logs")
+                group.create_task(pidfd.keep_reaping(ports.clock), name="reap orphans")
                 await agent.ready.wait()
                 async with server.serving():
                     log.info("serving on %s, instance %s", layout.agent_socket, instance)

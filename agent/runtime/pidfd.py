@@ -13,6 +13,10 @@ import signal
 from contextlib import suppress
 from pathlib import Path
 
+from agent.kit.clock import Clock
+
+REAP_EVERY = 0.2  # seconds
+
 
 def start_ticks(pid: int) -> int | None:
     """Field 22 of /proc/PID/stat (proc(5)); None when there is no such process."""
@@ -59,17 +63,41 @@ def reap(pidfd: int) -> int | None:
     return result.si_status if result.si_code == os.CLD_EXITED else 128 + result.si_status
 
 
-def reap_orphans() -> None:
+def reap_orphans(before: frozenset[int] = frozenset()) -> frozenset[int]:
     """Reap what died inside containers and was given to us, as subreaper, because its parent on the host's side died.
 
     Unreaped, one such zombie keeps its container's pid 1, and with it the whole cgroup, from ending
-    (pid_namespaces(7)). Only these are touched, known by a second number in NSpid: asyncio reaps its own.
+    (pid_namespaces(7)). These are known by a second number in NSpid: asyncio and `Child` reap their own. So do those who
+    end a conmon; one that was a zombie `before` as well has been overlooked by them. Returns the zombies left.
     """
-    for pid in Path("/proc/thread-self/children").read_text().split():
+    left = set()
+    for pid in map(int, Path("/proc/thread-self/children").read_text().split()):
         with suppress(FileNotFoundError, ProcessLookupError, ChildProcessError):
             fields = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
-            if fields["State"].split()[0] == "Z" and len(fields["NSpid"].split()) > 1:
-                os.waitid(os.P_PID, int(pid), os.WEXITED | os.WNOHANG)
+            if fields["State"].split()[0] != "Z":
+                continue
+            overlooked = pid in before and fields["Name"].strip() == "conmon"
+            if overlooked or len(fields["NSpid"].split()) > 1:
+                os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG)
+            else:
+                left.add(pid)
+    return frozenset(left)
+
+
+async def keep_reaping(clock: Clock) -> None:
+    """For as long as it is run: orphans come when they come (a check that was entering a container as it was killed),
+    and no descriptor tells of them. Looking costs one system call; only a zombie is looked at closer."""
+    zombies: frozenset[int] = frozenset()
+    while True:
+        zombies = reap_orphans(zombies) if _any_zombie() else frozenset()
+        await clock.sleep(REAP_EVERY)
+
+
+def _any_zombie() -> bool:
+    """Leaves it to be waited for (WNOWAIT)."""
+    with suppress(ChildProcessError):
+        return os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    return False
 
 
 async def readable(*fds: int, timeout: float | None = None) -> frozenset[int]:

@@ -25,7 +25,7 @@ from typing import Any
 
 CLI = [sys.executable, "-P", "-c", "from orchestrator.cli.main import main; raise SystemExit(main())"]
 CLONE = Path(__file__).resolve().parents[2]
-PATIENCE = 60.0  # seconds; a bound for what hangs, never a pace
+PATIENCE = 30.0  # seconds; a bound for what hangs, never a pace
 
 
 class Host:
@@ -154,7 +154,7 @@ class Host:
     # the command line and the API
 
     def cli(
-        self, *args: str, check: bool = True, timeout: float = 120.0, **extra: Any
+        self, *args: str, check: bool = True, timeout: float = 60.0, **extra: Any
     ) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
             [*CLI, *args],
@@ -202,8 +202,10 @@ class Host:
                 yield from reader
 
     def status(self, stack: str) -> dict[str, Any]:
-        document = self.get(f"/v1/status?stack={stack}")
-        return next((s for s in document["stacks"] if s["name"] == stack), {"services": [], "converged": False})
+        """Of a stack that is not known (yet): no services, not converged."""
+        nothing = {"services": [], "converged": False, "generation": 0}
+        stacks = self.get(f"/v1/status?stack={stack}").get("stacks", [])
+        return next((s for s in stacks if s["name"] == stack), nothing)
 
     def tasks(self, stack: str, service: str | None = None) -> list[dict[str, Any]]:
         return [
