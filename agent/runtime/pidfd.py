@@ -67,8 +67,8 @@ def reap_orphans(before: frozenset[int] = frozenset()) -> frozenset[int]:
     """Reap what died inside containers and was given to us, as subreaper, because its parent on the host's side died.
 
     Unreaped, one such zombie keeps its container's pid 1, and with it the whole cgroup, from ending
-    (pid_namespaces(7)). These are known by a second number in NSpid: asyncio and `Child` reap their own. So do those who
-    end a conmon; one that was a zombie `before` as well has been overlooked by them. Returns the zombies left.
+    (pid_namespaces(7)). These are known by a second number in NSpid: asyncio and `Child` reap their own. So do those
+    who end a conmon; one that was a zombie `before` as well has been overlooked by them. Returns the zombies left.
     """
     left = set()
     for pid in map(int, Path("/proc/thread-self/children").read_text().split()):

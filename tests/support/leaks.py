@@ -69,8 +69,8 @@ def _processes(instance: str, root: Path) -> Iterator[tuple[int, str]]:
     """By cgroup, by root directory, by working directory, by a word of the command line, by environment."""
     family = _ancestors()
     for pid in _pids():
-        if pid in family:
-            continue
+        if pid in family or "\nState:\tZ" in _read(f"/proc/{pid}/status"):
+            continue  # the dead are their parent's to bury, and hold nothing
         words = _read(f"/proc/{pid}/cmdline").split("\0")
         line = " ".join(words)[:160]
         if instance and f"gorae-{instance}" in _read(f"/proc/{pid}/cgroup"):
