@@ -26,7 +26,7 @@ from agent.ports import Change, Host, JournalState
 from agent.reporter import Reporter
 from agent.sweeper import look, sweep
 from agent.wire.bus import Bus
-from agent.wire.messages import Assignment, StackStatus
+from agent.wire.messages import Assignment, Listener, StackStatus
 from agent.worker import Worker
 
 log = logging.getLogger("gorae.agent")
@@ -48,6 +48,10 @@ class Reconciler:
         self._turn = asyncio.Lock()  # sweeping and obeying exclude each other
         self._workers: dict[str, Worker] = {}
         self._strangers: dict[str, str] = {}  # task → stack: found when there was no journal, not assigned since
+
+    def listeners(self) -> tuple[Listener, ...]:
+        """As they are at this moment; the host message may be some seconds old."""
+        return self._host.listeners()
 
     # Life ---------------------------------------------------------------------------------------------------------
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from agent.kit.errors import Temporary
+from agent.kit.errors import GoraeError, Temporary
 from agent.kit.ids import task_id
 from agent.wire import streams
-from agent.wire.messages import Event, Task
+from agent.wire.messages import Event, Listener, Task
 from orchestrator import refusals
 from orchestrator.compose.model import Stack
 from orchestrator.decide import expand
@@ -70,6 +70,8 @@ class Controller:
             await self._until_bound()
             images = await self._ensure(sorted({s.image for s in model.services.values()}), pull, progress)
             desired = expand.expand(model, images)
+            publishes = any(port.published for service in model.services.values() for port in service.ports)
+            listeners = await self._listeners() if publishes else None
             async with self._ledger.changing:
                 record = self._ledger.stacks.get(model.name)
                 if record is not None and record.removed:
@@ -79,7 +81,7 @@ class Controller:
                     desired, current, Intent(), order=services, new_id=self._new_id, over=self._over(model.name)
                 )
                 document = model.model_dump(mode="json", exclude_defaults=True)
-                return await self._apply(model.name, document, planned, record, peer, "up")
+                return await self._apply(model.name, document, planned, record, peer, "up", listeners)
 
     async def act(self, name: str, verb: Verb, services: Sequence[str], peer: Peer) -> Applied:
         """stop, start, restart, recreate: `services` empty means all. UserError stack-unknown, service-unknown."""
@@ -158,13 +160,20 @@ class Controller:
         return plan(desired, record.tasks, intent, order=services, new_id=self._new_id, over=over)
 
     async def _apply(
-        self, name: str, model: dict[str, Any], planned: Plan, record: StackRecord | None, peer: Peer, verb: Verb
+        self,
+        name: str,
+        model: dict[str, Any],
+        planned: Plan,
+        record: StackRecord | None,
+        peer: Peer,
+        verb: Verb,
+        listeners: tuple[Listener, ...] | None = None,
     ) -> Applied:
         """Admit, then commit; nothing to change commits nothing. Called with `changing` held."""
         same_model = record is not None and record.model == model
         if record is not None and same_model and not planned.changes and not record.held:
             return Applied(name, record.generation, record.revision, planned)
-        self._admit(name, planned.tasks, record)
+        self._admit(name, planned.tasks, record, listeners)
         self._must_be_bound()
         counter = self._counter(name)
         generation = counter.generation + 1
@@ -207,10 +216,23 @@ class Controller:
         message = f"{message} (by uid {peer.uid})"
         return self._ledger.event(kind, message, stack=stack, reason="user", evidence={"uid": peer.uid, **evidence})
 
-    def _admit(self, name: str, tasks: Sequence[Task], record: StackRecord | None) -> None:
+    async def _listeners(self) -> tuple[Listener, ...] | None:
+        """The host's, at this moment: its message on the bus may be some seconds old. None: that must do."""
+        try:
+            found = await streams.call(self._agent, "listeners")
+        except GoraeError:
+            return None
+        return tuple(Listener.model_validate(listener) for listener in found)
+
+    def _admit(
+        self, name: str, tasks: Sequence[Task], record: StackRecord | None, listeners: tuple[Listener, ...] | None
+    ) -> None:
         others = {o: r.tasks for o, r in self._ledger.stacks.items() if o != name and not r.held}
         current = record.tasks if record is not None and not record.held else ()
-        refusals = admit(name, tasks, current, others, self._ledger.host)
+        host = self._ledger.host
+        if host is not None and listeners is not None:
+            host = host.model_copy(update={"listeners": listeners})
+        refusals = admit(name, tasks, current, others, host)
         if refusals:
             error = refusals[0].error()
             error.evidence["refusals"] = [

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 
 from agent.kit.errors import GoraeError, Permanent, UserError
 from agent.ports import Images, Logs
-from agent.wire.messages import StackStatus
+from agent.wire.messages import Listener, StackStatus
 from agent.wire.streams import LIMIT
 
 log = logging.getLogger("gorae.agent")
@@ -40,6 +40,8 @@ class Agent(Protocol):
 
     def in_use(self) -> dict[str, str]:
         """Image id → who uses it."""
+
+    def listeners(self) -> Sequence[Listener]: ...
 
     async def adopt(self, store_id: str) -> None: ...
 
@@ -65,6 +67,7 @@ class StreamServer:
             "logs": self._read_logs,
             "status": self._status,
             "adopt": self._adopt,
+            "listeners": self._listeners,
         }
 
     @asynccontextmanager
@@ -239,6 +242,9 @@ class StreamServer:
     async def _adopt(self, request: dict[str, Any], send: Send) -> Any:
         await self._agent.adopt(_text(request, "store_id"))
         return {}
+
+    async def _listeners(self, request: dict[str, Any], send: Send) -> Any:
+        return list(self._agent.listeners())
 
 
 @asynccontextmanager

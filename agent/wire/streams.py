@@ -18,6 +18,7 @@ Operations (arguments → result):
     remove      name → {"removed": [NAME], "freed": bytes}
     logs        stack, service?, task?, follow, since?, until?, tail? → lines {task, service, slot, at, stream, text}
     status      → [StackStatus document]                  for root, when the orchestrator is down
+    listeners   → [Listener document]                     the host's listening sockets, at this moment
     adopt       store_id → {}                             an operator binds the agent to a store by hand
 
 Peer credentials are checked: uid 0 or the orchestrator's. A client that vanishes ends its request.

@@ -13,6 +13,7 @@ from orchestrator.cli.client import Client, TimedOut
 from orchestrator.cli.render import Screen, count, cut, span
 
 TRIES = 5  # a container that ended this often in a row is reported, though gorae goes on trying
+SETTLED = 0.2  # seconds; what has no healthcheck must have run this long
 _TICK = 0.5  # seconds between redraws, for the counters
 _AT_REST = ("running", "completed", "stopped", "failed", "waiting")
 
@@ -31,33 +32,56 @@ def wait(client: Client, stack: str, generation: int, timeout: float, screen: Sc
     """
     deadline = time.monotonic() + timeout
     shown = _Shown(screen)
-    document: dict[str, Any] | None = None
     try:
-        with client.stream("GET", f"/v1/stacks/{stack}/watch", generation=generation) as stream:
-            while True:
-                left = deadline - time.monotonic()
-                try:
-                    latest = stream.next(max(0.0, min(left, _TICK if screen.live else left)))
-                except TimedOut:
-                    if time.monotonic() >= deadline:
-                        raise _not_up(client, document, stack, f"after {span(timeout)}") from None
-                    if document is not None:
-                        shown.update({**document, "at": time.time()})
-                    continue
-                if latest is None:
-                    return _ended(document, stack, generation)
-                document = latest
-                if not latest["stacks"]:
-                    return None
-                shown.update(latest)
-                if _hopeless(latest["stacks"][0], generation):
-                    raise _not_up(client, latest, stack, "")
+        while True:
+            document = _follow(client, stack, generation, deadline, timeout, shown)
+            wait_more = 0.0 if document is None else _too_young(document)
+            if not wait_more:
+                return document
+            time.sleep(wait_more)
     except KeyboardInterrupt:
         shown.finish()
         screen.stream.flush()
         raise Interrupted(stack) from None
     finally:
         shown.finish()
+
+
+def _too_young(document: dict[str, Any]) -> float:
+    """Seconds until everything without a healthcheck has run for SETTLED: a program that ends right after its start
+    has run for a moment, too."""
+    ages = [
+        document["at"] - task["started_at"]
+        for row in document["stacks"][0]["services"]
+        for task in row["tasks"]
+        if task["state"] == "running" and task["health"] == "none" and task["started_at"]
+    ]
+    return max(0.0, SETTLED - min(ages, default=SETTLED))
+
+
+def _follow(
+    client: Client, stack: str, generation: int, deadline: float, timeout: float, shown: _Shown
+) -> dict[str, Any] | None:
+    document: dict[str, Any] | None = None
+    with client.stream("GET", f"/v1/stacks/{stack}/watch", generation=generation) as stream:
+        while True:
+            left = deadline - time.monotonic()
+            try:
+                latest = stream.next(max(0.0, min(left, _TICK if shown.live else left)))
+            except TimedOut:
+                if time.monotonic() >= deadline:
+                    raise _not_up(client, document, stack, f"after {span(timeout)}") from None
+                if document is not None:
+                    shown.update({**document, "at": time.time()})
+                continue
+            if latest is None:
+                return _ended(document, stack, generation)
+            document = latest
+            if not latest["stacks"]:
+                return None
+            shown.update(latest)
+            if _hopeless(latest["stacks"][0], generation):
+                raise _not_up(client, latest, stack, "")
 
 
 class Interrupted(UserError):
@@ -146,11 +170,12 @@ class _Shown:
     """Draws on a terminal; elsewhere says each change of a service once."""
 
     def __init__(self, screen: Screen) -> None:
+        self.live = screen.live
         self._screen = screen
         self._last: dict[str, str] = {}
 
     def update(self, document: dict[str, Any]) -> None:
-        if self._screen.live:
+        if self.live:
             self._screen.draw(brief(document, self._screen))
             return
         for stack in document["stacks"]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.host import CLONE, Host
+from tests.support.host import CLONE, Host, until
 from tests.support.leaks import leftovers, snapshot
 
 CACHE = Path("/var/cache/gorae/images")
@@ -57,7 +57,12 @@ def own(tars: dict[str, Path]) -> Iterator[Host]:
             host.down(stack["name"], "--volumes")
         host.stop()
         instance = host.instance
-        left = leftovers(instance, host.root, before)
-        assert not left, json.dumps(left, indent=1)
+        # What was killed last may be on its way out of the kernel still.
+        until(
+            lambda: not leftovers(instance, host.root, before),
+            "the host to be as it was",
+            patience=5.0,
+            tell=lambda: json.dumps(leftovers(instance, host.root, before), indent=1),
+        )
     finally:
         host.destroy()

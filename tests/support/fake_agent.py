@@ -291,6 +291,8 @@ class FakeAgent:
             if request.get("follow"):
                 await self.hang.wait()
             yield {"result": {}}
+        elif request["op"] == "listeners":
+            yield {"result": [listener.model_dump(mode="json") for listener in self.listeners]}
         elif request["op"] in ("pull", "load", "import", "remove"):
             yield {"progress": {"step": "half"}}
             yield {"result": {key: value for key, value in request.items() if key != "op"}}

@@ -1,0 +1,162 @@
+"""Bad input and a bad host: one paragraph that names the thing and the next step, an exit code, and what ran runs on."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.host.conftest import import_images
+from tests.support.host import Host, free_port
+
+pytestmark = pytest.mark.host
+
+GOOD = """
+services:
+  app: {image: "gorae/busybox:1", command: [sleep, "3600"], restart: always, stop_grace_period: 100ms}
+"""
+
+
+@pytest.fixture
+def running(shared: Host) -> Iterator[dict[str, int]]:
+    """A stack that must not notice anything."""
+    shared.up("good", GOOD)
+    pids = shared.pids("good")
+    yield pids
+    assert shared.pids("good") == pids
+    shared.down("good")
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "says"),
+    [
+        pytest.param(
+            'services: {app: {image: "127.0.0.1:1/no/such:1"}}',
+            1,
+            ["127.0.0.1:1/no/such:1", "try"],
+            id="missing-image",
+        ),
+        pytest.param("services:\n  app: [\n", 2, ["compose.yaml:", "cannot"], id="syntax-error"),
+        pytest.param(
+            'services:\n  app:\n    image: "gorae/busybox:1"\n    helthcheck: {}\n',
+            2,
+            ["compose.yaml:4:5", "helthcheck", "healthcheck"],
+            id="unknown-key",
+        ),
+        pytest.param(
+            'services:\n  app:\n    image: "gorae/busybox:1"\n    privileged: true\n',
+            2,
+            ["compose.yaml:4", "privileged"],
+            id="key-not-supported-yet",
+        ),
+        pytest.param(
+            'services: {app: {image: "gorae/busybox:1", command: [no-such-command]}}',
+            1,
+            ["app", "no-such-command", "try"],
+            id="no-such-command",
+        ),
+        pytest.param(
+            'services: {app: {image: "gorae/busybox:1", command: [sh, -c, "echo the-last-words; exit 3"]}}',
+            1,
+            ["app", "exit 3", "the-last-words"],
+            id="ends-at-once-with-its-log",
+        ),
+        pytest.param(
+            'services: {app: {image: "gorae/busybox:1", command: [sleep, "9"], user: nobody-here}}',
+            1,
+            ["nobody-here"],
+            id="unknown-user",
+        ),
+    ],
+)
+def test_bad_files(shared: Host, running: dict[str, int], text: str, code: int, says: list[str]) -> None:
+    done = shared.up("bad", text, check=False)
+    try:
+        assert done.returncode == code, done.stdout + done.stderr
+        assert "cannot" in done.stderr
+        assert all(word in done.stderr for word in says), done.stderr
+        assert "Traceback" not in done.stderr
+        assert len(done.stderr.splitlines()) < 12, done.stderr
+    finally:
+        shared.cli("down", "bad", check=False)
+
+
+def test_a_port_in_use_is_refused_and_its_holder_named(shared: Host, running: dict[str, int]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as foreign:
+        port = foreign.getsockname()[1]
+        text = GOOD.replace("restart: always", f'restart: always, ports: ["{port}:80"]')
+        done = shared.up("bad", text, check=False)
+        assert done.returncode == 1
+        assert str(port) in done.stderr and str(os.getpid()) in done.stderr and "try" in done.stderr
+    port = free_port()
+    text = GOOD.replace("restart: always", f'restart: always, ports: ["{port}:80"]')
+    shared.up("first", text)
+    try:
+        done = shared.up("bad", text, check=False)
+        assert done.returncode == 1
+        assert f"port {port}" in done.stderr and "stack first" in done.stderr
+        assert shared.get("/v1/stacks")["stacks"][0]["name"] != "bad"
+    finally:
+        shared.down("first")
+
+
+def test_more_memory_than_the_host_has_is_refused(shared: Host, running: dict[str, int]) -> None:
+    text = GOOD.replace("restart: always", "restart: always, mem_reservation: 4000g")
+    done = shared.up("bad", text, check=False)
+    assert done.returncode == 1 and "memory" in done.stderr and "try" in done.stderr
+
+
+def test_an_unreachable_daemon() -> None:
+    host = Host()
+    try:
+        done = host.cli("status", check=False)
+        assert done.returncode == 3
+        assert "cannot reach gorae" in done.stderr and "gorae daemon" in done.stderr
+    finally:
+        host.destroy()
+
+
+def test_a_full_disk_is_said_and_touches_nothing_that_runs(tars: dict[str, Path]) -> None:
+    root = Path(f"/tmp/g-{secrets.token_hex(4)}")
+    root.mkdir(mode=0o755)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=96m,mode=755", "tmpfs", str(root)], check=True)
+    host = Host(root)
+    try:
+        host.start()
+        import_images(host, tars, "busybox")
+        host.up("good", GOOD)
+        pids = host.pids("good")
+        more = str(host.compose("more", GOOD))
+        with contextlib.suppress(OSError), (root / "ballast").open("wb") as ballast:
+            while True:
+                ballast.write(b"x" * 65536)
+                ballast.flush()
+        imported = host.cli(
+            "image", "import", str(tars["redis"]), "--config", f"{tars['redis']}.json", "gorae/redis:7", check=False
+        )
+        assert imported.returncode == 1
+        assert "cannot" in imported.stderr and "free" in imported.stderr, imported.stderr
+        applied = host.cli("up", "-f", more, "-p", "more", check=False)
+        assert applied.returncode == 1, applied.stdout
+        assert "cannot" in applied.stderr and "try" in applied.stderr and "Traceback" not in applied.stderr
+        assert {pid: True for pid in pids.values() if Path(f"/proc/{pid}").exists()} == dict.fromkeys(
+            pids.values(), True
+        )
+        (root / "ballast").unlink()
+        host.cli("up", "-f", more, "-p", "more")
+        assert host.pids("good") == pids
+        host.down("more")
+        host.down("good")
+    finally:
+        with contextlib.suppress(AssertionError):
+            host.stop()
+        host.destroy()
+        subprocess.run(["umount", "-l", str(root)], check=False)
+        with contextlib.suppress(OSError):
+            root.rmdir()
