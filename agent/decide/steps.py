@@ -57,6 +57,8 @@ def retry(v: View, action: Action) -> Action:
     trouble = v.seen.trouble(type(action))
     if trouble is None or not trouble.at <= v.now < trouble.retry_at:
         return action
+    if v.task is not None and v.record.state in states.RESTING:
+        return Wait(trouble.retry_at)  # why it rests says more than why it is not tidied up yet
     return hold(v, trouble.code, trouble.message, trouble.retry_at)
 
 
