@@ -17,7 +17,7 @@ from orchestrator.store.memory import MemoryStore
 from tests.support.fake_agent import FakeAgent
 from tests.support.orchestrating import ALICE, Orchestrating, orchestrating, stack
 
-TWO = {"web": {"image": "web:1", "replicas": 2}, "db": {"image": "db:1"}}
+TWO: dict[str, Any] = {"web": {"image": "web:1", "replicas": 2}, "db": {"image": "db:1"}}
 
 
 class Setting:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,7 @@ from orchestrator.store.port import Change
 from tests.support.fake_agent import FakeAgent
 from tests.support.orchestrating import ALICE, orchestrating, stack
 
-TWO = {"web": {"image": "web:1", "replicas": 2}, "db": {"image": "db:1"}}
+TWO: dict[str, Any] = {"web": {"image": "web:1", "replicas": 2}, "db": {"image": "db:1"}}
 
 
 @pytest.fixture

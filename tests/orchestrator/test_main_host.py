@@ -8,6 +8,7 @@ import pwd
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,7 @@ from tests.support.fake_agent import FakeAgent
 from tests.wire.harness import MosquittoHarness
 
 pytestmark = pytest.mark.host
-TWO = {"web": {"image": "web:1", "replicas": 2}, "db": {"image": "db:1"}}
+TWO: dict[str, Any] = {"web": {"image": "web:1", "replicas": 2}, "db": {"image": "db:1"}}
 
 
 @pytest.fixture
