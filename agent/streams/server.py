@@ -265,7 +265,7 @@ async def _progress(send: Send) -> AsyncIterator[Callable[[dict[str, Any]], None
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, StackStatus):
+    if isinstance(value, StackStatus | Listener):
         return value.model_dump(mode="json")
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return dataclasses.asdict(value)
