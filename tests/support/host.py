@@ -41,6 +41,7 @@ class Host:
             "GORAE_ROOT": str(self.root),
             "PYTHONPATH": str(CLONE),
             "NO_COLOR": "1",
+            "PYTHONDONTWRITEBYTECODE": "",  # start-up is measured with byte code, as installed
             "COLUMNS": "80",
         }
 
