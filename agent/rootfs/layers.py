@@ -75,7 +75,8 @@ def by_descriptor(lower: Sequence[int], upper: Path, work: Path) -> int:
                 syscalls.fsconfig(context, syscalls.FSCONFIG_SET_STRING, key, value)
             syscalls.fsconfig(context, syscalls.FSCONFIG_CMD_CREATE)
         except OSError as error:
-            if error.errno == errno.EINVAL:
+            # EOPNOTSUPP: a kernel (6.1) whose overlay knows only the old way to mount takes no descriptors at all.
+            if error.errno in (errno.EINVAL, errno.EOPNOTSUPP):
                 raise ByDescriptorUnsupported from error
             raise _refused(error, _log(context)) from error
         return syscalls.fsmount(context, syscalls.MOUNT_ATTR_NODEV)
