@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import fcntl
 import gc
 import grp
 import logging
@@ -30,6 +29,7 @@ from agent.kit import ids, pools, syscalls
 from agent.kit.clock import Clock, RealClock
 from agent.kit.errors import GoraeError, UserError
 from agent.kit.layout import Layout
+from agent.kit.lock import own
 from agent.kit.pools import Slice
 from agent.kit.version import VERSION
 from agent.logs.logs import FileLogs
@@ -86,19 +86,7 @@ def hold(layout: Layout) -> int:
             code="state-unusable",
             hint="run it as root, on a file system that can be written",
         ) from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = os.read(lock, 32).decode() or "unknown"
-        os.close(lock)
-        raise UserError(
-            f"cannot start the agent: process {holder} already runs for {layout.state}",
-            code="already-running",
-            hint=f"end process {holder} first, or use another --root",
-        ) from None
-    os.ftruncate(lock, 0)
-    os.write(lock, str(os.getpid()).encode())
-    return lock
+    return own(lock, "the agent", layout.state)
 
 
 def _more_descriptors() -> None:

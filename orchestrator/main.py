@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import fcntl
 import gc
 import logging
 import os
@@ -21,6 +20,7 @@ import uvloop
 from agent.kit.clock import RealClock
 from agent.kit.errors import GoraeError, UserError
 from agent.kit.layout import Layout
+from agent.kit.lock import own
 from agent.wire.bus import Bus
 from agent.wire.mqtt import MqttBus
 from orchestrator.api import app
@@ -62,19 +62,7 @@ def hold(path: Path) -> int:
             code="state-unusable",
             hint="gorae daemon makes its directories; start that",
         ) from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = os.read(lock, 32).decode() or "unknown"
-        os.close(lock)
-        raise UserError(
-            f"cannot start the orchestrator: process {holder} already runs for {path.parent}",
-            code="already-running",
-            hint=f"end process {holder} first, or use another --root",
-        ) from None
-    os.ftruncate(lock, 0)
-    os.write(lock, str(os.getpid()).encode())
-    return lock
+    return own(lock, "the orchestrator", path.parent)
 
 
 async def serve(layout: Layout, bus: Bus, *, signals: bool = False, stop: asyncio.Event | None = None) -> None:
