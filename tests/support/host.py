@@ -277,9 +277,10 @@ def environ_of(pid: int) -> str:
 
 
 def cgroup_dirs(instance: str) -> list[Path]:
-    """Deepest first, in every hierarchy."""
-    found = [path for top in Path("/sys/fs/cgroup").glob(f"**/gorae-{instance}") for path in [top, *top.rglob("*")]]
-    return sorted((p for p in found if p.is_dir()), key=lambda p: len(p.parts), reverse=True)
+    """Deepest first, in every hierarchy. os.walk and not glob: what is swept meanwhile must not end the walk."""
+    tops = [Path(d) / f"gorae-{instance}" for d, names, _ in os.walk("/sys/fs/cgroup") if f"gorae-{instance}" in names]
+    found = [Path(directory) for top in tops for directory, _, _ in os.walk(top)]
+    return sorted(found, key=lambda p: len(p.parts), reverse=True)
 
 
 def cgroup_pids(instance: str) -> set[int]:
