@@ -22,6 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import pytest
+
 from tests.support.alike import alike
 from tests.support.canonical import Difference, canonical, differences
 from tests.support.cases import Case, Loader, Refused, case_of, cases, in_place, with_oracle, with_ours
@@ -62,6 +64,9 @@ class Outcome:
         lines += [f"    {difference}" for difference in self.differences]
         lines += [f"    ours refuses: {problem}" for problem in self.problems]
         return "\n".join(lines)
+
+
+OUTCOMES: pytest.StashKey[list[Outcome]] = pytest.StashKey()  # what one run of pytest has judged, for its summary
 
 
 def recorded(case: Case, here: Path) -> dict[str, object]:
