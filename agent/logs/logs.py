@@ -31,6 +31,7 @@ ROTATE_AT = 10 * 1024 * 1024  # bytes
 PATIENCE = 2.0  # seconds; conmon obeys within milliseconds
 KEPT = 4  # earlier tasks of one slot
 _YIELD = 200  # lines between two turns of the event loop
+_AT_ONCE = 128 * 1024  # bytes of one log read between two turns, about 10 ms
 _REOPEN = b"2 0 0\n"  # conmon's control message for "open the log file again"
 
 
@@ -67,23 +68,30 @@ class FileLogs:
             for path in _logs(root):
                 streams[path] = Stream(path, tail=tail)
             lines = heapq.merge(*(_lines(p, s, final=not follow) for p, s in streams.items()), key=lambda line: line.at)
-            chosen: Iterator[LogLine] = (
-                line for line in lines if (since is None or line.at >= since) and (until is None or line.at <= until)
-            )
-            if tail is not None:
-                chosen = iter(sorted(chosen, key=lambda line: line.at)[-tail:] if tail > 0 else [])
-            for count, line in enumerate(chosen, 1):
-                yield line
+            last: list[LogLine] = []
+            for count, line in enumerate(lines, 1):
                 if count % _YIELD == 0:
                     await asyncio.sleep(0)
+                if (since is not None and line.at < since) or (until is not None and line.at > until):
+                    continue
+                if tail is None:
+                    yield line
+                else:
+                    last.append(line)
+            for line in sorted(last, key=lambda line: line.at)[-tail:] if tail else []:
+                yield line
             while watch is not None:
                 for path in _logs(root):
                     if path not in streams:
                         streams[path] = Stream(path)
-                fresh = [line for p, s in streams.items() for line in _lines(p, s, final=False)]
+                fresh: list[LogLine] = []
+                for path, stream in streams.items():
+                    fresh += _lines(path, stream, limit=_AT_ONCE)
+                    await asyncio.sleep(0)
                 for line in sorted(fresh, key=lambda line: line.at):
                     yield line
-                await (asyncio.sleep(0) if fresh else watch.wait())
+                if not any(stream.more for stream in streams.values()):
+                    await watch.wait()
         finally:
             for stream in streams.values():
                 stream.close()
@@ -196,13 +204,13 @@ def _logs(root: Path) -> list[Path]:
     return sorted(found)
 
 
-def _lines(path: Path, stream: Stream, *, final: bool) -> Iterator[LogLine]:
+def _lines(path: Path, stream: Stream, *, final: bool = False, limit: int | None = None) -> Iterator[LogLine]:
     slot, _, task = path.stem.partition("-")
 
     def line(record: Record) -> LogLine:
         return LogLine(task, path.parent.name, int(slot), record.at, record.stream, record.text)
 
-    yield from map(line, stream.read())
+    yield from map(line, stream.read(limit))
     if final:
         yield from map(line, stream.rest())
 

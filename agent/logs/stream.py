@@ -30,21 +30,42 @@ class Stream:
         self._joiner = Joiner()
         self._fd = -1
         self._rest = b""  # an unfinished raw line
+        self.more = False
         if tail is not None:
             self._begin_at_tail(tail)
 
-    def read(self) -> Iterator[Record]:
-        """Blocking, but only as long as a disk read; the caller gives way between records."""
-        while True:
-            if self._fd < 0 and not self._next():
-                return
-            while block := os.read(self._fd, _BLOCK):
+    def read(self, limit: int | None = None) -> Iterator[Record]:
+        """What is there now, or with `limit` so many bytes of it: `more` is set when that has left any. What is
+        written meanwhile is the next call's: a container may write faster than we read, for ever.
+
+        Blocking, but only as long as a disk read; the caller gives way between records.
+        """
+        there = {status.st_ino: status.st_size for status in map(os.stat, self._files())}
+        if self._fd >= 0:
+            held = os.fstat(self._fd)
+            there.setdefault(held.st_ino, held.st_size)
+        left = sum(there.values()) if limit is None else limit
+        self.more = False
+        while self._fd >= 0 or self._next():
+            inode = os.fstat(self._fd).st_ino
+            end = there.get(inode, 0)
+            while (size := min(_BLOCK, left, end - os.lseek(self._fd, 0, os.SEEK_CUR))) > 0:
+                block = os.read(self._fd, size)
+                if not block:
+                    break
+                left -= len(block)
                 lines = (self._rest + block).split(b"\n")
                 self._rest = lines.pop()[-4 * _BLOCK :]  # conmon's records are short: a longer one is no record
                 for line in lines:
                     if (record := self._joiner.feed(line)) is not None:
                         yield record
+            if left <= 0:
+                self.more = limit is not None
+                return
             if not self._next():
+                return
+            fresh = os.fstat(self._fd).st_ino
+            if fresh == inode or fresh not in there:
                 return
 
     def rest(self) -> list[Record]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -50,6 +52,34 @@ async def test_rotation_without_a_conmon_does_not_block(tmp_path: Path) -> None:
         assert await logs.rotate_if_needed() == 1
     assert [p.read_text() for p in sorted(path.parent.iterdir())] == ["fourth line", "third line"]
     assert await logs.rotate_if_needed() == 0
+
+
+@pytest.mark.parametrize("query", [{"follow": True}, {"follow": False, "since": 2e9}], ids=["follow", "since"])
+async def test_a_reader_gives_way_to_the_loop_whatever_a_container_writes(
+    tmp_path: Path, query: dict[str, Any]
+) -> None:
+    logs = FileLogs(Layout.at(tmp_path))
+    path = logs.path("shop", "web", 1, "t1")
+    block = b"2026-01-02T03:04:05.678901234+00:00 stdout F y\n" * 2000
+    path.write_bytes(block * 50)
+    reading = logs.read("shop", "web", **{"since": None, "until": None, "tail": None} | query)
+
+    async def consume() -> None:
+        async for _ in reading:
+            pass
+
+    consumer = asyncio.ensure_future(consume())
+    turns = 0
+    with path.open("ab") as file:
+        while turns < 200 and not consumer.done():
+            if path.stat().st_size < 32 << 20:
+                file.write(block)  # as much as a turn of the reader takes, and more
+                file.flush()
+            await asyncio.sleep(0)
+            turns += 1
+    assert turns == 200
+    consumer.cancel()
+    await asyncio.gather(consumer, return_exceptions=True)
 
 
 @pytest.mark.host

@@ -123,6 +123,27 @@ def test_nothing_is_lost_or_doubled_whatever_the_order(
     assert got == expected
 
 
+@pytest.mark.parametrize("limit", [None, 1000], ids=["all that is there", "a part"])
+def test_one_read_ends_though_the_writer_never_does(tmp_path: Path, limit: int | None) -> None:
+    path = tmp_path / "1-t.log"
+    path.write_bytes(record("a") * 100)
+    stream = Stream(path)
+    with path.open("ab") as file:
+        got = 0
+        for _ in stream.read(limit):
+            file.write(record("b") * 2)
+            file.flush()
+            got += 1
+            if got > 1000:
+                break
+    assert stream.more == (limit is not None)
+    assert got == (100 if limit is None else 1000 // len(record("a")))
+    rest = sum(1 for _ in stream.read())
+    assert rest == 100 + 2 * got - got
+    assert not stream.more
+    stream.close()
+
+
 @given(st.lists(st.integers(0, 3000), max_size=60), st.integers(0, 70), st.sets(st.integers(0, 59), max_size=2))
 def test_tail_is_the_end_of_the_whole(
     tmp_path_factory: pytest.TempPathFactory, sizes: list[int], wanted: int, cuts: set[int]
