@@ -349,6 +349,7 @@ class Journal(Protocol):
 class JournalState:
     journal_id: str
     epoch: int  # this start's number: raised by load()
+    fresh: bool  # nothing was ever recorded in it: what is on the host may be anybody's
     bound_store_id: str | None
     assignments: Mapping[str, str]  # stack → Assignment JSON
     records: Mapping[str, str]  # task → record JSON

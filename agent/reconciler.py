@@ -21,6 +21,7 @@ from agent.events import event, persist
 from agent.intake import Intake
 from agent.kit import backoff
 from agent.kit.errors import Temporary, UserError
+from agent.kit.ids import Ulids
 from agent.kit.pools import Slice
 from agent.ports import Change, Host, JournalState
 from agent.reporter import Reporter
@@ -59,6 +60,8 @@ class Reconciler:
         ports = self._ports
         state = await self._remember()
         self.journal_id, self.epoch = state.journal_id, state.epoch
+        if state.last_event is not None:
+            ports.ulids = Ulids(state.last_event[1])  # ids go on growing though the clock was set back
         self._board = Board(self._host.run_id())
         self._board.wake = self._wake_worker
         self._reporter = Reporter(self._bus, ports.journal, self._board, self._host, ports.clock, self)
@@ -69,7 +72,7 @@ class Reconciler:
         seen = await look(ports)
         async with asyncio.TaskGroup() as group:
             self._group = group
-            await self._begin(seen)
+            await self._begin(seen, fresh=state.fresh)
             self.ready.set()
             self._wake.set()
             group.create_task(self._reporter.run(self._intake.deliver), name="reporter")
@@ -103,11 +106,11 @@ class Reconciler:
             except ValueError as error:
                 log.error("cannot read the assignment of %s, it is taken for lost: %s", stack, error)
 
-    async def _begin(self, seen: Observed) -> None:
+    async def _begin(self, seen: Observed, *, fresh: bool) -> None:
         """Take up what runs, also what the journal does not know or knows less well; then a worker for each task."""
         known, now = len(self._board.records), self._ports.clock.wall()
         unknown = (set(seen.attempts) | seen.parts) - set(self._board.records)
-        if self.epoch == 1:  # a new journal: what it does not know may be anybody's
+        if fresh:
             self._strangers = {task: stack for task in unknown if (stack := self._host.trace(task)[0]) is not None}
         self._allocator.reserve(self._strangers)
         newer = [
@@ -122,7 +125,9 @@ class Reconciler:
         changed |= {record.id: dump(record) for record in newer}
         await persist(self._ports, Change(records=changed, events=[told]))
         for record in list(self._board.records.values()):
-            self._employ(record, seen)
+            # Without an assignment (it could not be read) nobody says what is to become of it: it is left as it is.
+            if self._board.assignment(record.stack) is not None:
+                self._employ(record, seen)
         await self._make_missing(seen)
         running = sum(record.state == "running" for record in self._board.records.values())
         log.info("started: %d tasks known, %d running, %d strangers", known, running, len(self._strangers))
@@ -182,8 +187,9 @@ class Reconciler:
                     f"cannot obey the assignment of {stack}: task {task.id} belongs to another stack",
                     code="bad-assignment",
                 )
-        # Only after the loss of a journal can there be something of a task that we have no record of.
-        seen = await look(self._ports) if self._strangers else Observed()
+        # Only after the loss of a journal, or of an assignment in it, is there something that nobody looks after yet.
+        unkept = any(record.id not in self._workers for record in board.of(stack))
+        seen = await look(self._ports) if self._strangers or unkept else Observed()
         told = event(
             self._ports,
             "stack.accepted",
@@ -210,6 +216,8 @@ class Reconciler:
         for record in board.of(stack):
             if record.id in self._workers:
                 self._workers[record.id].assign(board.task(record))
+            else:
+                self._employ(record, seen)
         if self._strangers:
             await self._sweep(seen)
 

@@ -28,7 +28,13 @@ class FakeJournal:
     async def load(self) -> JournalState:
         self.epoch += 1
         return JournalState(
-            self.id, self.epoch, self.bound_store_id, dict(self.assignments), dict(self.records), self._last
+            self.id,
+            self.epoch,
+            self._last is None,
+            self.bound_store_id,
+            dict(self.assignments),
+            dict(self.records),
+            self._last,
         )
 
     async def record(self, change: Change) -> None:

@@ -25,6 +25,7 @@ from agent.wire.messages import Event
 
 LIMIT = 10_000  # undelivered events kept
 SLACK = 500  # more, before the oldest are cut in one go
+LOST = "journal.lost"  # the first event of a journal that was begun because the one before could not be read
 
 
 class SqliteJournal:
@@ -77,7 +78,7 @@ class SqliteJournal:
         event = Event(
             id=Ulids().next(),
             at=time.time(),
-            kind="journal.lost",
+            kind=LOST,
             reason="unreadable",
             message=f"the agent's journal could not be read and was moved aside to {aside.name}: {error}",
             evidence={"moved_to": str(aside)},
@@ -95,10 +96,12 @@ class SqliteJournal:
         )
         await db.commit()
         self._count = int((await _rows(db, "SELECT count(*) FROM events"))[0][0])
-        last = await _rows(db, "SELECT seq, id FROM events ORDER BY seq DESC LIMIT 1")
+        last = await _rows(db, "SELECT seq, id, document FROM events ORDER BY seq DESC LIMIT 1")
         return JournalState(
             journal_id=journal_id,
             epoch=epoch,
+            # The newest event is never forgotten, and what an agent finds at its start is recorded with one.
+            fresh=not last or Event.model_validate_json(last[0][2]).kind == LOST,
             bound_store_id=meta.get("bound_store_id"),
             assignments=await _pairs(db, "SELECT stack, document FROM assignments"),
             records=await _pairs(db, "SELECT task, document FROM records"),

@@ -8,6 +8,7 @@ import pytest
 
 from agent.fakes.journal import FakeJournal
 from agent.kit.errors import Temporary
+from agent.kit.ids import Ulids
 from agent.ports import Attachment, ProbeResult, Sandbox
 from agent.wire import topics
 from agent.wire.messages import Assignment, Dependency, Healthcheck, Mount, Port, Task
@@ -201,6 +202,55 @@ async def test_without_a_journal_what_runs_is_left_alone_and_then_adopted() -> N
         assert pids(world).items() >= before.items() and world.runtime.started == [("t1", 1), ("d1", 1), ("n1", 1)]
         status = world.task("d1")
         assert status is not None and (status.state, status.address) == ("running", "10.181.0.17")
+
+
+async def test_an_agent_that_dies_before_it_has_written_down_what_it_found_leaves_it_unknown() -> None:
+    async with running() as world:
+        await up(world)
+        before = pids(world)
+        await world.kill()
+        world.broker.stop()
+        world.journal = FakeJournal()
+        world.journal.failures = [Temporary("cannot write the journal: the disk is full")] * 1000
+        world.host.traces = {"t1": ("shop", 0)}
+        world.start()
+        await world.settle(10)
+        await world.kill()
+        world.journal.failures.clear()
+        world.start()
+        await world.settle(100)
+        assert pids(world) == before
+
+
+@pytest.mark.parametrize("lost", ["assignment", "both"])
+async def test_what_the_journal_says_in_a_way_that_cannot_be_read_is_not_an_order(lost: str) -> None:
+    """As after going back to an older version: the assignment has fields that this one does not know."""
+    async with running() as world:
+        await up(world, task(world), task(world, "d1", "db"))
+        before = pids(world)
+        await world.kill()
+        world.broker.stop()
+        world.journal.assignments["shop"] = '{"stack": "shop", "a_later_field": 1}'
+        world.start()
+        await world.settle(100)
+        assert pids(world) == before
+        world.broker.start()
+        await world.settle(2)
+        await world.assign(*(task(world), task(world, "n1", "new"))[lost == "both" :], generation=1)
+        await world.settle(1)
+        kept = {} if lost == "both" else {"t1": before["t1"]}
+        assert {i: pid for i, pid in pids(world).items() if i != "n1"} == kept, "its own assignment is one again"
+        assert world.state("n1") == "running"
+
+
+async def test_ids_of_events_go_on_growing_though_the_clock_was_set_back() -> None:
+    async with running() as world:
+        await up(world)
+        last = world.journal.events[-1][1].id
+        world.clock._offset -= 86400.0
+        world._ulids = Ulids()
+        await world.restart()
+        assert all(told.id > last for _, told in world.journal.events if told.at < world.clock.wall() + 1)
 
 
 async def test_without_a_journal_an_assignment_removes_what_it_does_not_name() -> None:

@@ -49,6 +49,13 @@ async def test_each_load_is_another_epoch_of_the_same_journal(journal: Journal) 
     assert second.epoch == first.epoch + 1 and second.journal_id == first.journal_id
 
 
+async def test_a_journal_is_fresh_until_something_happened(journal: Journal) -> None:
+    assert (await journal.load()).fresh, "however often it was opened"
+    await journal.record(Change(events=[event()]))
+    await journal.forget_events(1)
+    assert not (await journal.load()).fresh
+
+
 async def test_a_change_leaves_alone_what_it_does_not_name(journal: Journal) -> None:
     await journal.record(Change(assignments={"a": "1", "b": "2"}, bound_store_id="S1"))
     await journal.record(Change(assignments={"a": None}))

@@ -87,7 +87,7 @@ async def test_an_unreadable_journal_is_moved_aside(tmp_path: Path, damage: obje
     damage(path)  # type: ignore[operator]
     journal = SqliteJournal(path)
     state = await journal.load()
-    assert (state.records, state.epoch) == ({}, 1) and state.journal_id != before.journal_id
+    assert (state.records, state.epoch, state.fresh) == ({}, 1, True) and state.journal_id != before.journal_id
     ((_, told),) = await journal.events_after(0, 10)
     assert told.kind == "journal.lost" and (tmp_path / Path(str(told.evidence["moved_to"])).name).exists()
     await journal.record(Change(records={"t1": "1"}))
