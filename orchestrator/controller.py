@@ -22,7 +22,7 @@ from orchestrator.decide import expand
 from orchestrator.decide.order import order
 from orchestrator.decide.plan import Intent, Plan, Verb, plan
 from orchestrator.decide.records import Counter, Revision, StackRecord
-from orchestrator.decide.schedule import admit
+from orchestrator.decide.schedule import admit, fits
 from orchestrator.store.ledger import Ledger
 from orchestrator.store.port import Change
 
@@ -68,7 +68,9 @@ class Controller:
         services = order(model.services)
         async with self._ups.setdefault(model.name, asyncio.Lock()):
             await self._until_bound()
-            images = await self._ensure(sorted({s.image for s in model.services.values()}), pull, progress)
+            names = sorted({service.image for service in model.services.values()})
+            expand.expand(model, dict.fromkeys(names, ""))  # refused before anything is pulled for it
+            images = await self._ensure(names, pull, progress)
             desired = expand.expand(model, images)
             publishes = any(port.published for service in model.services.values() for port in service.ports)
             listeners = await self._listeners() if publishes else None
@@ -77,9 +79,7 @@ class Controller:
                 if record is not None and record.removed:
                     raise refusals.removing(model.name)
                 current = record.tasks if record else ()
-                planned = plan(
-                    desired, current, Intent(), order=services, new_id=self._new_id, over=self._over(model.name)
-                )
+                planned = self._plan(model.name, services, desired, current, Intent())
                 document = model.model_dump(mode="json", exclude_defaults=True)
                 return await self._apply(model.name, document, planned, record, peer, "up", listeners)
 
@@ -91,7 +91,7 @@ class Controller:
             refusals.must_have(record, services)
             intent = Intent(verb, frozenset(services) or None)
             desired = expand.as_it_is(record.tasks)
-            planned = self._plan(record, desired, intent)
+            planned = self._plan(name, _order(record), desired, record.tasks, intent)
             return await self._apply(name, record.model, planned, record, peer, verb)
 
     async def scale(self, name: str, replicas: Mapping[str, int], peer: Peer) -> Applied:
@@ -121,7 +121,7 @@ class Controller:
                         code="changed",
                         hint="try again",
                     )
-            planned = self._plan(record, desired, Intent("scale"))
+            planned = self._plan(name, order(model.services), desired, record.tasks, Intent("scale"))
             document = model.model_dump(mode="json", exclude_defaults=True)
             return await self._apply(name, document, planned, record, peer, "scale")
 
@@ -154,10 +154,17 @@ class Controller:
 
     # Steps ---------------------------------------------------------------------------------------------------------
 
-    def _plan(self, record: StackRecord, desired: Mapping[str, expand.Desired], intent: Intent) -> Plan:
-        services = order(Stack.model_validate(record.model).services)
-        over = self._over(record.name)
-        return plan(desired, record.tasks, intent, order=services, new_id=self._new_id, over=over)
+    def _plan(
+        self,
+        name: str,
+        services: Sequence[str],
+        desired: Mapping[str, expand.Desired],
+        current: Sequence[Task],
+        intent: Intent,
+    ) -> Plan:
+        if refusal := fits(name, desired, current, self._others(name)):
+            raise refusal.error()
+        return plan(desired, current, intent, order=services, new_id=self._new_id, over=self._over(name, current))
 
     async def _apply(
         self,
@@ -227,12 +234,11 @@ class Controller:
     def _admit(
         self, name: str, tasks: Sequence[Task], record: StackRecord | None, listeners: tuple[Listener, ...] | None
     ) -> None:
-        others = {o: r.tasks for o, r in self._ledger.stacks.items() if o != name and not r.held}
         current = record.tasks if record is not None and not record.held else ()
         host = self._ledger.host
         if host is not None and listeners is not None:
             host = host.model_copy(update={"listeners": listeners})
-        refusals = admit(name, tasks, current, others, host)
+        refusals = admit(name, tasks, current, self._others(name), host)
         if refusals:
             error = refusals[0].error()
             error.evidence["refusals"] = [
@@ -240,9 +246,18 @@ class Controller:
             ]
             raise error
 
-    def _over(self, name: str) -> dict[str, str]:
+    def _others(self, name: str) -> dict[str, tuple[Task, ...]]:
+        return {other: r.tasks for other, r in self._ledger.stacks.items() if other != name and not r.held}
+
+    def _over(self, name: str, current: Sequence[Task]) -> dict[str, str]:
+        """Tasks that rest by themselves. One that was asked to run again, and has not answered yet, does not."""
         status = self._ledger.statuses.get(name)
-        return {task.id: task.state for task in status.tasks if task.state in ("failed", "completed")} if status else {}
+        asked = {task.id: task.restart_request for task in current}
+        return {
+            task.id: task.state
+            for task in (status.tasks if status else ())
+            if task.state in ("failed", "completed") and task.restart_request >= asked.get(task.id, 0)
+        }
 
     def _counter(self, name: str) -> Counter:
         return self._ledger.counters.get(name, Counter())
@@ -283,6 +298,10 @@ class Controller:
             elif kind == "result":
                 return {str(name): str(id) for name, id in value.items()}
         raise Temporary("cannot fetch the images: the agent gave no answer", code="agent-away", hint="gorae doctor")
+
+
+def _order(record: StackRecord) -> tuple[str, ...]:
+    return order(Stack.model_validate(record.model).services)
 
 
 def _scaled(record: StackRecord, replicas: Mapping[str, int]) -> Stack:

@@ -12,13 +12,12 @@ from typing import Literal
 from pydantic import ValidationError
 
 from agent.kit.errors import UserError
-from agent.wire.messages import WIRE_VERSION, Assignment
+from agent.wire.messages import HOSTNAME, WIRE_VERSION, Assignment
 
 # These become path components, cgroup and file names. The orchestrator keeps to them; the agent does not rely on it.
 _ID = re.compile(r"[a-z0-9][a-z0-9-]{0,40}")
 _STACK = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _SERVICE = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]{0,62}")
-_HOSTNAME = re.compile(r"[a-zA-Z0-9_]([a-zA-Z0-9_.-]{0,62}[a-zA-Z0-9_])?")
 
 Verdict = Literal["accept", "stale", "unknown-store"]
 
@@ -26,24 +25,34 @@ Verdict = Literal["accept", "stale", "unknown-store"]
 def parse(payload: bytes, stack: str) -> Assignment:
     """The assignment of `stack` in a message; UserError wire-version or bad-assignment."""
     try:
+        # Not by way of json.loads: that takes what could not be written to the journal (a lone surrogate), or overflows.
+        assignment = Assignment.model_validate_json(payload)
+    except ValidationError as error:
+        _check_version(stack, _version(payload))
+        first = error.errors()[0]
+        raise _bad(stack, ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))) from error
+    _check_version(stack, assignment.wire_version)
+    if problem := _problem(assignment, stack):
+        raise _bad(stack, problem)
+    return assignment
+
+
+def _version(payload: bytes) -> object:
+    """Of a message that this version cannot read, if it is one at all."""
+    try:
         document = json.loads(payload)
-    except ValueError as error:
-        raise _bad(stack, f"it is no JSON: {error}") from error
-    version = document.get("wire_version", WIRE_VERSION) if isinstance(document, dict) else None
+    except (ValueError, RecursionError):
+        return WIRE_VERSION
+    return document.get("wire_version", WIRE_VERSION) if isinstance(document, dict) else WIRE_VERSION
+
+
+def _check_version(stack: str, version: object) -> None:
     if version != WIRE_VERSION:
         raise UserError(
             f"cannot obey the assignment of {stack}: it speaks wire version {version}, this agent {WIRE_VERSION}",
             code="wire-version",
             hint="upgrade agent and orchestrator together",
         )
-    try:
-        assignment = Assignment.model_validate(document)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise _bad(stack, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
-    if problem := _problem(assignment, stack):
-        raise _bad(stack, problem)
-    return assignment
 
 
 def _bad(stack: str, problem: str) -> UserError:
@@ -64,7 +73,7 @@ def _problem(assignment: Assignment, stack: str) -> str:
             return f"task {task.id}: {task.service!r} slot {task.slot} is no place in a service"
         if (task.service, task.slot) in slots:
             return f"two tasks claim slot {task.slot} of {task.service}"
-        if task.container.hostname and not _HOSTNAME.fullmatch(task.container.hostname):
+        if task.container.hostname and not HOSTNAME.fullmatch(task.container.hostname):
             return f"task {task.id}: {task.container.hostname!r} is no hostname"
         ids.add(task.id)
         slots.add((task.service, task.slot))

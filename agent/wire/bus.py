@@ -2,7 +2,8 @@
 goes.
 
 Implementations: mqtt.py (mosquitto through aiomqtt, the only module that imports it) and memory.py; both pass
-tests/wire/bus_conformance. Nothing is queued across sessions: whoever opens one publishes its whole state again.
+tests/wire/test_bus_conformance.py. Nothing is queued across sessions: whoever opens one publishes its whole state
+again.
 """
 
 from __future__ import annotations

@@ -6,11 +6,13 @@ An unknown field is an error: a peer that says more than we understand speaks an
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import re
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 WIRE_VERSION = 1
+MESSAGE_LIMIT = 32 * 1024 * 1024  # bytes of one message: the broker hangs up on a longer one
 
 State = Literal[
     "pending",
@@ -26,10 +28,16 @@ State = Literal[
 ]
 Health = Literal["none", "starting", "healthy", "unhealthy"]
 Desired = Literal["running", "stopped"]
+HOSTNAME = re.compile(r"[a-zA-Z0-9_]([a-zA-Z0-9_.-]{0,62}[a-zA-Z0-9_])?")
+PortNumber = Annotated[int, Field(ge=1, le=65535)]
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+Amount = Annotated[float, Field(ge=0)]  # seconds, cores
 
 
 class Wire(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    """Numbers are finite: JSON has no word for the others, so what was written could not be read back."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 # What a task is made of -------------------------------------------------------------------------------------------
@@ -44,15 +52,15 @@ class Mount(Wire):
     read_only: bool = False
     create_host_path: bool = True
     no_copy: bool = False
-    size: int | None = None  # bytes, tmpfs
-    mode: int | None = None  # permission bits, tmpfs
+    size: Count | None = None  # bytes, tmpfs
+    mode: int | None = Field(default=None, ge=0, le=0o7777)  # permission bits, tmpfs
 
 
 class Port(Wire):
     """One published port. `published` None: the agent picks a free one. `host_ip` "": every address of the host."""
 
-    target: int = Field(ge=1, le=65535)
-    published: int | None = Field(default=None, ge=1, le=65535)
+    target: PortNumber
+    published: PortNumber | None = None
     protocol: Literal["tcp", "udp"] = "tcp"
     host_ip: str = ""
 
@@ -70,7 +78,7 @@ class ContainerSpec(Wire):
     environment: dict[str, str] = {}
     user: str | None = None
     working_dir: str | None = None
-    hostname: str | None = None
+    hostname: str | None = None  # matches HOSTNAME
     read_only: bool = False
     mounts: tuple[Mount, ...] = ()
     ports: tuple[Port, ...] = ()
@@ -82,9 +90,9 @@ class Restart(Wire):
     """`default`: the file says nothing. Exits are final, but a failed health check restarts."""
 
     condition: Literal["default", "no", "on-failure", "always", "unless-stopped"] = "default"
-    max_attempts: int | None = None
-    delay: float | None = None  # seconds
-    window: float | None = None  # seconds
+    max_attempts: Count | None = None
+    delay: Amount | None = None
+    window: Amount | None = None
 
 
 class Healthcheck(Wire):
@@ -96,21 +104,21 @@ class Healthcheck(Wire):
 
     kind: Literal["none", "exec", "http", "tcp"] = "exec"
     test: tuple[str, ...] = ()
-    port: int | None = None
-    path: str = "/"
-    interval: float | None = None
-    timeout: float | None = None
-    retries: int | None = None
-    start_period: float | None = None
-    start_interval: float | None = None
+    port: PortNumber | None = None
+    path: str = Field(default="/", pattern="^/[!-~]*$")  # a space or a line end would reach into the request
+    interval: Amount | None = None
+    timeout: Amount | None = None
+    retries: Count | None = None
+    start_period: Amount | None = None
+    start_interval: Amount | None = None
 
 
 class Resources(Wire):
-    memory: int | None = None  # bytes, limit
-    memory_reservation: int | None = None  # bytes, used in admission
-    cpus: float | None = None  # cores, limit
-    cpus_reservation: float | None = None  # cores, used in admission
-    pids: int | None = None
+    memory: Count | None = None  # bytes, limit
+    memory_reservation: Count | None = None  # bytes, used in admission
+    cpus: Amount | None = None  # limit
+    cpus_reservation: Amount | None = None  # used in admission
+    pids: int | None = Field(default=None, ge=-1, lt=2**63)  # 0 and -1: no limit
 
 
 class Dependency(Wire):
@@ -126,7 +134,7 @@ class Policy(Wire):
     healthcheck: Healthcheck | None = None  # None: the image's, if it has one
     resources: Resources = Resources()
     stop_signal: str | None = None
-    stop_grace: float = 10.0  # seconds
+    stop_grace: Amount = 10.0
     depends_on: tuple[Dependency, ...] = ()
 
 
@@ -140,7 +148,7 @@ class Task(Wire):
     container: ContainerSpec
     policy: Policy = Policy()
     desired: Desired = "running"
-    restart_request: int = 0
+    restart_request: Count = 0
 
 
 class Assignment(Wire):

@@ -1,6 +1,7 @@
 """From the Compose model to what the agent runs: one Desired per service. Pure.
 
-Must not look at what runs: that is plan.py's part.
+Must not look at what runs: that is plan.py's part. The model comes from a client, who need not be our CLI: what could
+not be stored, carried or obeyed is refused here.
 """
 
 from __future__ import annotations
@@ -9,9 +10,23 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
 
 from agent.kit.errors import UserError
-from agent.wire.messages import ContainerSpec, Dependency, Healthcheck, Mount, Policy, Port, Resources, Restart, Task
+from agent.wire.messages import (
+    HOSTNAME,
+    ContainerSpec,
+    Dependency,
+    Healthcheck,
+    Mount,
+    Policy,
+    Port,
+    Resources,
+    Restart,
+    Task,
+)
 from orchestrator.compose.model import HealthcheckModel, Service, ServiceMount, Stack
 
 STOP_GRACE = 10.0  # seconds, 05-services.md stop_grace_period
@@ -31,16 +46,25 @@ class Desired:
 def expand(stack: Stack, images: Mapping[str, str]) -> dict[str, Desired]:
     """Every service of the model; `images`: name as written → image id.
 
-    UserError volume-undefined, anonymous-volume.
+    UserError bad-model, bad-mount, volume-undefined, anonymous-volume.
     """
+    if problem := _unkeepable(stack.model_dump(), ""):
+        raise UserError(f"cannot start {stack.name}: {problem}", code="bad-model", hint="correct it, then try again")
     return {name: service(stack, name, images[stack.services[name].image]) for name in stack.services}
 
 
 def service(stack: Stack, name: str, image_id: str) -> Desired:
     """One service of the model. Errors as expand."""
     model = stack.services[name]
-    container = _container(stack, name, model, image_id)
-    return Desired(name, model.replicas, container, _policy(model), template(container))
+    try:
+        container = _container(stack, name, model, image_id)
+        return Desired(name, model.replicas, container, _policy(model), template(container))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join((error.title.lower(), *map(str, first["loc"])))
+        raise UserError(
+            f"cannot start {stack.name}/{name}: {where}: {first['msg']}", code="bad-model", hint="correct that value"
+        ) from error
 
 
 def as_it_is(tasks: Sequence[Task]) -> dict[str, Desired]:
@@ -60,7 +84,31 @@ def template(container: ContainerSpec) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
+def _unkeepable(value: Any, where: str) -> str:
+    """The first value that does not come back from JSON or from the kernel as it went in; "" when all do."""
+    if isinstance(value, str):
+        if "\0" in value or any("\ud800" <= char <= "\udfff" for char in value):
+            return f"{where} holds a character that no program can be given"
+    elif isinstance(value, float | int):
+        if not abs(value) < 2**63:  # not a number is less than nothing
+            return f"{where} is no number a machine can hold"
+    elif isinstance(value, list | tuple):
+        return next(filter(None, (_unkeepable(item, f"{where}.{i}") for i, item in enumerate(value))), "")
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            below = f"{where}.{key}" if where else key
+            if problem := _unkeepable(key, f"a key of {where}") or _unkeepable(item, below):
+                return problem
+    return ""
+
+
 def _container(stack: Stack, name: str, model: Service, image_id: str) -> ContainerSpec:
+    if model.hostname and not HOSTNAME.fullmatch(model.hostname):
+        raise UserError(
+            f"cannot start {stack.name}/{name}: {model.hostname!r} is no host name",
+            code="bad-model",
+            hint="letters, digits, '-' and '.'",
+        )
     return ContainerSpec(
         image=model.image,
         image_id=image_id,
@@ -96,6 +144,12 @@ def _mount(stack: Stack, service: str, mount: ServiceMount) -> Mount:
                 hint=f"list {source} under the top-level volumes",
             )
         source = stack.volumes[source].name
+    elif mount.type == "bind" and not (source or "").startswith("/"):
+        raise UserError(
+            f"cannot start {stack.name}/{service}: {source!r} for {mount.target} is no absolute path",
+            code="bad-mount",
+            hint="a bind begins at the root of the host",
+        )
     return Mount(
         kind=mount.type,
         target=mount.target,

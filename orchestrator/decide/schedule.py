@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 
 from agent.kit.errors import UserError
-from agent.wire.messages import HostStatus, Port, Task
+from agent.kit.pools import TASKS
+from agent.wire.messages import MESSAGE_LIMIT, HostStatus, Port, Task
+from orchestrator.decide.expand import Desired
 
 ANY = ("", "0.0.0.0", "::", "*")
 _Measure = Callable[[Task], float]
@@ -18,7 +21,8 @@ _Measure = Callable[[Task], float]
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """`code`: port-conflict, port-taken, port-in-use, memory-short, cpu-short."""
+    """`code`: no-room, stack-too-large, bad-address, port-conflict, port-taken, port-in-use, memory-short,
+    cpu-short."""
 
     code: str
     service: str
@@ -28,6 +32,40 @@ class Refusal:
 
     def error(self) -> UserError:
         return UserError(self.message, code=self.code, hint=self.hint, **self.evidence)
+
+
+def fits(
+    stack: str, desired: Mapping[str, Desired], current: Sequence[Task], others: Mapping[str, Sequence[Task]]
+) -> Refusal | None:
+    """Whether so many containers can be numbered and told of at all; asked before any plan is made of them."""
+    wanted, taken = sum(want.replicas for want in desired.values()), sum(map(len, others.values()))
+    if not wanted:
+        return None
+    if wanted > len(current) and wanted + taken > TASKS:
+        most = max(desired.values(), key=lambda want: want.replicas).service
+        return Refusal(
+            "no-room",
+            most,
+            f"cannot start {stack}/{most}: the stack wants {wanted} containers, and {max(TASKS - taken, 0)} of {TASKS} "
+            "are free",
+            "fewer replicas, or gorae down another stack",
+            {"wanted": wanted, "taken": taken, "most": TASKS},
+        )
+    sizes = {
+        name: want.replicas * len(want.container.model_dump_json() + want.policy.model_dump_json())
+        for name, want in desired.items()
+    }
+    if sum(sizes.values()) > MESSAGE_LIMIT // 2:  # the other half is for the model and the rest of the assignment
+        largest = max(sizes, key=lambda name: sizes[name])
+        return Refusal(
+            "stack-too-large",
+            largest,
+            f"cannot start {stack}/{largest}: what its {desired[largest].replicas} containers are given comes to "
+            f"{_size(sizes[largest])}, and a stack may have {_size(MESSAGE_LIMIT // 2)}",
+            "keep large texts in files, or lower the number of replicas",
+            {"bytes": sum(sizes.values()), "most": MESSAGE_LIMIT // 2},
+        )
+    return None
 
 
 def admit(
@@ -43,7 +81,7 @@ def admit(
     """
     running, before = _running(tasks), _running(current)
     beside = {name: _running(theirs) for name, theirs in sorted(others.items())}
-    refusals = [*_ports(stack, running, before, beside, host)]
+    refusals = [*_addresses(stack, running, before), *_ports(stack, running, before, beside, host)]
     if host is not None:
         refusals += _capacity(stack, running, before, beside, host)
     return tuple(refusals)
@@ -51,6 +89,25 @@ def admit(
 
 def _running(tasks: Sequence[Task]) -> list[Task]:
     return [task for task in tasks if task.desired == "running"]
+
+
+def _addresses(stack: str, tasks: Sequence[Task], before: Sequence[Task]) -> Iterator[Refusal]:
+    held = {port for task in before for port in task.container.ports}
+    for service, port in dict.fromkeys((task.service, port) for task in tasks for port in task.container.ports):
+        if port in held or not port.host_ip:
+            continue
+        try:
+            why = "" if ip_address(port.host_ip).version == 4 else "ports are published on IPv4 addresses only"
+        except ValueError:
+            why = "that is no address"
+        if why:
+            yield Refusal(
+                "bad-address",
+                service,
+                f"cannot start {stack}/{service}: cannot publish {port.target} on {port.host_ip}: {why}",
+                "leave the address out, or write one like 127.0.0.1",
+                {"address": port.host_ip, "port": port.target},
+            )
 
 
 def _fixed(tasks: Sequence[Task]) -> Iterator[tuple[str, Port]]:

@@ -155,6 +155,26 @@ async def test_refusals(s: Setting, call: Any, code: str) -> None:
     assert s.o.ledger.stacks["shop"] is before
 
 
+async def test_a_crowd_is_refused_before_it_is_planned(s: Setting) -> None:
+    await s.o.up(stack(**TWO))
+    many = {f"s{n}": {"image": "i", "replicas": 1000} for n in range(1000)}
+    await fails(s.o.up(stack("big", **many)), "no-room")
+    await s.controller.scale("shop", {"web": 1000}, ALICE)
+    await fails(s.controller.scale("shop", {"db": 1000}, ALICE), "no-room")
+
+
+async def test_what_was_asked_to_start_and_has_not_answered_is_not_asked_again(s: Setting) -> None:
+    await s.o.up(stack(**TWO))
+    await s.o.converged()
+    await s.agent.set("shop", "db", state="failed")
+    await s.o.until(lambda: s.o.ledger.statuses["shop"].tasks[0].state == "failed")
+    s.agent.deaf.add("shop")
+    first = await s.o.up(stack(**TWO))
+    assert [a.kind for a in first.plan.actions] == ["start", "keep", "keep"]
+    again = await s.o.up(stack(**TWO))
+    assert (again.generation, again.plan.changes) == (first.generation, False)
+
+
 async def test_down_twice_is_one_tombstone_and_volumes_may_still_be_asked_for(s: Setting) -> None:
     await s.o.up(stack(**TWO))
     s.agent.deaf.add("shop")

@@ -196,6 +196,15 @@ async def test_a_bad_model_says_where(s: Setting) -> None:
     assert "model.services.web.image: Field required" in answer["error"]["message"]
 
 
+async def test_a_model_that_cannot_be_kept_is_refused_before_anything_is_fetched(s: Setting) -> None:
+    """json.loads takes NaN; written to the database as null it would keep the orchestrator from starting again."""
+    service = {"image": "web:1", "stop_grace_period": float("nan")}
+    answer = await s.client.lines("POST", "/v1/stacks/shop", {"model": {"name": "shop", "services": {"web": service}}})
+    assert [line["error"]["code"] for line in answer] == ["bad-model"]
+    assert s.agent.requests == []
+    assert (await s.client.ask("GET", "/v1/status"))[1]["stacks"] == []
+
+
 async def test_an_error_in_a_stream_is_its_last_line(s: Setting) -> None:
     s.agent.missing["web:1"] = UserError("cannot find image web:1", code="image-missing", hint="gorae image ls")
     answer = await s.client.lines(

@@ -73,14 +73,56 @@ def test_healthchecks(given: dict[str, Any] | None, expected: Healthcheck | None
     [
         ({"type": "volume", "target": "/d"}, "anonymous-volume"),
         ({"type": "volume", "target": "/d", "source": "other"}, "volume-undefined"),
+        ({"type": "bind", "target": "/d"}, "bad-mount"),
+        ({"type": "bind", "target": "/d", "source": "../etc"}, "bad-mount"),
+        ({"type": "tmpfs", "target": "/d", "size": -1}, "bad-model"),
     ],
-    ids=["no name", "not listed"],
+    ids=["no name", "not listed", "a bind of nothing", "a bind of a relative path", "less than nothing"],
 )
-def test_volumes_that_cannot_be(mount: dict[str, Any], code: str) -> None:
+def test_mounts_that_cannot_be(mount: dict[str, Any], code: str) -> None:
     with pytest.raises(UserError) as caught:
         one(mounts=[mount])
     assert caught.value.code == code
     assert caught.value.message.startswith("cannot start shop/web: ")
+
+
+@pytest.mark.parametrize(
+    ("service", "says"),
+    [
+        ({"stop_grace_period": float("nan")}, "services.web.stop_grace_period is no number a machine can hold"),
+        ({"resources": {"cpus": float("inf")}}, "services.web.resources.cpus is no number a machine can hold"),
+        ({"resources": {"memory": 10**30}}, "services.web.resources.memory is no number a machine can hold"),
+        ({"resources": {"memory": -1}}, "resources.memory: Input should be greater than"),
+        ({"stop_grace_period": -1}, "policy.stop_grace: Input should be greater than"),
+        (
+            {"healthcheck": {"http_port": 80, "http_path": "/ HTTP/1.1\r\nX: y"}},
+            "healthcheck.path: String should match",
+        ),
+        ({"healthcheck": {"tcp_port": 99999}}, "healthcheck.port: Input should be less than"),
+        ({"command": ["a", "b\0c"]}, "services.web.command.1 holds a character that no program can be given"),
+        ({"environment": {"A\ud800": "x"}}, "a key of services.web.environment holds a character"),
+        ({"hostname": "a b\n"}, "'a b\\n' is no host name"),
+    ],
+    ids=[
+        "nan",
+        "inf",
+        "huge",
+        "negative",
+        "negative time",
+        "a second header",
+        "no port",
+        "nul",
+        "surrogate",
+        "hostname",
+    ],
+)
+def test_a_model_that_could_not_be_kept_or_obeyed(service: dict[str, Any], says: str) -> None:
+    """A client sends the model: what JSON, the kernel or the agent cannot take must not reach the database."""
+    with pytest.raises(UserError) as caught:
+        one(**service)
+    assert caught.value.code == "bad-model"
+    assert caught.value.message.startswith("cannot start shop") and says in caught.value.message
+    assert caught.value.hint
 
 
 def test_the_template_is_stable_and_sees_only_the_container() -> None:

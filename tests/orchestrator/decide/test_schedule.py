@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from agent.wire.messages import HostStatus, Listener, Task
-from orchestrator.decide.schedule import admit
+from orchestrator.decide.expand import expand
+from orchestrator.decide.schedule import admit, fits
 from tests.orchestrator.decide.test_plan import act, up
 from tests.support.orchestrating import stack
 
@@ -92,6 +93,22 @@ REDIS = Listener(protocol="tcp", address="0.0.0.0", port=8080, holder="redis-ser
             id="twice in one stack",
         ),
         pytest.param(tasks(web={**port(8080), "replicas": 4}), (), {}, (), [], id="replicas share a port"),
+        *(
+            pytest.param(
+                tasks(web=port(published, host_ip=address)),
+                (),
+                {},
+                (),
+                [f"bad-address: cannot start shop/web: cannot publish 80 on {address}: {why}"],
+                id=f"on {address}",
+            )
+            for published, address, why in (
+                (8080, "::1", "ports are published on IPv4 addresses only"),
+                (None, "::", "ports are published on IPv4 addresses only"),
+                (8080, "localhost", "that is no address"),
+                (8080, "1.2.3", "that is no address"),
+            )
+        ),
     ],
 )
 def test_ports(
@@ -150,6 +167,57 @@ def test_capacity(
 ) -> None:
     found = admit("shop", wanted, current, others, host())
     assert [f"{refusal.code}: {refusal.message}" for refusal in found] == refusals
+
+
+@pytest.mark.parametrize(
+    ("replicas", "environment", "current", "others", "refused"),
+    [
+        pytest.param((1000, 24), "", (), {}, None, id="as many as there are addresses"),
+        pytest.param(
+            (1000, 25),
+            "",
+            (),
+            {},
+            "no-room: cannot start shop/a: the stack wants 1025 containers, and 1024 of 1024 are free",
+            id="one more",
+        ),
+        pytest.param(
+            (1000, 24),
+            "",
+            (),
+            {"visits": VISITS},
+            "no-room: cannot start shop/a: the stack wants 1024 containers, and 1021 of 1024 are free",
+            id="other stacks count",
+        ),
+        pytest.param((1, 0), "", WEB, {"visits": VISITS * 1024}, None, id="what does not grow is not judged"),
+        pytest.param((16, 0), "x" * 1_000_000, (), {}, None, id="15 MiB"),
+        pytest.param(
+            (2, 17),
+            "x" * 1_000_000,
+            (),
+            {},
+            "stack-too-large: cannot start shop/b: what its 17 containers are given comes to 16.2 MiB, "
+            "and a stack may have 16 MiB",
+            id="more than a message holds",
+        ),
+        pytest.param((0, 0), "x" * 1_000_000, (), {}, None, id="nothing at all"),
+    ],
+)
+def test_how_many_fit(
+    replicas: tuple[int, int],
+    environment: str,
+    current: tuple[Task, ...],
+    others: dict[str, tuple[Task, ...]],
+    refused: str | None,
+) -> None:
+    model = stack(
+        **{
+            name: {"image": "i", "replicas": count, "environment": {"E": environment}}
+            for name, count in zip("ab", replicas, strict=True)
+        }
+    )
+    refusal = fits("shop", expand(model, {"i": "sha256:i"}), current, others)
+    assert (refusal and f"{refusal.code}: {refusal.message}") == refused
 
 
 def test_without_a_host_the_stacks_are_still_compared() -> None:
