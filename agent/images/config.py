@@ -30,6 +30,7 @@ def parse(id_: str, raw: bytes) -> ImageConfig:
     try:
         top = json.loads(raw)
         rootfs, config = top["rootfs"], top.get("config") or {}
+        _encodable(config)
         diff_ids = rootfs["diff_ids"] or []
         if not all(isinstance(layer, str) and _DIFF_ID.fullmatch(layer) for layer in diff_ids):
             raise ValueError("a diff id is not a digest")
@@ -67,6 +68,7 @@ def check(config: Mapping[str, Any]) -> dict[str, Any]:
         if key not in KEYS:
             raise bad_config(f'unknown key "{key}"')
     try:
+        _encodable(config)
         for key in _STRINGS:
             _word(config, key)
         for key in _LISTS:
@@ -95,6 +97,11 @@ def _unique(diff_ids: list[str]) -> tuple[str, ...]:
     """Of equal layers only the topmost: it hides the others wholly, and overlayfs refuses one directory twice (ELOOP).
     Docker-built images often hold the empty layer many times."""
     return tuple(reversed(dict.fromkeys(reversed(diff_ids))))
+
+
+def _encodable(config: Any) -> None:
+    """JSON can name half a character ("\\ud800"), which no file, journal or message can hold: ValueError."""
+    json.dumps(config, ensure_ascii=False).encode()
 
 
 def _word(config: Mapping[str, Any], key: str) -> str:

@@ -357,6 +357,12 @@ async def test_an_operator_can_bind_by_hand() -> None:
     ("payload", "reason"),
     [
         pytest.param(b"{", "bad-assignment", id="no JSON"),
+        pytest.param(
+            b'{"store_id": "S1", "stack": "shop", "generation": 2, "model": {"x": "\\ud800"}}',
+            "bad-assignment",
+            id="half a character",
+        ),
+        pytest.param(b'{"a": ' + b"[" * 10**5, "bad-assignment", id="endless nesting"),
         pytest.param(b'{"wire_version": 99, "store_id": "S1"}', "wire-version", id="another wire version"),
         pytest.param(
             b'{"store_id": "S1", "stack": "shop", "generation": 2, "extra": 1}', "bad-assignment", id="unknown field"

@@ -53,8 +53,10 @@ def payload(*tasks: object, **fields: object) -> bytes:
 @pytest.mark.parametrize(
     ("raw", "problem"),
     [
-        pytest.param(b"\xff", "it is no JSON", id="no text"),
-        pytest.param(b"[]", "wire version None", id="no object"),
+        pytest.param(b"\xff", "Invalid JSON", id="no text"),
+        pytest.param(b"[]", "should be an object", id="no object"),
+        pytest.param(b'{"model": {"x": "\\ud800"}}', "Invalid JSON", id="half a character"),
+        pytest.param(b'{"model": {"x": ' + b"[" * 10**5, "recursion", id="endless nesting"),
         pytest.param(payload(stack="other"), "it names the stack 'other'", id="another stack"),
         pytest.param(payload(store=""), "it names no store", id="no store"),
         pytest.param(payload(task("../x")), "malformed", id="an id that is a path"),

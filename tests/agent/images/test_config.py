@@ -102,6 +102,7 @@ def test_of_equal_layers_the_topmost_counts(layers: tuple[str, ...], expected: t
         json.dumps({"rootfs": {"diff_ids": [A]}, "config": {"Cmd": "ls"}}).encode(),
         json.dumps({"rootfs": {"diff_ids": [A]}, "config": {"Cmd": [1]}}).encode(),
         json.dumps({"rootfs": {"diff_ids": [A]}, "config": {"Env": ["A=\0"]}}).encode(),
+        json.dumps({"rootfs": {"diff_ids": [A]}, "config": {"Cmd": ["\ud800"]}}).encode(),
         json.dumps({"rootfs": {"diff_ids": [A]}, "config": {"User": 0}}).encode(),
         json.dumps({"rootfs": {"diff_ids": [A]}, "config": {"Healthcheck": {"Test": ["RM", "x"]}}}).encode(),
         json.dumps({"rootfs": {"diff_ids": [A]}, "config": {"Healthcheck": {"Test": ["CMD"]}}}).encode(),
