@@ -31,7 +31,8 @@ _KNOWN: tuple[tuple[str, str, str, str], ...] = (
     ),
     (
         "not-executable",
-        r"(executable|exec).*(Permission denied|Operation not permitted|Exec format error|Is a directory)",
+        r"(executable|exec).*(Permission denied|Operation not permitted|Exec format error|Is a directory)"
+        r"|the path .* is not a regular file",
         "it is not an executable file for this machine",
         "chmod +x it in the image, or name its interpreter in command; check the image's platform",
     ),

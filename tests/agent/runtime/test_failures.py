@@ -18,6 +18,8 @@ from agent.runtime import failures
         ("open executable: No such file or directory", "command-not-found", Permanent),
         ("open executable: Permission denied", "not-executable", Permanent),
         ("open executable: Operation not permitted", "not-executable", Permanent),
+        ("the path `/x` exists but it is not executable: Operation not permitted", "not-executable", Permanent),
+        ("the path `/etc` is not a regular file: Operation not permitted", "not-executable", Permanent),
         ("exec container process `/x`: Exec format error", "not-executable", Permanent),
         ("chdir `/nope`: Not a directory", "bad-workdir", Permanent),
         ("cannot chdir to `/nope`: Permission denied", "bad-workdir", Permanent),
