@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+
 import pytest
 from hypothesis import settings
 
@@ -15,8 +17,11 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     session.config.stash.setdefault(OUTCOMES, [])
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> Generator[None, None, None]:
+    yield  # what pytest itself has to say, which may be long
     outcomes = config.stash.get(OUTCOMES, [])
     if outcomes:
         terminalreporter.write_line(summary(outcomes))
