@@ -51,6 +51,7 @@ class Link:
         self._seen = Seen()
         self._gone: set[str] = set()  # stacks whose assignment is to be cleared on the bus
         self._asked = 0  # raised to publish the cursor again, unchanged
+        self._untaken = False  # events came that could not be stored
         self._dirty: dict[str, StackStatus] = {}
         self._status_came = asyncio.Event()
         self._waiting = ""
@@ -205,15 +206,23 @@ class Link:
         self._ledger.ring()
 
     async def _events(self, batch: EventBatch) -> None:
-        """Each event once and in order: what comes after a hole is refused, by publishing the cursor again."""
+        """Each event once and in order: what comes after a hole is refused, by publishing the cursor again. What cannot
+        be stored (a full disk) is asked for again once the disk takes something; the session goes on meanwhile."""
         have = self._ledger.cursors.get(batch.journal_id, 0)
         fresh = [(seq, event) for seq, event in batch.events if seq > have] if batch.after <= have else []
         if fresh:
             cursor = Cursor(journal_id=batch.journal_id, seq=fresh[-1][0])
-            await self._ledger.commit(Change(events=[event for _, event in fresh], cursor=cursor))
+            try:
+                await self._ledger.commit(Change(events=[event for _, event in fresh], cursor=cursor))
+            except Temporary:
+                self._untaken = True
+                self._status_came.set()
         else:
-            self._asked += 1
-            self._ledger.ring()
+            self._ask()
+
+    def _ask(self) -> None:
+        self._asked += 1
+        self._ledger.ring()
 
     async def _settle(self) -> None:
         """Until the agent's answer is complete, no assignment is published."""
@@ -241,11 +250,14 @@ class Link:
             try:
                 await self._ledger.commit(Change(statuses=statuses, host=self._ledger.host))
                 failing = False
+                if self._untaken:
+                    self._untaken = False
+                    self._ask()
             except Temporary as error:
                 self._dirty = statuses | self._dirty
                 self._status_came.set()
                 if not failing:
-                    log.warning("cannot keep statuses for now: %s", error)
+                    log.warning("cannot keep statuses and events for now: %s", error)
                 failing = True
 
 

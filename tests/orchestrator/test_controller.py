@@ -12,6 +12,7 @@ import pytest
 from agent.kit.errors import GoraeError, Temporary, UserError
 from agent.wire.memory import MemoryBroker
 from agent.wire.messages import Listener
+from orchestrator import link
 from orchestrator.controller import Controller
 from orchestrator.store.memory import MemoryStore
 from tests.support.fake_agent import FakeAgent
@@ -201,14 +202,22 @@ async def test_a_full_disk_changes_nothing(s: Setting) -> None:
     await s.o.converged()
 
 
-async def test_events_wait_while_the_disk_is_full(s: Setting) -> None:
+async def test_events_wait_while_the_disk_is_full(s: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The agent is still heard: what runs is known, only its events stay with it until they can be stored."""
+    monkeypatch.setattr(link, "KEEP_STATUS", 0.01)
+    await s.o.up(stack(**TWO))
+    await s.o.converged()
+    sessions: list[bool] = []
+    monkeypatch.setattr(s.o.ledger, "set_online", sessions.append)
     s.store.fail = Temporary("cannot save the change: the disk is full", code="disk-full")
     told = await s.agent.emit("task.exited")
-    await s.o.until(lambda: not s.o.ledger.online)
+    await s.agent.set("shop", "db", attempt=2)
+    await s.o.until(lambda: s.o.ledger.statuses["shop"].tasks[0].attempt == 2)
     assert s.agent.forgotten == 0
     s.store.fail = None
     await s.o.until(lambda: s.o.ledger.cursors.get("journal-1") == 1)
     assert [e for e in await s.o.events() if e.source == "agent"] == [told]
+    assert False not in sessions
 
 
 async def test_without_an_agent_nothing_is_promised(tmp_path: Path) -> None:
