@@ -25,7 +25,7 @@ Verdict = Literal["accept", "stale", "unknown-store"]
 def parse(payload: bytes, stack: str) -> Assignment:
     """The assignment of `stack` in a message; UserError wire-version or bad-assignment."""
     try:
-        # Not by way of json.loads: that takes what could not be written to the journal (a lone surrogate), or overflows.
+        # Not by way of json.loads: it takes what cannot be written to the journal (a lone surrogate), or overflows.
         assignment = Assignment.model_validate_json(payload)
     except ValidationError as error:
         _check_version(stack, _version(payload))

@@ -47,6 +47,7 @@ class Limits:
     unpacked: int = 64 << 30  # bytes of the decompressed stream
     entries: int = 2_000_000
     reserve: int = 64 << 20  # bytes of the file system that stay free
+    memory: int = 1 << 30  # bytes the unpacking process may take: names and headers pack a thousand to one
 
 
 class LayerWriter:

@@ -80,7 +80,7 @@ class Layers:
         path = self._files.blob(layer.blob.digest)
         packed = compression(path)
         form = "gzip" if packed == "gzip" else "plain"
-        command = (sys.executable, "-S", "-m", "agent.images.unpack_child", str(target), form, limits)
+        command = (sys.executable, "-S", "-P", "-m", "agent.images.unpack_child", str(target), form, limits)
         environment = {"PYTHONPATH": str(_SOURCES), "PATH": os.environ.get("PATH", os.defpath)}
         async with contextlib.AsyncExitStack() as stack:
             blob = stack.enter_context(path.open("rb"))

@@ -17,6 +17,7 @@ import errno
 import hashlib
 import json
 import os
+import resource
 import signal
 import struct
 import sys
@@ -97,7 +98,7 @@ class Source:
             if self._gunzip:
                 self._gunzip.close()
             self._ready.put(b"")
-        except (OSError, zlib.error, BadTar, LayerTooBig) as error:
+        except (OSError, zlib.error, BadTar, LayerTooBig, MemoryError) as error:
             self._ready.put(error)
 
     def _put(self, piece: bytes) -> None:
@@ -154,13 +155,17 @@ def main(directory: str, compression: str, limits: str) -> int:
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
     sys.setswitchinterval(0.0005)  # the reader's pieces should not wait 5 ms for the interpreter lock
     try:
+        allowed = Limits(**json.loads(limits))
         shut_in(directory)
-        say(unpack(compression, Limits(**json.loads(limits))))
+        resource.setrlimit(resource.RLIMIT_DATA, (allowed.memory, allowed.memory))
+        say(unpack(compression, allowed))
         return 0
     except (BadTar, zlib.error) as error:
         say({"error": "bad-layer", "why": str(error)})
     except LayerTooBig as error:
         say({"error": "layer-too-big", "why": str(error)})
+    except MemoryError:
+        say({"error": "layer-too-big", "why": f"its names and headers take more than {allowed.memory >> 20} MiB"})
     except NoSpace as error:
         say({"error": "no-space", "needed": error.needed, "free": error.free})
     except OSError as error:

@@ -382,6 +382,25 @@ async def test_limits(shop: Shop, limits: Limits, code: str) -> None:
     assert shop.files() == set()
 
 
+async def test_headers_that_unpack_to_gigabytes_of_memory_are_refused(shop: Shop) -> None:
+    """Global PAX headers count as no entry, and each stays for all that follow."""
+    value = b"x" * 900_000
+
+    def header(number: int) -> bytes:
+        record = tarfile.TarInfo._create_pax_generic_header(  # type: ignore[attr-defined]
+            {f"k{number:04}": value.decode()}, tarfile.XGLTYPE, "utf-8"
+        )
+        return bytes(record)
+
+    shop.store = shop.open(Limits(memory=128 << 20))
+    tar = shop.root / "r.tar.gz"
+    tar.write_bytes(compress(b"".join(map(header, range(200))) + layer(file("a", "x")), "gzip"))
+    with pytest.raises(GoraeError, match="names and headers") as caught:
+        await shop.store.import_rootfs(tar, "r:1", {}, shop.said.append)
+    assert caught.value.code == "layer-too-big"
+    assert shop.files() == set()
+
+
 async def test_a_truncated_gzip_layer_is_refused(shop: Shop) -> None:
     tar = shop.root / "r.tar.gz"
     tar.write_bytes(compress(layer(file("a", "x" * 100_000)), "gzip")[:-9])
