@@ -1,6 +1,9 @@
-"""The JSON Schema of the canonical model, as published in specs/stack.schema.json.
+"""The JSON Schemas of specs/, made from the models; a test compares them with the files in the tree.
 
-python -m orchestrator.compose.schema FILE writes it; a test compares the file in the tree with the model.
+    python -m orchestrator.compose.schema specs
+
+stack.schema.json: the part of a project the runtime takes. compose-canonical.schema.json: a whole project, as
+`gorae config --format json` prints it.
 """
 
 from __future__ import annotations
@@ -8,15 +11,25 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
+from orchestrator.compose.canonical import Project
 from orchestrator.compose.model import Stack
 
 
-def schema() -> str:
-    document = Stack.model_json_schema(mode="serialization")
+def schemas() -> dict[str, str]:
+    """The text of each file, by its name."""
+    return {
+        "stack.schema.json": _text(Stack.model_json_schema(mode="serialization")),
+        "compose-canonical.schema.json": _text(Project.model_json_schema(mode="validation", by_alias=True)),
+    }
+
+
+def _text(document: dict[str, Any]) -> str:
     document = {"$schema": "https://json-schema.org/draft/2020-12/schema", **document}
     return json.dumps(document, indent=2, ensure_ascii=False, sort_keys=True) + "\n"
 
 
 if __name__ == "__main__":
-    Path(sys.argv[1]).write_text(schema())
+    for name, text in schemas().items():
+        (Path(sys.argv[1]) / name).write_text(text)
