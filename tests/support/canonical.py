@@ -20,7 +20,7 @@ FREE = frozenset(
 NAMED = frozenset(("services", "networks", "volumes", "secrets", "configs", "models", "depends_on", "ulimits"))
 EMPTY_IS_A_VALUE = frozenset(("command", "entrypoint", "test"))  # [] means none; absent means the image's
 BYTES = frozenset(
-    ("mem_limit", "mem_reservation", "memswap_limit", "shm_size", "memory", "size", "rate", "kernel_memory")
+    ("mem_limit", "mem_reservation", "memswap_limit", "shm_size", "memory", "size", "rate", "mem_swappiness")
 )
 DURATIONS = frozenset(
     ("interval", "timeout", "start_period", "start_interval", "stop_grace_period", "delay", "monitor", "window")

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from tests.support.canonical import MISSING, Difference
+from tests.support.canonical import FREE, MISSING, Difference
 
 
 class Rule(NamedTuple):
@@ -55,10 +55,19 @@ def _date(difference: Difference) -> bool:
     return written is not None and difference.ours == written[1]
 
 
+def _extension_as_value(difference: Difference) -> bool:
+    """`labels: {x-a: 1}`: the x- keys are lost there, and `#extensions: map[x-a:1]` is in their place."""
+    path, expected, ours = difference
+    if len(path) < 2 or path[-2] not in FREE:
+        return False
+    return (path[-1] == "#extensions" and ours is MISSING) or (path[-1].startswith("x-") and expected is MISSING)
+
+
 RULES = (
     Rule("ulimit-zero", "a limit of 0 is a limit; docker compose loses it", _zero_limit),
     Rule("one-letter-volume", "there is no drive `a:` on Linux: `a:/a` mounts the volume a", _one_letter_volume),
     Rule("date-as-written", "YAML 1.2 has no dates: an unquoted one is the text it is", _date),
+    Rule("x-as-value", "in labels and environment an x- key is a name like any other", _extension_as_value),
 )
 REFUSALS = (
     Refusal(
