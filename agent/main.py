@@ -138,7 +138,7 @@ async def serve(layout: Layout, instance: str, slice_: Slice, bus: Bus, *, signa
             volumes=HostVolumes(layout),
             network=network,
             runtime=runtime,
-            prober=HostProber(layout),
+            prober=HostProber(layout, instance),
             logs=logs,
             seccomp=seccomp.default_profile(),
             cgroup=runtime.cgroup_version(),

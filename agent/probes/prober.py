@@ -2,7 +2,8 @@
 
 A check runs with the container's own user, environment, capabilities and seccomp filter, through `crun exec --process`
 with numeric ids (never by name: names would be looked up in the container's files). Its output goes to a `tail` of its
-own: a pipe's reader can hang with a writer that hangs in the kernel, so the agent is not that reader.
+own: a pipe's reader can hang with a writer that hangs in the kernel, so the agent is not that reader. It has a cgroup
+of its own below the container's, so that nothing it starts outlives it, however it is disowned.
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from agent.kit.errors import Temporary
 from agent.kit.layout import Layout
 from agent.ports import ProbeResult, Process
 from agent.probes import http
 from agent.runtime import pidfd
+from agent.runtime.cgroups import CHECKS, Cgroups
 from agent.runtime.spawn import PATH, Child, spawn
 from agent.wire.messages import Healthcheck
 
@@ -30,8 +33,9 @@ _DEATH = 2.0  # seconds between SIGKILL and giving up on crun
 
 
 class HostProber:
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: Layout, instance: str) -> None:
         self._layout = layout
+        self._cgroups = Cgroups(instance)
         self._crun = shutil.which("crun", path=PATH) or "/usr/bin/crun"
         self._tail = shutil.which("tail", path=PATH) or "/usr/bin/tail"
         self._count = itertools.count()
@@ -54,22 +58,22 @@ class HostProber:
         bundle = self._layout.run_tasks / task / str(attempt)
         if pidfd.start_ticks(process.pid) != process.start_ticks:
             return ProbeResult(False, "cannot check: the container is not running")
-        stem = bundle / f"probe-{next(self._count)}"
-        spec, pid_file = stem.with_suffix(".json"), stem.with_suffix(".pid")
+        spec = bundle / f"probe-{next(self._count)}.json"
         output = os.memfd_create("probe", os.MFD_CLOEXEC)
         try:
             spec.write_text(json.dumps(process_spec(json.loads((bundle / "config.json").read_text()), args)))
+            group = self._cgroups.checks(f"{task}.{attempt}")
+            await self._clear(group)  # of an agent that was killed in the middle of one
             argv = [self._crun, f"--root={self._layout.crun_root}", "--cgroup-manager=cgroupfs", "exec"]
-            argv += ["--process", str(spec), "--pid-file", str(pid_file), f"{task}.{attempt}"]
-            return await self._run(argv, pid_file, output, process.pid, timeout)
+            argv += ["--process", str(spec), f"--cgroup={CHECKS}", f"{task}.{attempt}"]
+            return await self._run(argv, group, output, timeout)
         except OSError as error:  # removed under our hands, or no memory for a process: the check has failed, no more
             return ProbeResult(False, f"cannot check: {error}")
         finally:
             os.close(output)
             spec.unlink(missing_ok=True)
-            pid_file.unlink(missing_ok=True)
 
-    async def _run(self, argv: list[str], pid_file: Path, output: int, container: int, timeout: float) -> ProbeResult:
+    async def _run(self, argv: list[str], group: str, output: int, timeout: float) -> ProbeResult:
         source, sink = os.pipe2(os.O_CLOEXEC)
         os.fchmod(sink, 0o666)  # /dev/stdout opened anew, by another user than root, is this pipe
         try:
@@ -84,8 +88,10 @@ class HostProber:
                 os.close(sink)
             code = await child.wait(timeout)
             late = code is None
+            await self._clear(group)
             if late:
-                _kill_tree(child.pid, pid_file, container)
+                # Not crun: it has to reap the check, or the zombie, an orphan on the host's side, would keep pid 1 of
+                # the container from ending.
                 await child.wait(_DEATH)
             if code != 0:
                 pidfd.reap_orphans()  # a check that could not be started leaves crun's child behind
@@ -96,9 +102,19 @@ class HostProber:
             return ProbeResult(code == 0, text, code, timed_out=late)
         finally:
             if child is not None and child.fd >= 0:  # cancelled, or crun hangs
-                _kill_tree(child.pid, pid_file, container)
+                for pid in _descendants(child.pid):  # unreaped as long as crun lives: these pids are nobody else's
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
                 child.kill()
+                for fd in self._cgroups.signal_all(group):
+                    os.close(fd)
             tail.kill()
+
+    async def _clear(self, group: str) -> None:
+        """End whatever of a check is left: children in the background, or disowned ones of a session of their own."""
+        if self._cgroups.occupied(group):
+            with suppress(Temporary):  # one hangs in the kernel: the next look finds it again
+                await self._cgroups.empty(group, _DEATH)
 
 
 def arguments(test: tuple[str, ...]) -> list[str]:
@@ -115,29 +131,6 @@ def process_spec(config: dict[str, Any], args: list[str]) -> dict[str, Any]:
     """The container's own process with other arguments. Its cwd was checked when the container was made, and crun exec
     gets no descriptor of ours that a path below /proc could lead to."""
     return {**config["process"], "args": args, "terminal": False}
-
-
-def _kill_tree(crun: int, pid_file: Path, container: int) -> None:
-    """The check inside the container, what it started, and what it put in the background and disowned: that is a child
-    of the container's pid 1 now, but still in the process group that crun made for the check.
-
-    Not crun: it has to reap the check, or the zombie, an orphan on the host's side, would keep pid 1 from ending.
-    """
-    mine = list(_descendants(crun))
-    with suppress(FileNotFoundError, ValueError):
-        mine.append(int(pid_file.read_text()))
-    groups = {_group(pid) for pid in mine} - {_group(container), None}
-    mine += [pid for pid in _descendants(container) if _group(pid) in groups]
-    for pid in dict.fromkeys(mine):
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-
-
-def _group(pid: int) -> int | None:
-    try:
-        return os.getpgid(pid)
-    except ProcessLookupError:
-        return None
 
 
 def _descendants(pid: int) -> Iterable[int]:

@@ -8,6 +8,7 @@ and cgroup-v2 in the kernel's admin guide.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import time
 from collections.abc import Callable
@@ -24,6 +25,7 @@ from agent.wire.messages import Resources
 _ORPHANS = 0.02  # seconds: longer than a death takes, unless an unreaped orphan stands in its way
 OWN = Path("/proc/self/cgroup")
 _MONITORS = "monitors"  # the cgroup of our conmons; not an attempt, so it carries no dot
+CHECKS = "checks"  # below an attempt's: for healthchecks
 
 
 class Cgroups:
@@ -64,6 +66,29 @@ class Cgroups:
                 with suppress(OSError):  # removed meanwhile, or a threaded one (v2): its processes are listed above it
                     found.update(map(int, Path(path, "cgroup.procs").read_text().split()))
         return frozenset(found - {0})
+
+    def checks(self, name: str) -> str:
+        """The name of the part of an attempt's cgroup in which its healthchecks run; made if missing, removed with it.
+
+        In every hierarchy, or crun puts the check into the root. OSError: the attempt is gone.
+        """
+        parts = [directory / CHECKS for directory in self.directories(name)]
+        if not parts:
+            raise FileNotFoundError(errno.ENOENT, "it has no cgroup", name)
+        if not parts[-1].is_dir():  # made last
+            for part in parts:
+                part.mkdir(exist_ok=True)
+                for file in ("cpuset.cpus", "cpuset.mems") if self.version == "v1" else ():
+                    if (part / file).exists():  # empty at first, and such a group takes nobody
+                        (part / file).write_text((part.parent / file).read_text())
+        return f"{name}/{CHECKS}"
+
+    def occupied(self, name: str) -> bool:
+        """Whether crun has put a process there that still lives: it puts one into every hierarchy, so one tells."""
+        try:
+            return bool((self.directories(name)[-1] / "cgroup.procs").read_text())
+        except (IndexError, OSError):
+            return False
 
     def oom_kills(self, name: str) -> int:
         """How often the kernel killed for lack of memory inside the attempt's limit."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -34,7 +37,9 @@ def test_arguments(test: tuple[str, ...], expected: list[str]) -> None:
     "check", [Healthcheck(kind="http"), Healthcheck(kind="tcp"), Healthcheck(test=("CMD",))], ids=str
 )
 async def test_an_incomplete_check_fails_and_says_so(check: Healthcheck, tmp_path: Path) -> None:
-    result = await HostProber(Layout.at(tmp_path)).probe("t1", 1, Process(1, 1, None), check, "127.0.0.1", 1)
+    result = await HostProber(Layout.at(tmp_path), "0badcafe").probe(
+        "t1", 1, Process(1, 1, None), check, "127.0.0.1", 1
+    )
     assert not result.ok
     assert "needs a port or a command" in result.output
 
@@ -47,7 +52,7 @@ class TestExec:
         self.bundle = host.layout.run_tasks / bundle.task / "1"
         before = {path.name for path in self.bundle.iterdir()}
         check = Healthcheck(test=test)
-        result = await HostProber(host.layout).probe(bundle.task, 1, process, check, "", timeout)
+        result = await HostProber(host.layout, host.instance).probe(bundle.task, 1, process, check, "", timeout)
         assert {path.name for path in self.bundle.iterdir()} == before
         return result
 
@@ -85,13 +90,42 @@ class TestExec:
 
     async def test_at_the_timeout_everything_of_it_is_killed(self, host: Host) -> None:
         began = time.monotonic()
-        script = "echo begun; sleep 4711 & (sleep 4712 &) ; setsid sleep 4713 & sleep 4714"
+        script = "echo begun; sleep 4711 & (sleep 4712 &) ; setsid sleep 4713 & setsid sh -c 'sleep 4715 &'; sleep 4714"
         result = await self.ask(host, "CMD-SHELL", script, timeout=0.4)
         assert (result.ok, result.code, result.timed_out) == (False, None, True)
         assert result.output == "begun\n\nended after 0.4 s"
         assert time.monotonic() - began < 2
-        left = [p for p in Path("/proc").glob("[0-9]*/cmdline") if b"sleep\x00471" in _read(p)]
-        assert left == []
+        assert _running(b"sleep\x00471") == []
+
+    async def test_nothing_that_it_started_outlives_it(self, host: Host) -> None:
+        result = await self.ask(host, "CMD-SHELL", "setsid sh -c 'sleep 4721 &'; sleep 4722 & exit 0")
+        assert result.ok
+        await until(lambda: _running(b"sleep\x00472") == [])
+
+    async def test_what_a_killed_agent_left_of_one_goes_with_the_next(self, host: Host) -> None:
+        bundle = host.bundle("sleep", "4730")
+        process = await host.runtime.start(bundle)
+
+        async def ask(prober: HostProber, line: str) -> ProbeResult:
+            return await prober.probe(bundle.task, 1, process, Healthcheck(test=("CMD-SHELL", line)), "", 60)
+
+        killed = HostProber(host.layout, host.instance)
+        hanging = asyncio.ensure_future(ask(killed, "sleep 4731"))
+        await until(lambda: len(_running(b"sleep\x004731")) > 0)
+        left = _running(b"sleep\x004731")
+        other = HostProber(host.layout, host.instance)
+        other._count = itertools.count(1)
+        assert (await ask(other, "true")).ok
+        assert _running(b"sleep\x00473") == [process.pid] and left != []
+        assert not (await hanging).ok
+
+    async def test_it_counts_for_the_containers_limits(self, host: Host) -> None:
+        result = await self.ask(host, "CMD", "cat", "/proc/self/cgroup")
+        task = self.bundle.parent.name
+        places = [line.split(":", 2)[2] for line in result.output.splitlines()]
+        assert {place for place in places if place != "/"} == {f"/gorae-{host.instance}/{task}.1/checks"} or places == [
+            "/"
+        ], "v1, or v2 with a cgroup namespace"
 
     async def test_a_background_process_does_not_hold_the_result(self, host: Host) -> None:
         began = time.monotonic()
@@ -104,7 +138,7 @@ class TestExec:
         process = await host.runtime.start(bundle)
         await host.runtime.wait(bundle.task, 1, process)
         check = Healthcheck(test=("CMD", "true"))
-        result = await HostProber(host.layout).probe(bundle.task, 1, process, check, "", 5)
+        result = await HostProber(host.layout, host.instance).probe(bundle.task, 1, process, check, "", 5)
         assert not result.ok
 
     async def test_no_descriptor_leads_out(self, host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,6 +152,16 @@ class TestExec:
             )
             result = await self.ask(host, "CMD-SHELL", "ls -di . ../../../../..")
             assert str(outside) not in result.output.split()
+
+
+def _running(words: bytes) -> list[int]:
+    return sorted(int(p.parent.name) for p in Path("/proc").glob("[0-9]*/cmdline") if words in _read(p))
+
+
+async def until(true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not true():  # noqa: ASYNC110  (what other processes do has no event here)
+            await asyncio.sleep(0.01)
 
 
 def _read(path: Path) -> bytes:
