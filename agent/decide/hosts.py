@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 
 STUB_NOTE = "# the host's resolver listens on the host's loopback only, which a task cannot reach\n"
 _NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,252}[A-Za-z0-9_])?\Z")
@@ -20,18 +21,22 @@ def hosts(hostname: str, address: str, peers: Mapping[str, tuple[str, ...]]) -> 
     A name that no resolver would look up (a blank, a control character) is left out: it could smuggle in a line.
     ValueError for an address that is none.
     """
-    lines = [("127.0.0.1", "localhost"), ("::1", "localhost ip6-localhost ip6-loopback")]
-    if _NAME.match(hostname):
-        lines.append((_address(address), hostname))
+    own = _lines(hostname, (address,))
+    others = []
     for name in sorted(peers):
-        if _NAME.match(name) and name != hostname:
-            ordered = sorted(set(peers[name]), key=lambda a: (a != address, ipaddress.ip_address(a).packed))
-            lines.extend((_address(peer), name) for peer in ordered)
-    return "".join(f"{left}\t{right}\n" for left, right in lines)
+        if name != hostname:
+            addresses = peers[name]
+            if address in addresses and len(addresses) > 1:
+                others.append(_lines(name, (address,)))
+                addresses = tuple(other for other in addresses if other != address)
+            others.append(_lines(name, addresses))
+    return "".join(("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n", own, *others))
 
 
-def _address(text: str) -> str:
-    return str(ipaddress.ip_address(text))
+@lru_cache(maxsize=8192)  # a stack's files are written together, and all name the same peers
+def _lines(name: str, addresses: tuple[str, ...]) -> str:
+    found = sorted({ipaddress.ip_address(address) for address in addresses}, key=lambda found: found.packed)
+    return "".join(f"{address}\t{name}\n" for address in found) if _NAME.match(name) else ""
 
 
 def nameservers(text: str) -> tuple[str, ...]:

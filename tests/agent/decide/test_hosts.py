@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+
 import pytest
 
 from agent.decide.hosts import STUB_NOTE, hosts, nameservers, only_loopback, resolv
@@ -25,6 +27,18 @@ LOCAL = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
 )
 def test_hosts(peers: dict[str, tuple[str, ...]], lines: str) -> None:
     assert hosts("me", "10.181.0.16", peers) == f"{LOCAL}10.181.0.16\tme\n{lines}"
+
+
+def test_a_peers_address_is_parsed_once_for_all_who_name_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hundred tasks write a hundred lines each whenever one comes or goes."""
+    parsed = []
+    plain = ipaddress.ip_address
+    monkeypatch.setattr(ipaddress, "ip_address", lambda text: (parsed.append(text), plain(text))[1])
+    peers = {f"many{number}": (f"10.9.8.{number}",) for number in range(100)}
+    for number, name in enumerate(peers):
+        text = hosts(f"{name}-1", f"10.9.8.{number}", peers)
+        assert text.count("\n") == 103
+    assert len(parsed) == 200
 
 
 def test_a_peer_with_no_address_is_an_error() -> None:
