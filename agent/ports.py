@@ -9,7 +9,7 @@ task, one at a time.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -313,14 +313,15 @@ class Logs(Protocol):
     def read(
         self,
         stack: str,
-        service: str | None,
+        services: Collection[str],
         *,
         follow: bool,
         since: float | None,
         until: float | None,
         tail: int | None,
     ) -> AsyncIterator[LogLine]:
-        """Lines in time order over all tasks that match, ended or running."""
+        """Lines in time order over all tasks of these services (none named: of all), ended or running. `tail`: the last
+        so many that match of each slot."""
 
     async def tail(self, stack: str, service: str, slot: int, task: str, lines: int) -> tuple[str, ...]: ...
 

@@ -48,7 +48,6 @@ class Applied:
     generation: int
     revision: int
     plan: Plan
-    warnings: tuple[str, ...] = ()
 
 
 class Controller:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from pathlib import Path
 from typing import Literal
 
@@ -22,23 +22,25 @@ class FakeLogs:
     async def read(
         self,
         stack: str,
-        service: str | None,
+        services: Collection[str],
         *,
         follow: bool,
         since: float | None,
         until: float | None,
         tail: int | None,
     ) -> AsyncIterator[LogLine]:
-        lines = self._select(stack, service, since, until)
+        lines = self._select(stack, services, since, until)
         seen = len(self._lines)
-        for line in lines[max(0, len(lines) - tail) :] if tail is not None else lines:
-            yield line
+        for index, line in enumerate(lines):
+            later = sum((line.service, line.slot) == (other.service, other.slot) for other in lines[index + 1 :])
+            if tail is None or later < tail:
+                yield line
         while follow:
             seen = min(seen, len(self._lines))  # remove() may have shortened the list
             while seen < len(self._lines):
                 name, line = self._lines[seen]
                 seen += 1
-                if name == stack and (service is None or line.service == service):
+                if name == stack and (not services or line.service in services):
                     yield line
             self._changed.clear()
             await self._changed.wait()
@@ -46,7 +48,7 @@ class FakeLogs:
     async def tail(self, stack: str, service: str, slot: int, task: str, lines: int) -> tuple[str, ...]:
         if lines <= 0:
             return ()
-        texts = [line.text for line in self._select(stack, service, None, None) if line.task == task]
+        texts = [line.text for line in self._select(stack, (service,), None, None) if line.task == task]
         return tuple(texts[-lines:])
 
     async def remove(self, stack: str) -> None:
@@ -68,12 +70,12 @@ class FakeLogs:
         self._lines.append((stack, LogLine(task, service, slot, at, stream, text)))
         self._changed.set()
 
-    def _select(self, stack: str, service: str | None, since: float | None, until: float | None) -> list[LogLine]:
+    def _select(self, stack: str, services: Collection[str], since: float | None, until: float | None) -> list[LogLine]:
         found = [
             line
             for name, line in self._lines
             if name == stack
-            and (service is None or line.service == service)
+            and (not services or line.service in services)
             and (since is None or line.at >= since)
             and (until is None or line.at <= until)
         ]

@@ -15,7 +15,8 @@ import os
 import shutil
 import struct
 import termios
-from collections.abc import AsyncIterator, Iterator
+from collections import deque
+from collections.abc import AsyncIterator, Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -53,7 +54,7 @@ class FileLogs:
     async def read(
         self,
         stack: str,
-        service: str | None,
+        services: Collection[str],
         *,
         follow: bool,
         since: float | None,
@@ -61,14 +62,14 @@ class FileLogs:
         tail: int | None,
     ) -> AsyncIterator[LogLine]:
         """follow: new tasks and services of the stack are picked up as they come; it ends only by being closed."""
-        root = self._directory(stack, service)
+        root = self._directory(stack, next(iter(services)) if len(services) == 1 else None)
         watch = _Watch(self._directory(stack, None), root) if follow else None
         streams: dict[Path, Stream] = {}
         try:
-            for path in _logs(root):
-                streams[path] = Stream(path, tail=tail)
+            for path in _logs(root, services):
+                streams[path] = Stream(path, tail=tail if until is None else None)
             lines = heapq.merge(*(_lines(p, s, final=not follow) for p, s in streams.items()), key=lambda line: line.at)
-            last: list[LogLine] = []
+            last: dict[tuple[str, int], deque[LogLine]] = {}
             for count, line in enumerate(lines, 1):
                 if count % _YIELD == 0:
                     await asyncio.sleep(0)
@@ -77,11 +78,11 @@ class FileLogs:
                 if tail is None:
                     yield line
                 else:
-                    last.append(line)
-            for line in sorted(last, key=lambda line: line.at)[-tail:] if tail else []:
+                    last.setdefault((line.service, line.slot), deque(maxlen=tail)).append(line)
+            for line in heapq.merge(*last.values(), key=lambda line: line.at):
                 yield line
             while watch is not None:
-                for path in _logs(root):
+                for path in _logs(root, services):
                     if path not in streams:
                         streams[path] = Stream(path)
                 fresh: list[LogLine] = []
@@ -198,10 +199,10 @@ class _Watch:
         self._inotify.close()
 
 
-def _logs(root: Path) -> list[Path]:
+def _logs(root: Path, services: Collection[str]) -> list[Path]:
     """Every task's current file, rotated-only ones too (between a rename and conmon's new file)."""
     found = {p.with_name(p.name.partition(".log")[0] + ".log") for p in root.rglob("*.log*")}
-    return sorted(found)
+    return sorted(path for path in found if not services or path.parent.name in services)
 
 
 def _lines(path: Path, stream: Stream, *, final: bool = False, limit: int | None = None) -> Iterator[LogLine]:

@@ -163,7 +163,7 @@ class StreamServer:
         return list(await self._images.list())
 
     async def _resolve(self, request: dict[str, Any], send: Send) -> Any:
-        found, missing = await self._known(_names(request))
+        found, missing = await self._known(_names(request, "images"))
         if missing:
             raise _missing(missing)
         return found
@@ -181,7 +181,7 @@ class StreamServer:
         return found, missing
 
     async def _ensure(self, request: dict[str, Any], send: Send) -> Any:
-        names, policy = list(dict.fromkeys(_names(request))), request.get("policy", "missing")
+        names, policy = list(dict.fromkeys(_names(request, "images"))), request.get("policy", "missing")
         if policy not in ("missing", "always", "never"):
             raise Permanent(f"cannot ensure images: no such policy {policy!r}", code="bad-request")
         found, missing = ({}, names) if policy == "always" else await self._known(names)
@@ -225,7 +225,7 @@ class StreamServer:
         task, tail = request.get("task"), request.get("tail")
         lines = self._logs.read(
             _text(request, "stack"),
-            request.get("service"),
+            _names(request, "services") if "services" in request else (),
             follow=bool(request.get("follow", False)),
             since=_number(request, "since"),
             until=_number(request, "until"),
@@ -279,10 +279,10 @@ def _text(request: dict[str, Any], key: str) -> str:
     return value
 
 
-def _names(request: dict[str, Any]) -> list[str]:
-    value = request["images"]
+def _names(request: dict[str, Any], key: str) -> list[str]:
+    value = request[key]
     if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
-        raise Permanent("cannot understand the request: images is no list of names", code="bad-request")
+        raise Permanent(f"cannot understand the request: {key} is no list of names", code="bad-request")
     return value
 
 

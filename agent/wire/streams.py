@@ -16,7 +16,8 @@ Operations (arguments → result):
     load        path, name → [ImageInfo]                  docker-archive or oci-archive
     import      path, name, config → ImageInfo            a root file system; config: as Docker writes it
     remove      name → {"removed": [NAME], "freed": bytes}
-    logs        stack, service?, task?, follow, since?, until?, tail? → lines {task, service, slot, at, stream, text}
+    logs        stack, services?: [NAME], task?, follow, since?, until?, tail? → lines {task, service, slot, at, stream,
+                text}; tail: of each slot
     status      → [StackStatus document]                  for root, when the orchestrator is down
     listeners   → [Listener document]                     the host's listening sockets, at this moment
     adopt       store_id → {}                             an operator binds the agent to a store by hand

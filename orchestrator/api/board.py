@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from typing import Any
 
 from agent.wire.messages import StackStatus
@@ -26,10 +27,10 @@ class Board:
     def stacks(self) -> list[dict[str, Any]]:
         return [entry[0] for name in sorted(self._ledger.stacks) if (entry := self._entry(name))]
 
-    def status(self, stack: str | None = None, service: str | None = None) -> bytes:
-        """The status document. UserError stack-unknown, service-unknown."""
-        if service is not None:
-            return self._document([_dump(self._only(entry, service)) for entry in self._chosen(stack, service)])
+    def status(self, stack: str | None = None, services: Collection[str] = ()) -> bytes:
+        """The status document, of these services (none named: of all). UserError stack-unknown, service-unknown."""
+        if services:
+            return self._document([_dump(entry) for entry in self._chosen(stack, services)])
         if stack is None:
             self._cache = {name: kept for name, kept in self._cache.items() if name in self._ledger.stacks}
             return self._document([e[1] for name in sorted(self._ledger.stacks) if (e := self._entry(name))])
@@ -55,20 +56,18 @@ class Board:
             kept = self._cache[name] = (key, document, _dump(document))
         return kept[1], kept[2]
 
-    def _chosen(self, stack: str | None, service: str) -> list[dict[str, Any]]:
+    def _chosen(self, stack: str | None, services: Collection[str]) -> list[dict[str, Any]]:
         if stack is not None and stack not in self._ledger.stacks:
             raise refusals.no_stack(stack)
-        entries = [e for e in self.stacks() if stack in (None, e["name"])]
-        entries = [entry for entry in entries if any(row["name"] == service for row in entry["services"])]
-        if not entries:
-            known = {
-                row["name"] for entry in self.stacks() if stack in (None, entry["name"]) for row in entry["services"]
-            }
-            raise refusals.no_service(service, stack, known)
-        return entries
-
-    def _only(self, entry: dict[str, Any], service: str) -> dict[str, Any]:
-        return {**entry, "services": [row for row in entry["services"] if row["name"] == service]}
+        entries = [entry for entry in self.stacks() if stack in (None, entry["name"])]
+        known = {row["name"] for entry in entries for row in entry["services"]}
+        for service in services:
+            if service not in known:
+                raise refusals.no_service(service, stack, known)
+        chosen = [
+            {**entry, "services": [row for row in entry["services"] if row["name"] in services]} for entry in entries
+        ]
+        return [entry for entry in chosen if entry["services"]]
 
     def _document(self, stacks: list[bytes]) -> bytes:
         ledger = self._ledger

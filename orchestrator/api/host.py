@@ -13,7 +13,7 @@ from agent.kit.version import VERSION
 from agent.wire import streams as agent
 from agent.wire.messages import WIRE_VERSION
 from orchestrator.api import streams
-from orchestrator.api.stacks import Body, Here
+from orchestrator.api.stacks import Body, Here, Services
 
 router = APIRouter(prefix="/v1")
 Limit = Annotated[int, Query(ge=0, le=100_000)]
@@ -58,13 +58,13 @@ async def version(here: Here) -> dict[str, Any]:
 async def events(
     here: Here,
     stack: str | None = None,
-    service: str | None = None,
+    service: Services = (),
     since: float | None = None,
     limit: Limit = 1000,
     follow: bool = False,
 ) -> StreamingResponse:
     """NDJSON, oldest first: the newest `limit` since Unix time `since`; with `follow`, then each new one."""
-    found = streams.events(here.ledger, stack=stack, service=service, since=since, limit=limit, follow=follow)
+    found = streams.events(here.ledger, stack=stack, services=service, since=since, limit=limit, follow=follow)
     return streams.ndjson(found)
 
 
@@ -72,18 +72,16 @@ async def events(
 async def logs(
     here: Here,
     stack: str,
-    service: str | None = None,
+    service: Services = (),
     task: str | None = None,
     follow: bool = False,
     since: float | None = None,
     until: float | None = None,
     tail: Annotated[int | None, Query(ge=0)] = None,
 ) -> StreamingResponse:
-    """NDJSON {task, service, slot, at, stream, text}; `since` and `until` in Unix seconds."""
-    record = here.ledger.stacks.get(stack)
-    if record is None or (service is not None and service not in record.model.get("services", {})):
-        here.board.status(stack, service)  # raises stack-unknown or service-unknown
-    arguments = {"service": service, "task": task, "since": since, "until": until, "tail": tail}
+    """NDJSON {task, service, slot, at, stream, text}; `since` and `until` in Unix seconds, `tail` of each slot."""
+    here.board.status(stack, service)  # raises stack-unknown or service-unknown
+    arguments = {"services": service or None, "task": task, "since": since, "until": until, "tail": tail}
     wanted = {key: value for key, value in arguments.items() if value is not None}
     lines = streams.relay_lines(here.agent_socket, "logs", {"stack": stack, "follow": follow, **wanted})
     return streams.ndjson(lines)

@@ -20,6 +20,7 @@ from orchestrator.controller import Applied, Pull
 router = APIRouter(prefix="/v1")
 StackName = Annotated[Name, Path()]
 Here = Annotated[Context, Depends(context)]
+Services = Annotated[tuple[str, ...], Query()]
 Wish = Annotated[int, Field(ge=0, le=1000)]
 
 
@@ -41,8 +42,8 @@ class ScaleBody(Body):
 
 
 @router.get("/status")
-async def status(here: Here, stack: str | None = None, service: str | None = None) -> Response:
-    """The status document."""
+async def status(here: Here, stack: str | None = None, service: Services = ()) -> Response:
+    """The status document; `service` may be given again."""
     return Response(here.board.status(stack, service), media_type="application/json")
 
 
@@ -73,8 +74,7 @@ async def up(here: Here, request: Request, name: StackName, body: UpBody) -> Str
     who = peer(request)
 
     async def job(progress: streams.Progress) -> dict[str, Any]:
-        applied = await here.controller.up(body.model, body.pull, who, progress)
-        return _applied(applied) | {"revision": applied.revision, "warnings": list(applied.warnings)}
+        return _applied(await here.controller.up(body.model, body.pull, who, progress))
 
     return streams.ndjson(streams.work(job))
 
@@ -116,6 +116,7 @@ def _applied(applied: Applied) -> dict[str, Any]:
     return {
         "stack": applied.stack,
         "generation": applied.generation,
+        "revision": applied.revision,
         "actions": [
             {"action": action.kind, "service": action.service, "slot": action.slot, "cause": action.cause}
             for action in applied.plan.actions

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,12 +87,12 @@ async def watch(ledger: Ledger, board: Board, stack: str, generation: int) -> As
 
 
 async def events(
-    ledger: Ledger, *, stack: str | None, service: str | None, since: float | None, limit: int, follow: bool
+    ledger: Ledger, *, stack: str | None, services: Sequence[str], since: float | None, limit: int, follow: bool
 ) -> AsyncIterator[bytes]:
     """The newest `limit` that match, oldest first; then, with `follow`, each new one as it is committed."""
     with ledger.follow() as queue:
         try:
-            kept = await ledger.store.events(stack=stack, service=service, since=since, limit=limit)
+            kept = await ledger.store.events(stack=stack, services=services, since=since, limit=limit)
         except GoraeError as error:
             yield line(document(error))
             return
@@ -105,7 +105,8 @@ async def events(
                     lag = Temporary("cannot follow the events: the reader is too slow", code="too-slow")
                     yield line(document(lag))
                 return
-            if stack in (None, event.stack) and service in (None, event.service) and event.id not in sent:
+            wanted = stack in (None, event.stack) and (not services or event.service in services)
+            if wanted and event.id not in sent:
                 yield _event(event)
 
 

@@ -6,7 +6,6 @@ import argparse
 
 from orchestrator.cli import targets, waiting
 from orchestrator.cli.client import Client
-from orchestrator.cli.render import Screen
 
 
 def register(parser: argparse.ArgumentParser) -> None:
@@ -15,14 +14,10 @@ def register(parser: argparse.ArgumentParser) -> None:
 
 
 def act(arguments: argparse.Namespace, verb: str, done: str) -> int:
-    client, screen = Client(arguments.root), Screen()
+    client = Client(arguments.root)
     stack, services = targets.find(arguments, client, required=True)
     assert stack is not None
     what = ", ".join(f"{stack}/{service}" for service in services) or f"stack {stack}"
     answer = client.send("POST", f"/v1/stacks/{stack}/{verb}", {"services": list(services)})
-    if arguments.no_wait:
-        print(f"{what}: {verb} is stored")
-        return 0
-    waiting.wait(client, stack, answer["generation"], arguments.timeout, screen)
-    print(f"{what} {'is' if len(services) < 2 else 'are'} {done}")
-    return 0
+    said = f"{what} {'is' if len(services) < 2 else 'are'} {done}"
+    return waiting.conclude(arguments, client, answer, verb, stored=f"{what}: {verb} is stored", done=lambda _: said)

@@ -13,7 +13,7 @@ import socket
 import time
 from collections.abc import Iterator
 
-from agent.kit.errors import GoraeError, Permanent, Temporary, from_document
+from agent.kit.errors import Permanent, Temporary, from_document
 
 TYPE_CHECKING = False  # typing itself costs 2 ms of start-up
 if TYPE_CHECKING:
@@ -52,6 +52,12 @@ class Client:
         """The answer's bytes. Raises the daemon's own GoraeError, or Unreachable."""
         with Stream(self.path, method, path, body, query) as stream:
             return stream.rest(PATIENCE)
+
+    def ended(self) -> Unreachable:
+        """What to raise when an answer without an end has ended."""
+        return Unreachable(
+            f"cannot follow any longer: gorae at {self.path} ended the answer", code="daemon-away", hint="gorae doctor"
+        )
 
     def stream(self, method: str, path: str, body: object = None, **query: object) -> Stream:
         """An NDJSON answer, to be used as a context manager."""
@@ -101,6 +107,7 @@ class Stream:
 
     def __init__(self, socket_path: str, method: str, path: str, body: object, query: dict[str, object]) -> None:
         self._what = socket_path
+        self._length = 0
         self._socket = connect(socket_path, "gorae")
         self._lines = Lines(self._socket)
         try:
@@ -136,21 +143,29 @@ class Stream:
             raise self._away(error.strerror or str(error)) from error
         if line is None:
             return None
-        document = json.loads(line)
+        try:
+            document = json.loads(line)
+        except ValueError:
+            raise self._away("it ended in the middle of its answer") from None
         if isinstance(document, dict) and isinstance(document.get("error"), dict):
             raise from_document(document["error"])
         return document
 
     def rest(self, timeout: float) -> bytes:
         try:
-            return self._lines.rest(timeout)
+            body = self._lines.rest(timeout)
         except OSError as error:
             raise self._away(error.strerror or str(error)) from error
+        if len(body) < self._length:
+            raise self._away("it ended in the middle of its answer")
+        return body
 
     def _head(self) -> int:
         first = self._lines.next(PATIENCE)
         while (line := self._lines.next(PATIENCE)) is not None and line.strip():
-            pass  # no header matters: the end of the connection ends the answer
+            # The end of the connection ends the answer; its length tells whether that was too soon.
+            if line[:15].lower() == b"content-length:":
+                self._length = int(line[15:])
         parts = (first or b"").split(None, 2)
         if len(parts) < 2 or not parts[0].startswith(b"HTTP/") or not parts[1].isdigit():
             raise self._away("it ended without an answer" if not first else "what answers there is not gorae")
@@ -194,7 +209,10 @@ def ask_agent(root: str | None, op: str, **arguments: object) -> Iterator[tuple[
         connection.sendall(json.dumps({"op": op, **arguments}).encode() + b"\n")
         lines = Lines(connection)
         while (line := lines.next()) is not None:
-            answer = json.loads(line)
+            try:
+                answer = json.loads(line)
+            except ValueError:
+                break
             if "error" in answer:
                 raise from_document(answer["error"])
             kind = next(iter(answer))
@@ -211,7 +229,12 @@ def ask_agent(root: str | None, op: str, **arguments: object) -> Iterator[tuple[
 
 
 def _request(method: str, path: str, body: object, query: dict[str, object]) -> bytes:
-    pairs = [f"{key}={quote(_plain(value))}" for key, value in query.items() if value is not None]
+    pairs = [
+        f"{key}={quote(_plain(one))}"
+        for key, value in query.items()
+        for one in (value if isinstance(value, tuple) else (value,))
+        if one is not None
+    ]
     target = path + ("?" + "&".join(pairs) if pairs else "")
     payload = b"" if body is None else json.dumps(body).encode()
     head = f"{method} {target} HTTP/1.0\r\nHost: gorae\r\nConnection: close\r\n"
@@ -227,6 +250,3 @@ def _plain(value: object) -> str:
 def quote(text: str) -> str:
     """Percent-encode all but the unreserved characters (RFC 3986, section 2.3)."""
     return "".join(chr(byte) if byte in _SAFE else f"%{byte:02X}" for byte in text.encode())
-
-
-__all__ = ["Client", "GoraeError", "Stream", "TimedOut", "Unreachable", "ask_agent", "connect", "quote", "run_path"]

@@ -61,12 +61,18 @@ def load(arguments: argparse.Namespace) -> Any:
 def find(arguments: argparse.Namespace, client: Client, *, required: bool) -> tuple[str | None, tuple[str, ...]]:
     """(stack, services); services () means all. (None, ()) only when not `required`: every stack."""
     words: Sequence[str] = arguments.targets
-    if arguments.project and not any("/" in word for word in words):
-        return arguments.project, tuple(words)
-    if arguments.file:
-        return str(load(arguments).stack.name), _services_only(words)
-    if words and any("/" in word for word in words):
-        return _explicit(words)
+    chosen = arguments.project or (str(load(arguments).stack.name) if arguments.file else None)
+    if any("/" in word for word in words):
+        stack, services = _explicit(words)
+        if chosen not in (None, stack):
+            raise UserError(
+                f"cannot tell which stack is meant: -p or -f says {chosen}, the words say {stack}",
+                code="usage",
+                hint="say it once",
+            )
+        return stack, services
+    if chosen:
+        return str(chosen), tuple(words)
     if not words:
         if not required:
             return None, ()
@@ -103,10 +109,6 @@ def _explicit(words: Sequence[str]) -> tuple[str, tuple[str, ...]]:
         elif not slash:
             services.append(word)
     return stack, tuple(services)
-
-
-def _services_only(words: Sequence[str]) -> tuple[str, ...]:
-    return tuple(word.rpartition("/")[2] for word in words)
 
 
 def _file_here() -> bool:

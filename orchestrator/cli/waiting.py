@@ -1,10 +1,15 @@
-"""Waiting for a stack to be as it was asked to be: live on a terminal, one line per change elsewhere, and in the end an
-account of what is not up and why. It must not change anything: whoever stops waiting leaves the stack as it is."""
+"""What verbs that change a stack have in common: waiting until it is as it was asked to be, live on a terminal, one
+line per change elsewhere, and in the end the result, or an account of what is not so and why. Nothing is changed here:
+whoever stops waiting leaves the stack as it is."""
 
 from __future__ import annotations
 
 import argparse
+import json
+import math
+import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 from agent.kit.errors import Temporary, UserError
@@ -21,23 +26,71 @@ _AT_REST = ("running", "completed", "stopped", "failed", "waiting")
 def register(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-wait", action="store_true", help="return as soon as the change is stored")
     parser.add_argument(
-        "--timeout", metavar="SECONDS", type=float, default=300.0, help="how long to wait (default: 300)"
+        "--timeout", metavar="SECONDS", type=_seconds, default=300.0, help="how long to wait (default: 300)"
     )
+    parser.add_argument("--json", action="store_true", help="the result as one document (docs/api.md)")
 
 
-def wait(client: Client, stack: str, generation: int, timeout: float, screen: Screen) -> dict[str, Any] | None:
-    """The status document in which the stack has converged at `generation`; None when it is gone.
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds")
+    return seconds
 
-    Raises Temporary not-up with the reasons: something failed, or `timeout` seconds went by.
+
+def screen(arguments: argparse.Namespace) -> Screen:
+    """Where progress goes: with --json, stdout is for the result alone."""
+    return Screen(sys.stderr if arguments.json else None)
+
+
+def conclude(
+    arguments: argparse.Namespace,
+    client: Client,
+    answer: dict[str, Any],
+    doing: str,
+    *,
+    stored: str,
+    done: Callable[[dict[str, Any]], str],
+) -> int:
+    """Wait if that is wanted, and print the result. `answer`: the API's. `doing`: "bring up", "remove" …, for errors.
+    `stored`: what to say without waiting; `done`: what to say of the status document when all is as it was asked."""
+    document = None
+    if not arguments.no_wait:
+        document = wait(client, answer["stack"], answer["generation"], arguments.timeout, screen(arguments), doing)
+    if arguments.json:
+        result = {key: answer.get(key, []) for key in ("stack", "generation", "actions")}
+        print(json.dumps({**result, "status": document["stacks"][0] if document and document["stacks"] else None}))
+    else:
+        print(stored if document is None else done(document))
+    return 0
+
+
+def wait(
+    client: Client, stack: str, generation: int, timeout: float, screen: Screen, doing: str = "bring up"
+) -> dict[str, Any]:
+    """The status document in which the stack has converged at `generation`, or, for "remove", is gone.
+
+    Raises Temporary not-up with the reasons: something failed, `timeout` seconds went by, or somebody else removed the
+    stack (or made it anew) meanwhile.
     """
     deadline = time.monotonic() + timeout
     shown = _Shown(screen)
     try:
         while True:
-            document = _follow(client, stack, generation, deadline, timeout, shown)
-            wait_more = 0.0 if document is None else _too_young(document)
+            document = _follow(client, stack, generation, deadline, timeout, shown, doing)
+            if bool(document["stacks"]) is (doing == "remove"):
+                what = "made it anew" if document["stacks"] else "removed it"
+                raise Temporary(
+                    f"cannot {doing} {stack}: somebody else has {what} meanwhile",
+                    code="changed",
+                    hint=f"gorae events {stack} says who",
+                )
+            wait_more = _too_young(document)
             if not wait_more:
-                return document
+                break
             time.sleep(wait_more)
     except KeyboardInterrupt:
         shown.finish()
@@ -45,6 +98,9 @@ def wait(client: Client, stack: str, generation: int, timeout: float, screen: Sc
         raise Interrupted(stack) from None
     finally:
         shown.finish()
+    if any(entry["generation"] > generation for entry in document["stacks"]):
+        print(f"note  somebody else has changed stack {stack} too: gorae events {stack}", file=sys.stderr)
+    return document
 
 
 def _too_young(document: dict[str, Any]) -> float:
@@ -52,7 +108,8 @@ def _too_young(document: dict[str, Any]) -> float:
     has run for a moment, too."""
     ages = [
         document["at"] - task["started_at"]
-        for row in document["stacks"][0]["services"]
+        for stack in document["stacks"]
+        for row in stack["services"]
         for task in row["tasks"]
         if task["state"] == "running" and task["health"] == "none" and task["started_at"]
     ]
@@ -60,8 +117,8 @@ def _too_young(document: dict[str, Any]) -> float:
 
 
 def _follow(
-    client: Client, stack: str, generation: int, deadline: float, timeout: float, shown: _Shown
-) -> dict[str, Any] | None:
+    client: Client, stack: str, generation: int, deadline: float, timeout: float, shown: _Shown, doing: str
+) -> dict[str, Any]:
     document: dict[str, Any] | None = None
     with client.stream("GET", f"/v1/stacks/{stack}/watch", generation=generation) as stream:
         while True:
@@ -70,7 +127,7 @@ def _follow(
                 latest = stream.next(max(0.0, min(left, _TICK if shown.live else left)))
             except TimedOut:
                 if time.monotonic() >= deadline:
-                    raise _not_up(client, document, stack, f"after {span(timeout)}") from None
+                    raise _not_up(client, document, stack, doing, f"after {span(timeout)}") from None
                 if document is not None:
                     shown.update({**document, "at": time.time()})
                 continue
@@ -78,10 +135,10 @@ def _follow(
                 return _ended(document, stack, generation)
             document = latest
             if not latest["stacks"]:
-                return None
+                return document
             shown.update(latest)
             if _hopeless(latest["stacks"][0], generation):
-                raise _not_up(client, latest, stack, "")
+                raise _not_up(client, latest, stack, doing, "")
 
 
 class Interrupted(UserError):
@@ -95,11 +152,9 @@ class Interrupted(UserError):
         )
 
 
-def _ended(document: dict[str, Any] | None, stack: str, generation: int) -> dict[str, Any] | None:
-    if document is None:
-        return None
-    entry = document["stacks"][0]
-    if entry["converged"] and entry["observed_generation"] >= generation:
+def _ended(document: dict[str, Any] | None, stack: str, generation: int) -> dict[str, Any]:
+    entry = document["stacks"][0] if document else {"converged": False}
+    if document and entry["converged"] and entry["observed_generation"] >= generation:
         return document
     raise Temporary(
         f"cannot follow stack {stack}: the daemon ended the connection; gorae goes on with it",
@@ -127,13 +182,13 @@ def not_up(row: dict[str, Any]) -> bool:
     )
 
 
-def _not_up(client: Client, document: dict[str, Any] | None, stack: str, when: str) -> Temporary:
+def _not_up(client: Client, document: dict[str, Any] | None, stack: str, doing: str, when: str) -> Temporary:
     """Every service that is not up: its state, its last lines, and the next step."""
     if document is None or not document["stacks"]:
         return Temporary(f"cannot tell how stack {stack} is doing", code="not-up", hint=f"gorae status {stack}")
     if not document["agent"]["online"]:
         return Temporary(
-            f"cannot bring up {stack}: the agent does not answer {when}".rstrip(), code="not-up", hint="gorae doctor"
+            f"cannot {doing} {stack}: the agent does not answer {when}".rstrip(), code="not-up", hint="gorae doctor"
         )
     entry = document["stacks"][0]
     bad = [row for row in entry["services"] if not_up(row)]
@@ -142,7 +197,7 @@ def _not_up(client: Client, document: dict[str, Any] | None, stack: str, when: s
     paragraphs = []
     for row in bad[:8]:
         ready = f" ({row['ready']} of {row['replicas']} ready)" if row["replicas"] > 1 else ""
-        text = [f"cannot bring up {stack}/{row['name']}{ready}: {state_text(row, document['at'])} {when}".rstrip()]
+        text = [f"cannot {doing} {stack}/{row['name']}{ready}: {state_text(row, document['at'])} {when}".rstrip()]
         lines = proof(row)[1][-8:] or _log_tail(client, stack, row)
         paragraphs.append("\n".join([*text, *(f"  │ {cut(line, 100)}" for line in lines)]))
     if len(bad) > 8:
@@ -151,7 +206,7 @@ def _not_up(client: Client, document: dict[str, Any] | None, stack: str, when: s
     hint = f"gorae logs {stack}/{first['name']}" if first else f"gorae status {stack}"
     own = [t["evidence"].get("hint") for t in (first["tasks"] if first else ()) if t.get("evidence")]
     hint = next((str(text) for text in own if text), hint)
-    return Temporary("\n".join(paragraphs) or f"cannot bring up {stack} {when}", code="not-up", hint=hint)
+    return Temporary("\n".join(paragraphs) or f"cannot {doing} {stack} {when}", code="not-up", hint=hint)
 
 
 def _log_tail(client: Client, stack: str, row: dict[str, Any]) -> list[str]:
@@ -161,7 +216,7 @@ def _log_tail(client: Client, stack: str, row: dict[str, Any]) -> list[str]:
 
     try:
         with client.stream("GET", "/v1/logs", stack=stack, service=row["name"], tail=5) as stream:
-            return [line["text"] for line in stream]
+            return [line["text"] for line in stream][-5:]
     except GoraeError:
         return []  # the reason for the failure matters more than its log
 

@@ -1,42 +1,195 @@
-"""Cross-checks of the merged files: what no single value shows. Pure."""
+"""Cross-checks of the merged project: what no single value shows. Pure. The rules are those of the reference
+(compose-go's validation and consistency checks); a problem is told at the place that must change."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Collection
 from graphlib import CycleError, TopologicalSorter
 
 from orchestrator.compose.errors import Report
-from orchestrator.compose.nodes import Node, fields, items, text
+from orchestrator.compose.nodes import BAD, Node, fields, items, spelled, text
+
+_PULL = re.compile(r"always|never|build|if_not_present|missing|refresh|daily|weekly|every_([0-9]+[wdhms])+", re.ASCII)
+_CONTAINER = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+", re.ASCII)
+_ULIMIT = re.compile(r"[a-z]+")
+_LIMITS = "deploy.resources.limits"
+_RESERVATIONS = "deploy.resources.reservations"
+_TWINS = (
+    ("mem_limit", f"{_LIMITS}.memory"),
+    ("cpus", f"{_LIMITS}.cpus"),
+    ("pids_limit", f"{_LIMITS}.pids"),
+    ("mem_reservation", f"{_RESERVATIONS}.memory"),
+    ("scale", "deploy.replicas"),
+)
 
 
-def check(root: Node, report: Report) -> None:
+def check(root: Node, inactive: Collection[str], report: Report) -> None:
+    """`inactive`: the services that no active profile has."""
     top = fields(root)
-    services, volumes = fields(top.get("services")), fields(top.get("volumes"))
-    if not services and not report.problems:
-        report.problem(root, "cannot make a stack of this: it declares no service", "services: {NAME: {image: …}}")
+    services = fields(top.get("services"))
     for name, service in services.items():
-        if isinstance(service.value, dict) and not service.value.keys() & {"image", "build", "extends", "provider"}:
-            message = f"cannot start the service {name}: it has no image"
-            report.problem(service.key_at, message, "if its base is in another file, name that first: -f BASE -f THIS")
-        _mounts(name, service, volumes, report)
-        for other, entry in fields(fields(service).get("depends_on")).items():
-            if other not in services:
-                report.problem(entry.key_at, f"cannot start {name} after {other}: there is no service {other}")
+        if isinstance(service.value, dict):
+            _service(name, service, top, inactive, report)
+    for section, sources in (("configs", ("file", "environment", "content")), ("secrets", ("file", "environment"))):
+        for name, node in fields(top.get(section)).items():
+            _source(f"{section}.{name}", node, sources, report)
+    for section in ("networks", "volumes"):
+        for name, node in fields(top.get(section)).items():
+            _external(f"{section}.{name}", node, report)
     _cycles(services, report)
 
 
-def _mounts(name: str, service: Node, volumes: dict[str, Node], report: Report) -> None:
-    scratch = {text(fields(mount)["target"]) for mount in items(fields(service).get("tmpfs"))}
-    for mount in items(fields(service).get("volumes")):
-        entry = fields(mount)
-        source, target = text(entry.get("source")) or "", text(entry["target"])
-        if text(entry["type"]) == "volume" and source not in volumes:
-            hint = f"write ./{source} if a folder is meant" if "/" in source else f"add volumes: {{{source}: }}"
-            shown = source if len(source) <= 80 else source[:80] + "…"
-            report.problem(
-                mount, f"cannot mount the volume {shown} in {name}: no volume of that name is declared", hint
-            )
-        if target in scratch:
-            report.problem(mount, f"cannot mount at {target} in {name}: a tmpfs is there already")
+def _service(name: str, service: Node, top: dict[str, Node], inactive: Collection[str], report: Report) -> None:
+    entry = fields(service)
+    if not entry.keys() & {"image", "build", "provider"} or text(entry.get("image")) == "" and "build" not in entry:
+        message = f"cannot start the service {name}: it has no image"
+        report.problem(service.key_at, message, "if its base is in another file, name that first: -f BASE -f THIS")
+    _references(name, entry, top, inactive, report)
+    _mounts(name, entry, report)
+    _build(name, entry, fields(top.get("services")), report)
+    _twins(name, entry, report)
+    if "network_mode" in entry and entry.get("networks") is not None:
+        message = f"cannot use both network_mode and networks in {name}"
+        report.problem(entry["network_mode"].key_at, message, "take one of them out")
+    _words(name, entry, report)
+
+
+def _references(
+    name: str, entry: dict[str, Node], top: dict[str, Node], inactive: Collection[str], report: Report
+) -> None:
+    services = fields(top.get("services"))
+    for other, needs in fields(entry.get("depends_on")).items():
+        if other in inactive:
+            message = f"cannot start {name} after {other}: {other} belongs to profiles that are not active"
+            report.problem(needs.key_at, message, "activate one with --profile, or write `required: false`")
+        elif other not in services:
+            report.problem(needs.key_at, f"cannot start {name} after {other}: there is no service {other}")
+    for section, what in (("networks", "network"), ("models", "model")):
+        for other, node in fields(entry.get(section)).items():
+            if other not in fields(top.get(section)) and not (section == "networks" and other == "default"):
+                _undeclared(name, what, section, other, node, report)
+    for section, what in (("configs", "config"), ("secrets", "secret")):
+        nodes = [*items(entry.get(section)), *(items(fields(entry.get("build")).get(section)))]
+        for node in nodes:
+            other = text(fields(node).get("source")) or ""
+            if other not in fields(top.get(section)) and not report.keeps(other):
+                _undeclared(name, what, section, other, node, report)
+
+
+def _undeclared(name: str, what: str, section: str, other: str, node: Node, report: Report) -> None:
+    message = f"cannot use the {what} {_short(other)} in {name}: no {what} of that name is declared"
+    report.problem(node.key_at, message, f"add {section}: {{{_short(other)}: …}}")
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 80 else name[:80] + "…"
+
+
+def _mounts(name: str, entry: dict[str, Node], report: Report) -> None:
+    seen = {(text(item) or "").partition(":")[0]: "a tmpfs" for item in items(entry.get("tmpfs"))}
+    for mount in items(entry.get("volumes")):
+        one = fields(mount)
+        kind, source, target = text(one.get("type")), text(one.get("source")) or "", text(one.get("target")) or ""
+        if kind == "bind" and not source and one.get("source", mount).value is not BAD:
+            report.problem(mount, f"cannot mount at {target} in {name}: `source` is missing", "source: ./PATH")
+        if target in seen:
+            report.problem(mount, f"cannot mount at {target} in {name}: {seen[target]} is there already")
+        seen[target] = "another mount"
+
+
+def volumes(root: Node, report: Report) -> None:
+    """Named volumes must be declared."""
+    declared = fields(fields(root).get("volumes"))
+    for name, service in fields(fields(root).get("services")).items():
+        for mount in items(fields(service).get("volumes")):
+            one = fields(mount)
+            source = text(one.get("source"))
+            if text(one.get("type")) == "volume" and source and source not in declared and not report.keeps(source):
+                hint = f"write ./{source} if a folder is meant" if "/" in source else f"add volumes: {{{source}: }}"
+                message = f"cannot mount the volume {_short(source)} in {name}: no volume of that name is declared"
+                report.problem(mount, message, hint)
+
+
+def _build(name: str, entry: dict[str, Node], services: dict[str, Node], report: Report) -> None:
+    build = fields(entry.get("build"))
+    if "dockerfile_inline" in build and "dockerfile" in build:
+        report.problem(build["dockerfile"].key_at, f"cannot use both dockerfile and dockerfile_inline in {name}")
+    for key, node in fields(build.get("additional_contexts")).items():
+        target = (text(node) or "").removeprefix("service:")
+        if (text(node) or "").startswith("service:") and "build" not in fields(services.get(target)):
+            why = "it has no build" if target in services else f"there is no service {target}"
+            report.problem(node, f"cannot use the context {key} in {name}: {why}")
+    platform, platforms = text(entry.get("platform")), [text(item) for item in items(build.get("platforms"))]
+    if platform and platforms and platform not in platforms:
+        report.problem(entry["platform"], f"cannot build {name} for {platform}: build.platforms does not name it")
+
+
+def at(entry: dict[str, Node], path: str) -> Node | None:
+    node = None
+    for key in path.split("."):
+        node = entry.get(key)
+        entry = fields(node)
+    return node
+
+
+def _twins(name: str, entry: dict[str, Node], report: Report) -> None:
+    for short, long in _TWINS:
+        one, other = entry.get(short), at(entry, long)
+        if one is None or one.value is BAD or not one.value or short == "scale" and other is None:
+            continue
+        block = at(entry, long.rpartition(".")[0])
+        if other is None and (block is None or short == "scale"):
+            continue
+        if (other.value if other is not None else None) != one.value:
+            message = f"cannot use both {short} and {long} in {name}: they differ"
+            report.problem(one, message, "take one of them out")
+    for path in ("scale", "deploy.replicas"):
+        node = at(entry, path)
+        if node is not None and isinstance(node.value, int) and node.value < 0:
+            report.problem(node, f"cannot use {node.value} as services.{name}.{path}: it must be 0 or more")
+    count = entry.get("scale") or at(entry, "deploy.replicas")
+    if count is not None and isinstance(count.value, int) and count.value > 1 and "container_name" in entry:
+        message = f"cannot run {count.value} containers of {name}: container_name names only one"
+        report.problem(entry["container_name"].key_at, message, "take container_name out")
+
+
+def _words(name: str, entry: dict[str, Node], report: Report) -> None:
+    def word(node: Node | None, path: str, pattern: re.Pattern[str], otherwise: str) -> None:
+        value = text(node)
+        if node is not None and value is not None and not pattern.fullmatch(value) and not report.keeps(value):
+            report.problem(node, f"cannot use {_short(value)!r} as services.{name}.{path}: {otherwise}")
+
+    word(entry.get("pull_policy"), "pull_policy", _PULL, "it is always, never, missing, build, daily, weekly, every_3d …")
+    word(entry.get("container_name"), "container_name", _CONTAINER, "it has two or more letters, digits, '_', '.' or '-'")
+    for key, node in fields(entry.get("ulimits")).items():
+        if not _ULIMIT.fullmatch(key):
+            report.problem(node.key_at, f"cannot use services.{name}.ulimits.{_short(key)}: there is no such limit")
+    test = items(fields(entry.get("healthcheck")).get("test"))
+    if test and text(test[0]) not in ("NONE", "CMD", "CMD-SHELL") and not report.keeps(test[0].value):
+        message = f"cannot use services.{name}.healthcheck.test: a list must begin with CMD, CMD-SHELL or NONE"
+        report.problem(test[0], message, "put CMD first")
+    for watch in items(fields(entry.get("develop")).get("watch")):
+        if not spelled(fields(watch).get("target", watch).value) and text(fields(watch).get("action")) not in ("rebuild", "restart"):
+            report.problem(watch, f"cannot watch files for {name}: `target` is missing")
+
+
+def _source(path: str, node: Node, sources: tuple[str, ...], report: Report) -> None:
+    entry = fields(node)
+    given = [key for key in sources if key in entry]
+    if len(given) > 1:
+        report.problem(entry[given[1]].key_at, f"cannot use both {given[0]} and {given[1]} in {path}")
+    if entry.get("external", node).value is True and "external" in entry:
+        _external(path, node, report)
+    elif not given and "driver" not in entry and isinstance(node.value, dict):
+        report.problem(node.key_at, f"cannot use {path}: it says not where it comes from", f"add {' or '.join(sources)}")
+
+
+def _external(path: str, node: Node, report: Report) -> None:
+    entry = fields(node)
+    if entry.get("external", node).value is True and "external" in entry:
+        for key in entry.keys() - {"external", "name", "labels"} if not path.startswith("networks") else ():
+            report.problem(entry[key].key_at, f"cannot set {path}.{key}: it is external, somebody else made it")
 
 
 def _cycles(services: dict[str, Node], report: Report) -> None:

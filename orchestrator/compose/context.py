@@ -1,13 +1,11 @@
-"""What the values of one stack depend on besides themselves, and how a value that cannot be understood is reported."""
+"""How a value that cannot be understood is reported."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from orchestrator.compose import mounts
 from orchestrator.compose.errors import Report
 from orchestrator.compose.nodes import BAD, Node
 
@@ -16,17 +14,7 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class Context:
-    """`folder`: where relative paths begin. `cwd`: where the user is. `sources`: env files that were read before."""
-
-    folder: Path
-    cwd: Path
-    variables: dict[str, str]
     report: Report
-    sources: dict[Path, str | None] = field(default_factory=dict)
-
-    def source(self, path: str) -> str:
-        """A host path of a file or mount, absolute. Raises ValueError."""
-        return mounts.source(path, str(self.folder), self.variables.get("HOME"))
 
     def value(self, node: Node | None, path: str, understand: Callable[[Any], T]) -> T | None:
         """understand() of a scalar; None where there is none, or where it was or is reported as wrong."""

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import NamedTuple, NoReturn
 
 from agent.kit.errors import UserError
-from orchestrator.compose.nodes import Mark, Node
+from orchestrator.compose.nodes import Mark, Node, Value
 
 MAX_PROBLEMS = 50  # nobody reads more, and a hostile file may hold a hundred thousand
 BUDGET = 8 * 1024 * 1024  # characters and entries that all expansions of one load may make together
@@ -56,7 +56,9 @@ class ComposeError(UserError):
 class Report:
     """Collects problems and warnings of one load, and counts what expansions cost."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, interpolated: bool = True) -> None:
+        """`interpolated` False: variables stay as they are written, and where one stands nothing is checked."""
+        self.interpolated = interpolated
         self.problems: list[Problem] = []
         self.warnings: dict[str, None] = {}  # an ordered set: said once
         self.unset: set[str] = set()  # variables already warned of
@@ -73,6 +75,10 @@ class Report:
     def warn(self, at: Node | Mark | None, message: str) -> None:
         mark = at.at if isinstance(at, Node) else at
         self.warnings[_plain(f"{mark}: {message}" if mark else message)] = None
+
+    def keeps(self, value: Value) -> bool:
+        """The value holds a variable that was left as it is."""
+        return not self.interpolated and isinstance(value, str) and "$" in value
 
     def spend(self, amount: int, at: Node | Mark | None) -> None:
         """Stop when the files ask for more than any honest stack does ("billion laughs" in all its forms)."""

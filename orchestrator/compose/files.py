@@ -45,25 +45,26 @@ def locate(
     environ: Mapping[str, str],
     cwd: Path,
     report: Report,
+    project_directory: Path | None = None,
 ) -> Located:
     """Raises ComposeError compose-file-missing when there is nothing to load."""
     environment = dict(environ)
     explicit = list(env_files or ()) or [Path(name) for name in environ.get("COMPOSE_ENV_FILES", "").split(",") if name]
     if explicit:
-        _add([_absolute(path, cwd) for path in explicit], environment, cwd, report, required=True)
+        add_variables([absolute(path, cwd) for path in explicit], environment, cwd, report, required=True)
     elif not given:
-        _add([cwd / ".env"], environment, cwd, report, required=False)
+        add_variables([cwd / ".env"], environment, cwd, report, required=False)
     if not given and (listed := environment.get("COMPOSE_FILE")):
         separator = environment.get("COMPOSE_PATH_SEPARATOR") or os.pathsep
         given = [Path(name) for name in listed.split(separator) if name]
-    files = [_absolute(path, cwd) for path in given] if given else _search(cwd, report)
-    folder = files[0].parent
+    files = [absolute(path, cwd) for path in given] if given else _search(cwd, report)
+    folder = absolute(project_directory, cwd) if project_directory else files[0].parent
     if not explicit and (given or folder != cwd):
-        _add([folder / ".env"], environment, cwd, report, required=False)
+        add_variables([folder / ".env"], environment, cwd, report, required=False)
     return Located(tuple(files), folder, environment)
 
 
-def _absolute(path: Path, cwd: Path) -> Path:
+def absolute(path: Path, cwd: Path) -> Path:
     return Path(os.path.normpath(cwd / path))
 
 
@@ -82,7 +83,7 @@ def _present(folder: Path, names: Sequence[str]) -> list[Path]:
     return [folder / name for name in names if (folder / name).is_file()]
 
 
-def _add(paths: list[Path], environment: dict[str, str], cwd: Path, report: Report, *, required: bool) -> None:
+def add_variables(paths: list[Path], environment: dict[str, str], cwd: Path, report: Report, *, required: bool) -> None:
     """Add what the files set and `environment` has not; of the files, a later one wins."""
     found: dict[str, str] = {}
 

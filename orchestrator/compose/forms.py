@@ -1,59 +1,24 @@
-"""Short forms → long forms, on the tree of one file, before files are merged: merging then knows one form of each key.
+"""Short forms → the canonical one (Compose Specification, per key), on the tree of one file, before files are merged:
+merging then knows one form of each key. Called by validate.py, whose types it relies on, with what each key holds.
 
-    environment, labels   mapping of name → text or nothing
-    depends_on, networks  mapping                     env_file     list of {path, required, format}
-    ports                 list of single ports        tmpfs        list of mounts, as `volumes` is
-    command, entrypoint, healthcheck.test             list of words
+    entries   environment, labels, … → mapping of name → text or nothing      words   list of words
+    hosts     list of NAME=ADDRESS                                            texts   list
 
-An entry that cannot be read is reported and left out; a value becomes BAD.
+A form raises ValueError, which says what is wrong; lists report each entry that cannot be read, and leave it out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from orchestrator.compose import mounts, ports, units
 from orchestrator.compose.errors import Report
-from orchestrator.compose.nodes import BAD, Node, Value, fields, flag, items, made, number, spelled, text
-
-
-def long_form(root: Node, report: Report) -> Node:
-    """The file's tree with every service and volume in long form."""
-    top = dict(fields(root))
-    for section, change in (("services", _service), ("volumes", _volume)):
-        if section in top:
-            entries = fields(top[section])
-            changed = {key: change(node, f"{section}.{key}", report) for key, node in entries.items()}
-            top[section] = top[section].with_value(changed)
-    return root.with_value(top)
-
+from orchestrator.compose.nodes import BAD, Node, Value, fields, items, made, spelled, text
 
 _PORT_COST = 256  # of the budget: a range may stand for 65,535 ports, a stack has room for half as many
 
 Form = Callable[[Node, str, Report], Value]
-
-
-def _service(node: Node, path: str, report: Report) -> Node:
-    return _apply(node, path, _SERVICE, report)
-
-
-def _volume(node: Node, path: str, report: Report) -> Node:
-    return _apply(node, path, {"labels": _entries}, report)
-
-
-def _apply(node: Node, path: str, forms: dict[str, Form], report: Report) -> Node:
-    if not isinstance(node.value, dict):
-        return node
-    changed = dict(node.value)
-    for key, form in forms.items():
-        child = changed.get(key)
-        if child is not None and child.value is not None and child.value is not BAD:
-            try:
-                changed[key] = child.with_value(form(child, f"{path}.{key}", report))
-            except ValueError as error:
-                report.problem(child, f"cannot use {path}.{key}: {error}")
-                changed[key] = child.with_value(BAD)
-    return node.with_value(changed)
 
 
 def _each(node: Node, path: str, report: Report, read: Callable[[Node], list[Node]]) -> list[Node]:
@@ -63,149 +28,275 @@ def _each(node: Node, path: str, report: Report, read: Callable[[Node], list[Nod
         try:
             found += read(item)
         except ValueError as error:
-            report.problem(item, f"cannot use {path}[{index}]: {error}")
+            if not report.keeps(item.value):
+                report.problem(item, f"cannot use {path}[{index}]: {error}")
+            else:
+                found.append(item)
     return found
 
 
 def _entries(node: Node, path: str, report: Report) -> Value:
-    """environment and labels: ["A=1", "B"] and {A: 1, B: } are the same."""
+    """["A=1", "B"] and {A: 1, B: } are the same."""
     found: dict[str, Node] = {}
     for key, child in fields(node).items():
-        if not key or "=" in key or "\0" in key:
-            report.problem(child.key_at, f"cannot use {key!r} as a name in {path}: it is empty or holds '='")
+        if "\0" in key:
+            report.problem(child.key_at, f"cannot use {key!r} as a name in {path}: it holds a NUL")
         elif child.value is not BAD:
-            found[key] = child.with_value(None if child.value is None else spelled(child.value))
+            found[key] = child
     for item in items(node):
         key, sign, value = (text(item) or "").partition("=")
-        if not key:
-            report.problem(item, f"cannot use this entry of {path}: the name before '=' is empty")
-        else:
-            found[key] = item.with_value(value if sign else None)
+        found[key] = item.with_value(value if sign else None)
     return found
 
 
-def _depends_on(node: Node, path: str, report: Report) -> Value:
-    for key, child in fields(node).items():
-        if isinstance(child.value, dict) and "condition" not in child.value:
-            report.problem(
-                child.key_at, f"cannot use {path}.{key}: `condition` is missing", "condition: service_started"
-            )
-    if isinstance(node.value, dict):
-        return node.value
-    return {text(item) or "": made(item, condition="service_started") for item in items(node)}
-
-
-def _env_file(node: Node, path: str, report: Report) -> Value:
-    found = []
-    for item in [node] if isinstance(node.value, str) else items(node):
-        if isinstance(item.value, str):
-            item = made(item, path=item.value)
-        if "path" not in fields(item):
-            report.problem(item, f"cannot use this entry of {path}: `path` is missing")
-        elif text(fields(item)["path"]):
-            found.append(item)
+def _variables(node: Node, path: str, report: Report) -> Value:
+    found = _entries(node, path, report)
+    for key, child in found.items() if isinstance(found, dict) else ():
+        if not key or "=" in key:
+            report.problem(child.key_at, f"cannot use {key!r} as a name in {path}: it is empty or holds '='")
     return found
 
 
 def _words(node: Node, path: str, report: Report) -> Value:
-    if isinstance(node.value, str):
-        return [node.with_value(word) for word in units.split(node.value)]
-    return node.value
-
-
-def _healthcheck(node: Node, path: str, report: Report) -> Value:
-    test = fields(node).get("test")
-    if test is None or not isinstance(test.value, str):
+    if not isinstance(node.value, str):
         return node.value
-    words: list[Node] = [test.with_value("CMD-SHELL"), test] if test.value else []
-    return {**fields(node), "test": test.with_value(words)}
+    if report.keeps(node.value):
+        return [node]
+    return [node.with_value(word) for word in units.split(node.value)]
+
+
+def _texts(node: Node, path: str, report: Report) -> Value:
+    return [Node(node.value, node.at, node.at)] if isinstance(node.value, str) else node.value
+
+
+def _hosts(node: Node, path: str, report: Report) -> Value:
+    """["A:1.1.1.1", "B=::1"] and {A: 1.1.1.1, B: [::1]} → ["A=1.1.1.1", "B=::1"]."""
+    pairs: list[tuple[str, str, Node]] = []
+    for name, child in fields(node).items():
+        pairs += [(name, text(item) or "", item) for item in (items(child) or [child]) if item.value is not BAD]
+
+    def read(item: Node) -> list[Node]:
+        written = text(item) or ""
+        name, sign, address = written.partition("=" if "=" in written else ":")
+        if not name or not sign or not address:
+            raise ValueError("an entry is written as NAME=ADDRESS")
+        return [_host(name, address, item)]
+
+    return [_host(*pair) for pair in pairs] + _each(node, path, report, read)
+
+
+def _host(name: str, address: str, at: Node) -> Node:
+    bare = address[1:-1] if address.startswith("[") and address.endswith("]") else address
+    return Node(f"{name}={bare}", at.at, at.key_at)
+
+
+SHAPES: dict[str, Form] = {
+    "entries": _entries,
+    "options": _entries,
+    "words": _words,
+    "texts": _texts,
+    "hosts": _hosts,
+}
+
+
+def _named(**values: Value) -> Form:
+    """["a"] and {a: …} are the same; a bare name stands for the values."""
+
+    def form(node: Node, path: str, report: Report) -> Value:
+        if isinstance(node.value, dict):
+            return node.value
+        return {text(item) or "": made(item, **values) if values else item.with_value(None) for item in items(node)}
+
+    return form
+
+
+def _depends_on(node: Node, path: str, report: Report) -> Value:
+    found = {}
+    for name, entry in fields(Node(_named(condition="service_started")(node, path, report), node.at, node.at)).items():
+        found[name] = entry
+        if isinstance(entry.value, dict):
+            required = entry.value.get("required") or entry.with_value(True)
+            found[name] = entry.with_value({**entry.value, "required": required})
+    return found
+
+
+def _env_file(node: Node, path: str, report: Report) -> Value:
+    found = []
+    for item in [Node(node.value, node.at, node.at)] if isinstance(node.value, str) else items(node):
+        entry = made(item, path=item.value) if isinstance(item.value, str) else item
+        if isinstance(entry.value, dict):
+            found.append(entry.with_value({"required": entry.with_value(True), **entry.value}))
+    return found
+
+
+def _healthcheck_test(node: Node, path: str, report: Report) -> Value:
+    if isinstance(node.value, str):
+        return [node.with_value("CMD-SHELL"), Node(node.value, node.at, node.at)]
+    return node.value
 
 
 def _ports(node: Node, path: str, report: Report) -> Value:
     def read(item: Node) -> list[Node]:
-        found = _long_port(item) if isinstance(item.value, dict) else ports.parse(spelled(item.value))
+        if isinstance(item.value, dict):
+            return [_long_port(item, report)] if BAD not in [child.value for child in item.value.values()] else []
+        found = ports.parse(spelled(item.value))
         report.spend(len(found) * _PORT_COST, item)
-        return [made(item, **port._asdict()) for port in found]
+        return [
+            made(
+                item,
+                mode="ingress",
+                host_ip=port.host_ip or None,
+                target=port.target,
+                published=port.published or None,
+                protocol=port.protocol,
+            )
+            for port in found
+        ]
 
     return _each(node, path, report, read)
 
 
-def _long_port(item: Node) -> list[ports.Port]:
-    entry = fields(item)
+def _long_port(item: Node, report: Report) -> Node:
+    entry = dict(fields(item))
     if "target" not in entry:
         raise ValueError("`target` is missing")
-    if any(child.value is BAD for child in entry.values()):
-        return []
-    published = entry.get("published")
-    return ports.expand(
-        str(number(entry["target"])),
-        spelled(published.value) if published else "",
-        text(entry.get("protocol")) or "tcp",
-        text(entry.get("host_ip")) or "",
-    )
+    published = entry.pop("published", None)
+    if published is not None and spelled(published.value):
+        entry["published"] = published.with_value(spelled(published.value))
+    if (address := text(entry.get("host_ip"))) and not report.keeps(address):
+        entry["host_ip"] = entry["host_ip"].with_value(ports.address(address))
+    entry.setdefault("mode", item.with_value("ingress"))
+    entry.setdefault("protocol", item.with_value("tcp"))
+    return item.with_value(entry)
 
 
 def _expose(node: Node, path: str, report: Report) -> Value:
-    return _each(node, path, report, lambda item: [item.with_value(ports.exposed(spelled(item.value)))])
+    return [item.with_value(spelled(item.value)) for item in items(node)]
 
 
-def _tmpfs(node: Node, path: str, report: Report) -> Value:
-    whole = node.with_value([node]) if isinstance(node.value, str) else node
-    return _each(whole, path, report, lambda item: [made(item, **mounts.tmpfs(text(item) or ""))])
+def _spelled_items(node: Node, path: str, report: Report) -> Value:
+    return [item.with_value(spelled(item.value)) for item in items(node)]
 
 
 def _volumes(node: Node, path: str, report: Report) -> Value:
     def read(item: Node) -> list[Node]:
         if isinstance(item.value, dict):
-            return _long_mount(item)
-        return [made(item, **mounts.volume(text(item) or ""))]
+            if "target" not in item.value:
+                raise ValueError("`target` is missing")
+            target = item.value["target"]
+            return [item.with_value({**item.value, "target": target.with_value(mounts.target(text(target) or ""))})]
+        long, unknown = mounts.volume(text(item) or "")
+        for option in unknown:
+            report.warn(item, f"the mount option {option[:40]!r} is unknown and has no effect")
+        return [_tree(item, long)]
 
     return _each(node, path, report, read)
 
 
-def _long_mount(item: Node) -> list[Node]:
-    entry = fields(item)
-    for key in ("type", "target"):
-        if key not in entry:
-            raise ValueError(f"`{key}` is missing")
-    if any(child.value is BAD for child in entry.values()):
-        return []
-    kind, source = text(entry["type"]) or "", text(entry.get("source"))
-    for other in {"bind", "volume", "tmpfs"} - {kind}:
-        if fields(entry.get(other)):
-            raise ValueError(f"`{other}` says how a {other} mount is made; this is a {kind} mount")
-    if kind == "tmpfs" and source:
-        raise ValueError("a tmpfs mount has no source")
-    if kind == "volume" and not source:
-        raise ValueError("gorae does not support a volume without a name yet; give it a `source`")
-    if kind == "bind" and not source:
-        raise ValueError("`source` is missing")
-    options = fields(entry.get(kind))
-    found: dict[str, Value] = {
-        "type": kind,
-        "source": source if kind != "tmpfs" else None,
-        "target": mounts.target(text(entry["target"]) or ""),
-        "read_only": flag(entry.get("read_only"), False) or None,
-        "create_host_path": None if flag(options.get("create_host_path"), True) else False,
-        "nocopy": flag(options.get("nocopy"), False) or None,
-    }
-    if (size := options.get("size")) and isinstance(size.value, str | int | float):
-        found["size"] = units.size(size.value)
-    if (mode := options.get("mode")) and isinstance(mode.value, str | int):
-        found["mode"] = units.octal(mode.value)
-    return [made(item, **found)]
+def _tree(at: Node, value: Any) -> Node:
+    """Plain values as nodes, all at one place."""
+    if isinstance(value, dict):
+        return Node({key: _tree(at, child) for key, child in value.items()}, at.at, at.key_at)
+    return Node(value, at.at, at.key_at)
 
 
-_SERVICE: dict[str, Form] = {
-    "command": _words,
-    "entrypoint": _words,
-    "environment": _entries,
-    "labels": _entries,
-    "depends_on": _depends_on,
-    "env_file": _env_file,
-    "healthcheck": _healthcheck,
-    "ports": _ports,
-    "expose": _expose,
-    "tmpfs": _tmpfs,
-    "volumes": _volumes,
+def _devices(node: Node, path: str, report: Report) -> Value:
+    def read(item: Node) -> list[Node]:
+        if isinstance(item.value, dict):
+            if "target" not in item.value:
+                raise ValueError("`target` is missing")
+            return [item]
+        parts = (text(item) or "").split(":")
+        if len(parts) > 3 or not parts[0]:
+            raise ValueError("a device is written as SOURCE[:TARGET[:PERMISSIONS]]")
+        source, target, permissions = (*parts, *("", "")[len(parts) - 1 :])[:3]
+        return [made(item, source=source, target=target or source, permissions=permissions or "rwm")]
+
+    return _each(node, path, report, read)
+
+
+def _secrets(node: Node, path: str, report: Report) -> Value:
+    def read(item: Node) -> list[Node]:
+        entry = made(item, source=item.value) if isinstance(item.value, str) else item
+        source = text(fields(entry).get("source")) or ""
+        return [entry.with_value({**fields(entry), **({} if "target" in fields(entry) else
+                {"target": item.with_value(f"/run/secrets/{source}")})})]
+
+    return _each(node, path, report, read)
+
+
+def _sources(node: Node, path: str, report: Report) -> Value:
+    return [made(item, source=item.value) if isinstance(item.value, str) else item for item in items(node)]
+
+
+def _gpus(node: Node, path: str, report: Report) -> Value:
+    if isinstance(node.value, str):
+        return [made(node, count=-1)]
+    return _device_requests(node, path, report)
+
+
+def _device_requests(node: Node, path: str, report: Report) -> Value:
+    def read(item: Node) -> list[Node]:
+        entry = fields(item)
+        count = entry.get("count")
+        if count is None:
+            return [item.with_value({**entry, "count": item.with_value(-1)} if "device_ids" not in entry else entry)]
+        if isinstance(count.value, str):
+            if count.value != "all" and not count.value.isdecimal():
+                raise ValueError("`count` is a number, or all")
+            count = count.with_value(-1 if count.value == "all" else int(count.value[:9]))
+        return [item.with_value({**entry, "count": count})]
+
+    return _each(node, path, report, read)
+
+
+def _build(node: Node, path: str, report: Report) -> Value:
+    return {"context": Node(node.value, node.at, node.at)} if isinstance(node.value, str) else node.value
+
+
+def _external(node: Node, path: str, report: Report) -> Value:
+    """{external: {name: x}}, the old way of {external: true, name: x}."""
+    if not isinstance(node.value, dict):
+        return node.value
+    entry = dict(node.value)
+    external = entry.get("external")
+    if external is not None and isinstance(external.value, dict):
+        report.warn(external, f"{path}.external.name is obsolete: write external: true, and name beside it")
+        inner = external.value.get("name")
+        entry["external"] = external.with_value(True)
+        if inner is not None:
+            if "name" in entry and entry["name"].value != inner.value:
+                raise ValueError("`name` and `external.name` differ; take the latter out")
+            entry["name"] = inner
+    return entry
+
+
+def _provider_options(node: Node, path: str, report: Report) -> Value:
+    found = {}
+    for key, child in fields(node).items():
+        values = items(child) if isinstance(child.value, list) else [child]
+        found[key] = child.with_value([item.with_value(spelled(item.value)) for item in values])
+    return found
+
+
+FORMS: dict[str, Form] = {
+    "services.*.build": _build,
+    "services.*.build.secrets": _secrets,
+    "services.*.configs": _sources,
+    "services.*.depends_on": _depends_on,
+    "services.*.deploy.resources.reservations.devices": _device_requests,
+    "services.*.devices": _devices,
+    "services.*.env_file": _env_file,
+    "services.*.environment": _variables,
+    "services.*.expose": _expose,
+    "services.*.gpus": _gpus,
+    "services.*.group_add": _spelled_items,
+    "services.*.healthcheck.test": _healthcheck_test,
+    "services.*.models": _named(),
+    "services.*.networks": _named(),
+    "services.*.ports": _ports,
+    "services.*.provider.options": _provider_options,
+    "services.*.secrets": _secrets,
+    "services.*.volumes": _volumes,
+    **dict.fromkeys(("volumes.*", "networks.*", "secrets.*", "configs.*"), _external),
 }

@@ -1,5 +1,17 @@
-"""Compose files → one model.Stack. The order is the reference's: each file is read, interpolated, checked against the
-table of keys and brought to long form; then all are merged; then values are understood and checked against each other.
+"""Compose files → a project in canonical form (`read`) → the stack that gorae runs (`load`).
+
+    read        YAML → Nodes, which know their places                        read.py
+    interpolate variables                                                    interpolate.py, dotenv.py
+    include     other files' resources beneath a file's own                  assemble.py
+    validate    every key and value against the table; short forms → long    table.py, validate.py, forms.py
+    extends     a service beneath another                                    assemble.py
+    merge       each file over those before it                               merge.py
+    resolve     relative paths                                               paths.py
+    normalize   defaults, names, implied dependencies                        normalize.py
+    select      profiles, services                                           select.py
+    check       what no single value shows                                   check.py
+    fill        env_file, label_file                                         environment.py
+    judge, and understand what gorae honours                                 honesty.py, runtime.py
 
 Runs in the CLI, with the user's rights and environment. Not to be imported by verbs that load no files: yaml and
 pydantic cost more than `gorae status` takes.
@@ -10,23 +22,44 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
-
-from orchestrator.compose import model
-from orchestrator.compose.check import check
-from orchestrator.compose.context import Context
+from orchestrator.compose import check, document, honesty, normalize, select
+from orchestrator.compose.assemble import Assembly, Scope
+from orchestrator.compose.environment import Files
 from orchestrator.compose.errors import ComposeError, Report
-from orchestrator.compose.files import bytes_of, locate, project_name, shown
-from orchestrator.compose.forms import long_form
+from orchestrator.compose.files import locate, project_name
 from orchestrator.compose.interpolate import interpolate
-from orchestrator.compose.merge import merge, unique
-from orchestrator.compose.nodes import BAD, Mark, Node, fields, text
-from orchestrator.compose.normalize import stack
-from orchestrator.compose.read import read
-from orchestrator.compose.validate import validate
+from orchestrator.compose.nodes import BAD, Node, fields, text
 
-__all__ = ["ComposeError", "Loaded", "load"]
+if TYPE_CHECKING:
+    from orchestrator.compose import model
+
+__all__ = ["ComposeError", "Composed", "Loaded", "load", "read"]
+
+
+@dataclass(frozen=True, slots=True)
+class Composed:
+    """A project in canonical form. `root`: its tree, of the services that are meant. `written`: the same without what
+    the files leave unsaid. `everything`: all services. `variables`: what interpolation saw. `files`: absolute, in the
+    order they were merged."""
+
+    name: str
+    root: Node
+    written: Node
+    everything: Node
+    variables: Mapping[str, str]
+    folder: Path
+    files: tuple[Path, ...]
+    report: Report
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        return tuple(self.report.warnings)
+
+    def document(self) -> dict[str, Any]:
+        """Plain values, as `docker compose config --format json` prints them."""
+        return document.document(self.root)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,54 +71,92 @@ class Loaded:
     files: tuple[Path, ...]
 
 
+def read(
+    files: Sequence[Path] | None,
+    *,
+    environ: Mapping[str, str],
+    cwd: Path,
+    project: str | None = None,
+    env_files: Sequence[Path] | None = None,
+    project_directory: Path | None = None,
+    profiles: Sequence[str] = (),
+    services: Sequence[str] = (),
+    interpolated: bool = True,
+) -> Composed:
+    """`files` None or empty: found by the search rules, from `cwd`. Raises ComposeError with all that is wrong."""
+    report = Report(interpolated=interpolated)
+    composed = _compose(files, environ, cwd, project, env_files, project_directory, profiles, services, report)
+    report.finish()
+    return composed
+
+
 def load(
     files: Sequence[Path] | None,
     *,
-    project: str | None = None,
-    env_files: Sequence[Path] | None = None,
     environ: Mapping[str, str],
     cwd: Path,
+    project: str | None = None,
+    env_files: Sequence[Path] | None = None,
+    project_directory: Path | None = None,
+    profiles: Sequence[str] = (),
 ) -> Loaded:
-    """`files` None or empty: found by the search rules, from `cwd`. Raises ComposeError with all that is wrong."""
+    """The stack as gorae runs it. Raises ComposeError with all that is wrong, what gorae does not honour included."""
+    from pydantic import ValidationError
+
+    from orchestrator.compose import runtime
+    from orchestrator.compose.context import Context
+
     report = Report()
-    found = locate(files, env_files, environ, cwd, report)
-    documents = _documents(found.files, cwd, report)
-    variables = found.environment
-    name = project_name(project, _written_name(documents, variables, report), variables, found.folder, report)
-    variables["COMPOSE_PROJECT_NAME"] = name
-    root = documents[0].with_value({})
-    for document in documents:
-        prepared = validate(interpolate(document, variables.get, report), report)
-        root = merge(root, unique(long_form(prepared, report), report))
-    check(root, report)
+    composed = _compose(files, environ, cwd, project, env_files, project_directory, profiles, (), report)
+    honesty.judge(composed.written, report)
+    if not fields(fields(composed.root).get("services")) and not report.problems:
+        report.problem(composed.root, "cannot make a stack of this: it declares no service", "services: {NAME: {image: …}}")
     try:
-        resolved = stack(name, root, Context(found.folder, cwd, variables, report))
+        stack = runtime.stack(composed.name, composed.root, Context(report))
     except ValidationError as error:
         # A value that every stage let pass and the model refuses: our mistake, but the user gets a sentence.
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"])
         report.stop(None, f"cannot use {where or 'the stack'}: {first['msg']}")
-    return Loaded(resolved, tuple(report.warnings), found.files)
+    return Loaded(stack, tuple(report.warnings), composed.files)
 
 
-def _documents(files: Sequence[Path], cwd: Path, report: Report) -> list[Node]:
-    """All documents of all files, in order; several in one file merge like several files."""
-    documents = []
-    for path in files:
-        name = shown(path, cwd)
-        data = bytes_of(path, name, report)
-        if data is not None:
-            documents += [node for node in read(data, name, report) if node.value is not None]
+def _compose(
+    files: Sequence[Path] | None,
+    environ: Mapping[str, str],
+    cwd: Path,
+    project: str | None,
+    env_files: Sequence[Path] | None,
+    project_directory: Path | None,
+    profiles: Sequence[str],
+    services: Sequence[str],
+    report: Report,
+) -> Composed:
+    """All stages; problems that do not hinder reading on are left in the report."""
+    found = locate(files, env_files, environ, cwd, report, project_directory)
+    assembly = Assembly(cwd, report)
+    documents = [document for path in found.files for document in assembly.documents(path)]
     report.finish()
-    return documents or [Node({}, Mark(shown(files[0], cwd), 1, 1), Mark(shown(files[0], cwd), 1, 1))]
+    variables = found.environment
+    name = project_name(project, _written_name(documents, variables, report), variables, found.folder, report)
+    variables["COMPOSE_PROJECT_NAME"] = name
+    merged = assembly.project(found.files, Scope(found.folder, variables))
+    everything = normalize.normalize(merged, name, variables)
+    profiles = [*profiles, *(word for word in variables.get("COMPOSE_PROFILES", "").split(",") if word)]
+    active, inactive = select.active(everything, profiles, services, report)
+    check.check(active, inactive, report)
+    check.volumes(active, report)
+    chosen = normalize.used(select.chosen(active, services))
+    filled = Files(cwd, variables, report).filled(chosen) if report.interpolated else chosen
+    written = normalize.within(merged, chosen)
+    return Composed(name, filled, written, everything, variables, found.folder, found.files, report)
 
 
 def _written_name(documents: Sequence[Node], variables: Mapping[str, str], report: Report) -> str | None:
     """`name:` of the last document that has it, interpolated; what is wrong with it is reported once, later."""
-    for document in reversed(documents):
-        node = fields(document).get("name")
+    for node in reversed([fields(document).get("name") for document in documents]):
         if node is not None:
-            name = interpolate(node, variables.get, report)
+            name = interpolate(node, variables.get, report) if report.interpolated else node
             if name.value is BAD:
                 report.finish()
             return text(name)

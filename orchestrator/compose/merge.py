@@ -1,90 +1,172 @@
-"""Several files → one (13-merge.md), in long form: mappings by key, lists appended, scalars replaced.
+"""Several files → one (13-merge.md), in canonical form: mappings by key, lists appended, scalars replaced.
 
 An entry of a list that says what an earlier one says (the same mount target, port, env_file path) takes its place,
 whole. Nothing in a later file (`ports:`) keeps what was there, but for commands, which fall back to the image's, and
-variables, which become unset.
+variables, which become unset. `!reset` takes away what was there, `!override` replaces it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 
-from orchestrator.compose.errors import Report
-from orchestrator.compose.nodes import Node, fields, items, spelled
+from orchestrator.compose.nodes import Node, Value, fields, items, spelled
 
+Path = tuple[str, ...]
 _REPLACED = frozenset(("command", "entrypoint", "healthcheck.test"))
-_ENTRIES = frozenset(("environment", "labels"))
+_ENTRIES = frozenset(  # a later NAME without a value takes the place of an earlier NAME=VALUE
+    "annotations build.additional_contexts build.args build.labels build.ssh deploy.labels environment labels "
+    "sysctls".split()
+)
 
 
-def _whole_port(entry: Node) -> Hashable:
-    return tuple(spelled(entry_value.value) for _, entry_value in sorted(fields(entry).items()))
+def _port(entry: Node) -> Hashable:
+    port = fields(entry)
+    host = port.get("host_ip")
+    return (
+        spelled(host.value) if host else "0.0.0.0",
+        *(spelled(port[key].value) if key in port else "" for key in ("published", "target", "protocol")),
+    )
 
 
-def _field(name: str) -> Callable[[Node], Hashable]:
-    return lambda entry: spelled(fields(entry)[name].value)
+def _field(name: str, root: str = "") -> Callable[[Node], Hashable]:
+    def identity(entry: Node) -> Hashable:
+        if not isinstance(entry.value, dict):
+            return spelled(entry.value)
+        node = entry.value.get(name)
+        return spelled(node.value) if node else f"{root}{spelled(fields(entry)['source'].value)}"
+
+    return identity
+
+
+def _text(entry: Node) -> Hashable:
+    return spelled(entry.value)
 
 
 _UNIQUE: dict[str, Callable[[Node], Hashable]] = {
-    "ports": _whole_port,
-    "volumes": _field("target"),
-    "tmpfs": _field("target"),
+    **dict.fromkeys(
+        "build.tags cap_add cap_drop dns dns_opt dns_search expose label_file links profiles tmpfs extra_hosts "
+        "build.extra_hosts build.additional_contexts build.platforms networks.*.aliases "
+        "networks.*.link_local_ips".split(),
+        _text,
+    ),
+    "configs": _field("target", "/"),
+    "devices": _field("target"),
     "env_file": _field("path"),
-    "expose": lambda entry: spelled(entry.value),
+    "ports": _port,
+    "secrets": _field("target", "/run/secrets/"),
+    "volumes": _field("target"),
 }
 
 
 def merge(base: Node, over: Node) -> Node:
-    """Both in long form; `over` is the later one."""
+    """Whole trees; `over` is the later one."""
     return _merged(base, over, ())
 
 
-def unique(node: Node, report: Report) -> Node:
-    """One file's own lists, without what is said twice: the later entry counts, in the earlier one's place."""
-    top = fields(node)
-    services = {}
-    for name, service in fields(top.get("services")).items():
-        services[name] = service
-        if isinstance(service.value, dict):
-            keys = service.value.items()
-            services[name] = service.with_value(
-                {key: _appended([], child, key) if key in _UNIQUE else child for key, child in keys}
-            )
-            _warn_of_lost_mounts(service.value.get("volumes"), report)
-    return node.with_value({**top, "services": top["services"].with_value(services)}) if services else node
+def merge_service(base: Node, over: Node) -> Node:
+    """A service that `extends` another."""
+    return _merged(base, over, ("services", "*"))
 
 
-def _warn_of_lost_mounts(volumes: Node | None, report: Report) -> None:
-    seen: dict[str, Node] = {}
-    for mount in items(volumes):
-        target = spelled(fields(mount)["target"].value)
-        if target in seen:
-            report.warn(seen[target], f"this mount is lost: a later one has the same target {target}")
-        seen[target] = mount
+def cleared(base: Node, over: Node) -> Node:
+    """`base` without what `over` resets or overrides; for what is merged in between."""
+    if not isinstance(base.value, dict) or not isinstance(over.value, dict):
+        return base
+    gone = {name for name, child in over.value.items() if child.tag}
+    return base.with_value(
+        {
+            name: cleared(child, over.value[name]) if name in over.value else child
+            for name, child in base.value.items()
+            if name not in gone
+        }
+    )
 
 
-def _merged(base: Node, over: Node, path: tuple[str, ...]) -> Node:
-    key = ".".join(path[2:]) if path[:1] == ("services",) else ""
-    if key in _REPLACED or (len(path) == 4 and path[2] in _ENTRIES):
+def _key(path: Path) -> str:
+    """Of a path in a service, with * for the name of a network; "" elsewhere."""
+    if path[:1] != ("services",) or len(path) < 3:
+        return ""
+    own = path[2:]
+    return ".".join((own[0], "*", *own[2:]) if own[0] == "networks" and len(own) > 2 else own)
+
+
+def _merged(base: Node, over: Node, path: Path) -> Node:
+    if over.tag == "override":
+        return _alone(Node(over.value, over.at, over.key_at), path)
+    key = _key(path)
+    if key in _REPLACED or (key.rpartition(".")[0] in _ENTRIES and key.rpartition(".")[2]):
         return over
     if over.value is None:
         return base
+    if path[-1:] == ("logging",) and _drivers_differ(base, over):
+        return over
+    if len(path) == 4 and path[2] == "ulimits":
+        return over
     if isinstance(base.value, dict) and isinstance(over.value, dict):
         both = dict(base.value)
         for name, child in over.value.items():
-            both[name] = _merged(both[name], child, (*path, name)) if name in both else child
+            if child.tag == "reset":
+                both.pop(name, None)
+            elif name in both:
+                both[name] = _merged(both[name], child, (*path, name))
+            else:
+                both[name] = _alone(child, (*path, name))
         return base.with_value(both)
     if isinstance(base.value, list) and isinstance(over.value, list):
-        return _appended(base.value, over, path[-1])
-    return over
+        return over.with_value(_appended(base.value, over.value, path))
+    return _alone(over, path)
 
 
-def _appended(before: list[Node], over: Node, key: str) -> Node:
-    if not isinstance(over.value, list):
-        return over
-    identity = _UNIQUE.get(key)
+def _alone(node: Node, path: Path) -> Node:
+    """What nothing is merged with: without what is reset, and without what is said twice."""
+    if isinstance(node.value, dict):
+        kept = {key: _alone(child, (*path, key)) for key, child in node.value.items() if child.tag != "reset"}
+        return Node(kept, node.at, node.key_at)
+    if isinstance(node.value, list):
+        return Node(_appended([], node.value, path), node.at, node.key_at)
+    return Node(node.value, node.at, node.key_at)
+
+
+def _drivers_differ(base: Node, over: Node) -> bool:
+    one, other = fields(base).get("driver"), fields(over).get("driver")
+    return one is not None and other is not None and one.value != other.value
+
+
+def _appended(before: list[Node], after: list[Node], path: Path) -> list[Node]:
+    if path[:1] == ("networks",) and path[2:] == ("ipam", "config"):
+        return _subnets(before, after, path)
+    identity = _UNIQUE.get(_key(path))
     if identity is None:
-        return over.with_value([*before, *over.value])
+        return [*before, *after]
     entries: dict[Hashable, Node] = {identity(entry): entry for entry in before}
-    for entry in over.value:
+    for entry in after:
         entries[identity(entry)] = entry
-    return over.with_value(list(entries.values()))
+    return list(entries.values())
+
+
+def _subnets(before: list[Node], after: list[Node], path: Path) -> list[Node]:
+    """By subnet: an entry of the later file adds to the earlier one of the same subnet."""
+
+    def subnet(entry: Node) -> Value:
+        node = fields(entry).get("subnet")
+        return node.value if node else None
+
+    found = list(before)
+    for entry in after:
+        same = next((at for at, other in enumerate(found) if subnet(other) == subnet(entry)), None)
+        if same is None or not before:
+            found.append(entry)
+        else:
+            found[same] = _merged(found[same], entry, (*path, "[]"))
+    return found
+
+
+def lost_mounts(before: Node, report_lost: Callable[[Node, str], None]) -> None:
+    """Tells of mounts of one file that a later one of the same file takes the place of."""
+    for service in fields(fields(before).get("services")).values():
+        seen: dict[str, Node] = {}
+        for mount in items(fields(service).get("volumes")):
+            target = spelled(fields(mount)["target"].value) if "target" in fields(mount) else ""
+            if target in seen:
+                report_lost(seen[target], target)
+            seen[target] = mount

@@ -1,7 +1,7 @@
-"""The short forms of `volumes` and `tmpfs` (05-services.md, volumes; tmpfs) → what the long form would say.
+"""The short form of `volumes` (05-services.md, volumes) → what the long form would say; paths of host and container.
 
     SOURCE:TARGET[:OPTION,…]     SOURCE beginning with . / ~ is a path of the host, else the key of a volume
-    TARGET[:size=64m,mode=1777]  tmpfs
+    TARGET                       a volume without a name
 
 Pure functions of text; ValueError says what is wrong with it.
 """
@@ -9,67 +9,45 @@ Pure functions of text; ValueError says what is wrong with it.
 from __future__ import annotations
 
 import posixpath
+from typing import Any
 
-from orchestrator.compose.units import octal, size
-
-IGNORED = frozenset(("rw", "z", "Z", "cached", "delegated", "consistent", "rprivate", "private"))
-PROPAGATION = frozenset(("shared", "slave", "rshared", "rslave"))
-TMPFS_DEFAULTS = frozenset(("rw", "noexec", "nosuid", "nodev"))
+PROPAGATION = frozenset(("private", "rprivate", "shared", "rshared", "slave", "rslave"))
+_SILENT = frozenset(("rw", "cached", "delegated", "consistent"))
 
 
-def volume(text: str) -> dict[str, str | bool]:
-    """type, source, target and the options that were given: read_only, nocopy."""
-    source, separator, rest = text.partition(":")
-    if not separator:
-        if source.startswith("/"):
-            raise ValueError("gorae does not support a volume without a name yet; write NAME:" + source[:80])
+def volume(text: str) -> tuple[dict[str, Any], list[str]]:
+    """The long form, and the options nobody knows (the reference passes over them)."""
+    parts = text.split(":")
+    if "" in parts or len(parts) > 3:
         raise ValueError("a volume is written as SOURCE:TARGET[:OPTIONS]")
-    path, _, options = rest.partition(":")
-    if not source:
-        raise ValueError("the source is missing")
-    found: dict[str, str | bool] = {
-        "type": "bind" if source[0] in "./~" else "volume",
-        "source": source,
-        "target": target(path),
-    }
-    for option in options.split(",") if options else ():
+    if len(parts) == 1:
+        return {"type": "volume", "target": target(text), "volume": {}}, []
+    bind = parts[0][0] in "./~"
+    found: dict[str, Any] = {"type": "bind" if bind else "volume", "source": parts[0], "target": target(parts[1])}
+    details: dict[str, Any] = {}
+    unknown = []
+    for option in parts[2].split(",") if parts[2:] else ():
         if option == "ro":
             found["read_only"] = True
-        elif option == "nocopy" and found["type"] == "volume":
-            found["nocopy"] = True
         elif option in PROPAGATION:
-            raise ValueError(f"gorae does not support the mount propagation {option} yet")
-        elif option not in IGNORED:
-            raise ValueError(f"the option {option[:40]!r} is unknown; ro, rw and nocopy are known")
-    return found
-
-
-def tmpfs(text: str) -> dict[str, str | int]:
-    path, _, options = text.partition(":")
-    found: dict[str, str | int] = {"type": "tmpfs", "target": target(path)}
-    for option in options.split(",") if options else ():
-        name, _, value = option.partition("=")
-        if name == "size":
-            found["size"] = size(value)
-        elif name == "mode":
-            found["mode"] = octal(value or "none")
-        elif option not in TMPFS_DEFAULTS:
-            raise ValueError(
-                f"gorae does not support the tmpfs option {option[:40]!r} yet; size and mode are supported"
-            )
-    return found
+            details["propagation"] = option
+        elif option in ("z", "Z"):
+            details["selinux"] = option
+        elif option == "nocopy":
+            details["nocopy"] = True
+        elif option not in _SILENT:
+            unknown.append(option)
+    keys = ("propagation", "selinux") if bind else ("nocopy",)
+    found[found["type"]] = {key: value for key, value in details.items() if key in keys}
+    return found, unknown
 
 
 def target(path: str) -> str:
-    """A path in the container, cleaned; never its root."""
-    if not path.startswith("/"):
-        raise ValueError(f"the path in the container must be absolute: {path[:80]!r}")
-    cleaned = "/" + posixpath.normpath(path).lstrip("/")
-    if cleaned == "/":
-        raise ValueError("a mount cannot stand at / of the container")
-    if len(cleaned) > 4095:
+    """A path in the container, cleaned."""
+    if len(path) > 4095:
         raise ValueError("the path in the container is too long")
-    return cleaned
+    cleaned = posixpath.normpath(path)
+    return "/" + cleaned.lstrip("/") if path.startswith("/") else cleaned
 
 
 def source(path: str, folder: str, home: str | None) -> str:

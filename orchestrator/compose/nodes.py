@@ -31,14 +31,16 @@ Value = None | bool | int | float | str | Bad | dict[str, "Node"] | list["Node"]
 
 @dataclass(slots=True)
 class Node:
-    """`at`: where the value begins. `key_at`: where its key begins; the value's own place in a list."""
+    """`at`: where the value begins. `key_at`: where its key begins; the value's own place in a list.
+    `tag`: "reset" or "override" for what merges otherwise (13-merge.md); the value of a reset is None."""
 
     value: Value
     at: Mark
     key_at: Mark
+    tag: str = ""
 
     def with_value(self, value: Value) -> Node:
-        return Node(value, self.at, self.key_at)
+        return Node(value, self.at, self.key_at, self.tag)
 
 
 def fields(node: Node | None) -> dict[str, Node]:
@@ -65,7 +67,9 @@ def flag(node: Node | None, default: bool) -> bool:
 
 def made(at: Node, **values: Value) -> Node:
     """A mapping that stands for something written shorter, at the place where that was written. None is left out."""
-    return at.with_value({key: at.with_value(value) for key, value in values.items() if value is not None})
+    return Node(
+        {key: Node(value, at.at, at.at) for key, value in values.items() if value is not None}, at.at, at.key_at, at.tag
+    )
 
 
 def spelled(value: Value) -> str:

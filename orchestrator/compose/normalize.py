@@ -1,135 +1,131 @@
-"""The merged tree in long form → the model: values are understood here, each with its unit and range.
+"""The merged canonical tree → the whole project: what files leave unsaid is said, and what nothing uses is gone.
 
-Everything reported here names its place; pydantic's own checks of the model stay a net below that.
+Names (04-version-and-name.md; PROJECT_KEY unless given), the default network (06-networks.md), dependencies that other
+keys bring (05-services.md: links, volumes_from, network_mode, ipc, pid, uts, cgroup), builds' defaults (build.md).
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
-from signal import Signals
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping
 
-from orchestrator.compose import health, limits, model, units
-from orchestrator.compose.context import Context
-from orchestrator.compose.environment import environment
-from orchestrator.compose.nodes import BAD, Node, fields, flag, items, spelled, text
+from orchestrator.compose.assemble import SECTIONS
+from orchestrator.compose.nodes import Node, fields, items, made, text
 
-T = TypeVar("T")
-
-_VOLUME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,199}")
-_HOST = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9.-]{0,62}[a-zA-Z0-9])?")
-_USER = re.compile(r"[^\s:]{1,64}(?::[^\s:]{1,64})?")
-_REALTIME = re.compile(r"(?:SIG)?RTMIN\+(?:[12]?\d|30)", re.ASCII)
+_NAMESPACES = ("network_mode", "ipc", "pid", "uts", "cgroup")
+_RESOURCES = ("networks", "volumes", "configs", "secrets")
 
 
-def stack(name: str, root: Node, context: Context) -> model.Stack:
-    """Raises ComposeError when anything of the files, in this stage or before, was wrong."""
-    top = fields(root)
-    services = {
-        key: service(f"services.{key}", fields(node), context) for key, node in fields(top.get("services")).items()
+def normalize(root: Node, name: str, variables: Mapping[str, str]) -> Node:
+    top = {key: node for key, node in fields(root).items() if key in SECTIONS}
+    services = {key: _service(node, variables) for key, node in fields(top.get("services")).items()}
+    if "services" in top:
+        top["services"] = top["services"].with_value(services)
+    networks = fields(top.get("networks"))
+    if any("default" in fields(fields(node).get("networks")) for node in services.values()) and "default" not in networks:
+        at = top.get("services", root)
+        top["networks"] = top.get("networks", at).with_value({**networks, "default": at.with_value(None)})
+    for section in _RESOURCES:
+        if section in top:
+            named = {key: _named(node, key, name, section) for key, node in fields(top[section]).items()}
+            top[section] = top[section].with_value(named)
+    return root.with_value({"name": root.with_value(name), **top})
+
+
+def _service(node: Node, variables: Mapping[str, str]) -> Node:
+    if not isinstance(node.value, dict):
+        return node
+    entry = {key: child for key, child in node.value.items() if child.value is not None or key in ("command", "entrypoint")}
+    if not fields(entry.get("networks")):
+        entry.pop("networks", None)
+        if not entry.keys() & {"network_mode", "provider"}:
+            entry["networks"] = node.with_value({"default": node.with_value(None)})
+    if text(entry.get("pull_policy")) == "if_not_present":
+        entry["pull_policy"] = entry["pull_policy"].with_value("missing")
+    if isinstance(entry.get("build", node).value, dict) and "build" in entry:
+        entry["build"] = _build(entry["build"], variables)
+    implied = _implied(entry)
+    if implied:
+        needs = entry.get("depends_on", node)
+        entry["depends_on"] = needs.with_value(implied | fields(entry.get("depends_on")))
+    return node.with_value(entry)
+
+
+def _build(node: Node, variables: Mapping[str, str]) -> Node:
+    build = dict(fields(node))
+    build.setdefault("context", node.with_value("."))
+    if "dockerfile_inline" not in build:
+        build.setdefault("dockerfile", node.with_value("Dockerfile"))
+    if "args" in build:
+        args = {
+            key: child if child.value is not None else child.with_value(variables[key])
+            for key, child in fields(build["args"]).items()
+            if child.value is not None or key in variables
+        }
+        build["args"] = build["args"].with_value(args)
+    return node.with_value(build)
+
+
+def _implied(entry: Mapping[str, Node]) -> dict[str, Node]:
+    """Services that must be there first because of another key than depends_on."""
+    found: dict[str, Node] = {}
+
+    def need(service: str, at: Node, restart: bool) -> None:
+        again = {"restart": True} if restart else {}
+        found.setdefault(service, made(at, condition="service_started", **again, required=True))
+
+    for link in items(entry.get("links")):
+        need((text(link) or "").partition(":")[0], link, restart=True)
+    for key in _NAMESPACES:
+        if (value := text(entry.get(key))) and value.startswith("service:"):
+            need(value.removeprefix("service:"), entry[key], restart=True)
+    for source in items(entry.get("volumes_from")):
+        if not (text(source) or "").startswith("container:"):
+            need((text(source) or "").partition(":")[0], source, restart=False)
+    return found
+
+
+def _named(node: Node, key: str, project: str, section: str) -> Node:
+    entry = dict(fields(node))
+    external = entry.get("external")
+    if not text(entry.get("name")):
+        own = key if external is not None and external.value is True else f"{project}_{key}"
+        entry = {"name": node.with_value(own), **{other: child for other, child in entry.items() if other != "name"}}
+    return node.with_value(entry)
+
+
+def used(root: Node) -> Node:
+    """Without the networks, volumes, configs, secrets and models that no service uses."""
+    top = dict(fields(root))
+    services = fields(top.get("services")).values()
+    users: dict[str, Callable[[dict[str, Node]], set[str]]] = {
+        "networks": lambda entry: set(fields(entry.get("networks"))),
+        "volumes": lambda entry: _sources(entry, "volumes"),
+        "configs": lambda entry: _sources(entry, "configs"),
+        "secrets": lambda entry: _sources(entry, "secrets") | _sources(fields(entry.get("build")), "secrets"),
+        "models": lambda entry: set(fields(entry.get("models"))),
     }
-    volumes = {key: _volume(name, key, node, context) for key, node in fields(top.get("volumes")).items()}
-    context.report.finish()
-    return model.Stack(
-        name=name,
-        services={key: model.Service(**value) for key, value in services.items()},
-        volumes={key: value for key, value in volumes.items() if value},
-    )
+    for section, names in users.items():
+        if section not in top:
+            continue
+        wanted = set[str]().union(*(names(fields(service)) for service in services))
+        kept = {key: node for key, node in fields(top[section]).items() if key in wanted}
+        top[section] = top[section].with_value(kept)
+        if not kept:
+            del top[section]
+    return root.with_value(top)
 
 
-def service(path: str, entry: dict[str, Node], context: Context) -> dict[str, Any]:
-    """The fields of model.Service."""
-
-    def read(key: str, understand: Callable[[str], T]) -> T | None:
-        if text(entry.get(key)) == "":
-            return None  # as left by a variable that is not set: as good as absent
-        return context.value(entry.get(key), f"{path}.{key}", understand)
-
-    return {
-        "image": context.value(entry.get("image"), f"{path}.image", _image) or "",
-        "command": _words(entry.get("command")),
-        "entrypoint": _words(entry.get("entrypoint")),
-        "environment": environment(entry, path, context),
-        "ports": tuple(_port(node) for node in items(entry.get("ports"))),
-        "expose": tuple(spelled(node.value) for node in items(entry.get("expose"))),
-        "mounts": _mounts(entry, path, context),
-        "depends_on": {
-            other: model.DependsOn.model_validate(
-                {key: node.value for key, node in fields(needs).items() if key != "restart" and node.value is not BAD}
-            )
-            for other, needs in fields(entry.get("depends_on")).items()
-        },
-        "healthcheck": health.healthcheck(entry, path, context),
-        "restart": limits.restart(entry, path, context),
-        "replicas": limits.replicas(entry, path, context),
-        "resources": limits.resources(entry, path, context),
-        "user": read("user", _matching(_USER, "a user is written as NAME, UID or UID:GID")),
-        "working_dir": read("working_dir", _working_dir),
-        "hostname": read("hostname", _matching(_HOST, "a host name has letters, digits, '-' and '.'")),
-        "labels": {key: text(node) or "" for key, node in fields(entry.get("labels")).items()},
-        "read_only": flag(entry.get("read_only"), False),
-        "stop_signal": read("stop_signal", _signal),
-        "stop_grace_period": read("stop_grace_period", units.duration),
-    }
+def _sources(entry: Mapping[str, Node], key: str) -> set[str]:
+    return {source for item in items(entry.get(key)) if (source := text(fields(item).get("source")))}
 
 
-def _words(node: Node | None) -> tuple[str, ...] | None:
-    return tuple(text(word) or "" for word in node.value) if node and isinstance(node.value, list) else None
 
-
-def _port(node: Node) -> model.PortMapping:
-    return model.PortMapping.model_validate({key: child.value for key, child in fields(node).items()})
-
-
-def _mounts(entry: dict[str, Node], path: str, context: Context) -> tuple[model.ServiceMount, ...]:
-    found = []
-    for node in [*items(entry.get("volumes")), *items(entry.get("tmpfs"))]:
-        mount = {key: child.value for key, child in fields(node).items()}
-        if mount["type"] == "bind":
-            mount["source"] = context.value(fields(node)["source"], f"{path}.volumes", context.source)
-        found.append(model.ServiceMount.model_validate(mount))
-    return tuple(found)
-
-
-def _volume(project: str, key: str, node: Node, context: Context) -> model.Volume | None:
-    entry = fields(node)
-    external = flag(entry.get("external"), False)
-    if external and (others := [name for name in entry if name not in ("external", "name")]):
-        message = f"cannot set volumes.{key}.{others[0]}: the volume is external, somebody else made it"
-        context.report.problem(entry[others[0]].key_at, message)
-    own = _matching(_VOLUME, "a volume's name has letters, digits, '_', '.' and '-', and begins with a letter or digit")
-    name = context.value(entry.get("name"), f"volumes.{key}.name", own)
-    name = name or context.value(node.with_value(key if external else f"{project}_{key}"), f"volumes.{key}", own)
-    labels = {label: text(child) or "" for label, child in fields(entry.get("labels")).items()}
-    return model.Volume(name=name, external=external, labels=labels) if name else None
-
-
-def _image(name: str) -> str:
-    if not name or len(name) > 500 or any(char.isspace() or not char.isprintable() for char in name):
-        raise ValueError("an image is written as NAME[:TAG][@DIGEST], without spaces")
-    return name
-
-
-def _matching(pattern: re.Pattern[str], otherwise: str) -> Callable[[str], str]:
-    def understand(written: str) -> str:
-        if not pattern.fullmatch(written):
-            raise ValueError(otherwise)
-        return written
-
-    return understand
-
-
-def _working_dir(path: str) -> str:
-    if not path.startswith("/") or len(path) > 4095:
-        raise ValueError("it must be an absolute path in the container")
-    return path
-
-
-def _signal(name: str) -> str:
-    upper = name.upper()
-    if upper.isdecimal() and upper.isascii() and 1 <= int(upper[:3]) <= 64:
-        return upper
-    if f"SIG{upper.removeprefix('SIG')}" in Signals.__members__ or _REALTIME.fullmatch(upper):
-        return f"SIG{upper.removeprefix('SIG')}"
-    raise ValueError("there is no such signal; write SIGTERM, SIGINT, SIGQUIT …")
+def within(merged: Node, chosen: Node) -> Node:
+    """Of the merged tree, the services and resources that `chosen` has."""
+    top = dict(fields(merged))
+    for section in SECTIONS:
+        if section in top:
+            names = fields(fields(chosen).get(section))
+            kept = {key: node for key, node in fields(top[section]).items() if key in names}
+            top[section] = top[section].with_value(kept)
+    return merged.with_value(top)

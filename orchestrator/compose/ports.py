@@ -1,6 +1,7 @@
-"""The short form of `ports` and `expose` → single ports (05-services.md, ports; expose).
+"""The short form of `ports` and `expose` → what the long form would say (05-services.md, ports; expose).
 
-    [HOST_IP:][PUBLISHED:]TARGET[/PROTOCOL], where PUBLISHED and TARGET may be ranges of one length; "" or 0: any port
+    [HOST_IP:][PUBLISHED:]TARGET[/PROTOCOL], where PUBLISHED and TARGET may be ranges of one length, or PUBLISHED a range
+    and TARGET one port: then any port of the range. No PUBLISHED, or "" : any port
 
 Pure functions of text; ValueError says what is wrong with it.
 """
@@ -11,11 +12,14 @@ import re
 from typing import NamedTuple
 
 _RANGE = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?", re.ASCII)
+_PROTOCOLS = ("tcp", "udp", "sctp")
 
 
 class Port(NamedTuple):
+    """`published`: a port, a range "8000-8010" to choose from, or "" for any."""
+
     target: int
-    published: int | None
+    published: str
     protocol: str
     host_ip: str
 
@@ -28,28 +32,23 @@ def parse(text: str) -> list[Port]:
     host_ip, _, published = rest.rpartition(":")
     if not target:
         raise ValueError("the container's port is missing")
-    return expand(target, published, protocol if slash else "tcp", host_ip)
-
-
-def expand(target: str, published: str, protocol: str, host_ip: str) -> list[Port]:
-    """Ranges → one entry each."""
     low, high = port_range(target)
-    protocol, host_ip = _protocol(protocol), _address(host_ip)
-    if published in ("", "0"):
-        return [Port(port, None, protocol, host_ip) for port in range(low, high + 1)]
-    first, last = port_range(published)
+    protocol, host_ip = _protocol(protocol) if slash else "tcp", address(host_ip)
+    if not published:
+        return [Port(port, "", protocol, host_ip) for port in range(low, high + 1)]
+    first, last = port_range(published, lowest=0)
     if first != last and low == high:
-        raise ValueError("gorae does not support a range of host ports for one port of the container yet")
+        return [Port(low, f"{first}-{last}", protocol, host_ip)]
     if last - first != high - low:
         raise ValueError(f"the ranges {published} and {target} differ in length")
-    return [Port(port, first + port - low, protocol, host_ip) for port in range(low, high + 1)]
+    return [Port(port, str(first + port - low), protocol, host_ip) for port in range(low, high + 1)]
 
 
-def port_range(text: str) -> tuple[int, int]:
+def port_range(text: str, lowest: int = 1) -> tuple[int, int]:
     found = _RANGE.fullmatch(text)
-    low = int(found[1]) if found else 0
-    high = int(found[2] or low) if found else 0
-    if not 1 <= low <= high <= 65535:
+    low = int(found[1]) if found else -1
+    high = int(found[2] or low) if found else -1
+    if not lowest <= low <= high <= 65535:
         raise ValueError(f"{text!r} is no port: 1 to 65535, or a range as 8000-8010")
     return low, high
 
@@ -62,12 +61,13 @@ def exposed(value: str | int) -> str:
 
 
 def _protocol(text: str) -> str:
-    if text.lower() not in ("tcp", "udp"):
-        raise ValueError(f"the protocol {text!r} is not supported; tcp and udp are")
+    if text.lower() not in _PROTOCOLS:
+        raise ValueError(f"the protocol {text!r} is unknown; tcp, udp and sctp are known")
     return text.lower()
 
 
-def _address(text: str) -> str:
+def address(text: str) -> str:
+    """An address of the host, without brackets; "" stays."""
     if not text:
         return ""
     from ipaddress import ip_address  # most files name no address

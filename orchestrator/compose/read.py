@@ -84,12 +84,17 @@ class _Reader:
                 self._report.stop(at, f"cannot use *{event.anchor}: no &{event.anchor} is complete above it")
             node, size = self._anchors[event.anchor]
             self._spend(size, at)
-            return Node(node.value, node.at, at)
+            return Node(node.value, node.at, at, node.tag)
         if depth > MAX_DEPTH:
             self._report.stop(at, f"cannot read the file: it is nested deeper than {MAX_DEPTH} levels")
         before = self._count
         self._spend(1, at)
-        node = Node(self._value(event, at, depth), at, at)
+        merging = event.tag[1:] if event.tag in ("!reset", "!override") else ""
+        if merging:
+            event.tag = None
+            event.implicit = (True, False) if isinstance(event, yaml.ScalarEvent) else True
+        value = self._value(event, at, depth)
+        node = Node(None if merging == "reset" else value, at, at, merging)
         if event.anchor is not None:
             self._anchors[event.anchor] = (node, self._count - before)
         return node
@@ -121,8 +126,7 @@ class _Reader:
         return value
 
     def _unknown_tag(self, tag: str, at: Mark) -> None:
-        why = "gorae does not support it yet" if tag in ("!reset", "!override") else "Compose has no such tag"
-        self._report.stop(at, f"cannot use the tag {tag.replace(_TAG, '!!')}: {why}")
+        self._report.stop(at, f"cannot use the tag {tag.replace(_TAG, '!!')}: Compose has no such tag")
 
     def _sequence(self, depth: int) -> list[Node]:
         found = []
@@ -138,7 +142,7 @@ class _Reader:
             merging = isinstance(event, yaml.ScalarEvent) and event.value == "<<" and event.implicit[0]
             key = self._node(event, depth + 1)
             node = self._node(self._events.get_event(), depth + 1)
-            node = Node(node.value, node.at, key.key_at)
+            node = Node(node.value, node.at, key.key_at, node.tag)
             if merging:
                 merges += 1
                 self._merge(merged, node)

@@ -28,17 +28,36 @@ _OPERATORS = ";&|<>"
 
 def duration(text: str) -> float:
     """Seconds of "1m30s", "1.5h", "0"; units ns us ms s m h d w, each part with its own."""
-    if text == "0":
+    sign, unsigned = (-1, text[1:]) if text.startswith("-") else (1, text.removeprefix("+"))
+    if unsigned == "0":
         return 0.0
     position, total = 0, 0.0
-    while len(text) <= _LONGEST and (part := _DURATION_PART.match(text, position)):
+    while len(text) <= _LONGEST and (part := _DURATION_PART.match(unsigned, position)):
         total += float(part[1]) * _SECONDS[part[2]]
         position = part.end()
-    if not text or position < len(text):
+    if not unsigned or position < len(unsigned):
         raise ValueError("a duration is written as 10s, 1m30s or 1.5h (units: us ms s m h d w)")
     if total > 1e9:
         raise ValueError("it is longer than thirty years")
-    return round(total, 9)
+    return sign * round(total, 9)
+
+
+def spelled_duration(seconds: float) -> str:
+    """As the reference prints it: 1h5m30.02s, 1m0s, 1.5ms, 0s. Each unit of time has one spelling, so texts compare."""
+    nanoseconds = round(abs(seconds) * 1e9)
+    sign = "-" if seconds < 0 else ""
+    for unit, size in (("ns", 1), ("µs", 10**3), ("ms", 10**6)):
+        if 0 < nanoseconds < size * 1000:
+            return f"{sign}{_fraction(nanoseconds, size)}{unit}"
+    minutes, rest = divmod(nanoseconds, 60 * 10**9)
+    hours, minutes = divmod(minutes, 60)
+    lead = f"{hours}h{minutes}m" if hours else f"{minutes}m" if minutes else ""
+    return f"{sign}{lead}{_fraction(rest, 10**9)}s"
+
+
+def _fraction(count: int, size: int) -> str:
+    whole, rest = divmod(count, size)
+    return f"{whole}.{rest:0{len(str(size)) - 1}}".rstrip("0") if rest else str(whole)
 
 
 def size(value: str | int | float) -> int:

@@ -78,13 +78,13 @@ class MemoryStore:
         return [self._revisions[key] for key in sorted(self._revisions) if key[0] == stack]
 
     async def events(
-        self, *, stack: str | None = None, service: str | None = None, since: float | None = None, limit: int = 1000
+        self, *, stack: str | None = None, services: Sequence[str] = (), since: float | None = None, limit: int = 1000
     ) -> Sequence[Event]:
         found = [
             event
             for _, event in sorted(self._events.items())
             if (stack is None or event.stack == stack)
-            and (service is None or event.service == service)
+            and (not services or event.service in services)
             and (since is None or event.at >= since)
         ]
         return found[max(len(found) - limit, 0) :]

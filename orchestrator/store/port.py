@@ -59,8 +59,8 @@ class Store(Protocol):
         """Oldest first."""
 
     async def events(
-        self, *, stack: str | None = None, service: str | None = None, since: float | None = None, limit: int = 1000
+        self, *, stack: str | None = None, services: Sequence[str] = (), since: float | None = None, limit: int = 1000
     ) -> Sequence[Event]:
-        """The newest `limit` that match, oldest first (by id, which grows with time)."""
+        """The newest `limit` that match, oldest first (by id, which grows with time). No `services`: of all."""
 
     async def close(self) -> None: ...

@@ -175,11 +175,15 @@ class SqliteStore:
         ]
 
     async def events(
-        self, *, stack: str | None = None, service: str | None = None, since: float | None = None, limit: int = 1000
+        self, *, stack: str | None = None, services: Sequence[str] = (), since: float | None = None, limit: int = 1000
     ) -> Sequence[Event]:
-        tests = [("stack = ?", stack), ("service = ?", service), ("at >= ?", since)]
-        where = " AND ".join(test for test, value in tests if value is not None) or "1"
-        values = [value for _, value in tests if value is not None]
+        tests: list[tuple[str, Sequence[Any]]] = [
+            ("stack = ?", () if stack is None else (stack,)),
+            (f"service IN ({', '.join('?' * len(services))})", services),
+            ("at >= ?", () if since is None else (since,)),
+        ]
+        where = " AND ".join(test for test, values in tests if values) or "1"
+        values = [value for _, values in tests for value in values]
         found = await self._read(
             f"SELECT document FROM events WHERE {where} ORDER BY id DESC LIMIT ?", (*values, max(limit, 0))
         )

@@ -21,63 +21,76 @@ def _class(pattern: str, words: str) -> Class:
     return Class(re.compile(pattern), re.compile(words, re.IGNORECASE))
 
 
-TYPES = r"must be|not|expect|instead|needs|takes|as |cannot (use|read)"
+KIND = r"must|not|expect|instead|needs|takes|as |cannot (use|read)"
+BOTH = r"both|together|exclu|and|with|one of|several|more than"
+GONE = r"no such|not found|missing|not exist|is not there|no file|cannot (find|read|open)"
 CLASSES = (
+    # References and cycles
     _class(r'service "(?P<a>[^"]+)" has neither an image', r"\bimage\b"),
     _class(
         r'depends on undefined service "(?P<a>[^"]+)"', r"depend|no (such )?service|undefined|not (a|declared|defined)"
     ),
-    _class(
-        r'service "(?P<b>[^"]+)" refers to undefined (?P<c>\w+) (?P<a>\S+?):? ',
-        r"no |undefined|not |undeclared|nowhere",
-    ),
-    _class(
-        r'"(?P<a>[^"]+)" depends on|required by (?P<b>\S+) is disabled|depends on disabled',
-        r"profile|disabled|inactive",
-    ),
-    _class(r"dependency cycle detected: (?P<a>\S+) ->", r"cycl|circ|each other|itself|loop"),
-    _class(r"required variable (?P<a>\w+) is missing", r"need|requir|not set|unset|empty|missing|must"),
-    _class(r"additional properties '(?P<a>[^']+)'", r"no |unknown|not |does not|names may|name"),
-    _class(r"\.(?P<a>[^. ]+) false schema", r"no |unknown|not "),
-    _class(r"missing property '(?P<a>[^']+)'", r"need|missing|requir|without|lack|must"),
-    _class(r"(?P<a>[\w-]+)(\.\d+)* (must be|value must|'[^']*' does not match|must be greater)", TYPES),
-    _class(r"mutually exclusive `(?P<a>\w+)` and `(?P<b>\w+)`", r"both|together|exclu|and|beside|with"),
-    _class(
-        r"distinct values on '(?P<a>[^']+)' and '(?P<b>[^']+)'", r"differ|distinct|conflict|same|both|but|agree|equal"
-    ),
+    _class(r'"(?P<b>[^"]+)" refers to undefined (build )?(?P<c>\w+) (?P<a>\S+?):? ', r"no |undefined|not |undeclared"),
+    _class(r"dependency cycle detected: (?P<a>\S+) ->", r"cycl|circ|each other|itself|loop|waits for"),
+    _class(r"^\s*extends ", r"exten.*(cycl|circ|itself|each other|loop)"),
+    _class(r"^\s*include ", r"inclu.*(cycl|circ|itself|each other|loop)"),
+    _class(r'^cannot extend service .*service "(?P<a>[^"]+)" not found', r"extend"),
+    _class(r"^extends\.(?P<a>[^.]+)\.service is required", r"service"),
+    # Files
+    _class(r"(env|label) file (?P<a>\S+) not found", GONE),
+    _class(r"find env file: (?P<a>\S+)", GONE),
+    _class(r"^(open|stat) (?P<a>\S+): no such file", GONE),
+    _class(r"^compose file \"(?P<a>[^\"]+)\" is invalid: open", GONE),
+    _class(r"^no configuration file provided", r"Compose file"),
+    _class(r"failed to read (?P<a>\S+): line", r"line|read|set"),
+    _class(r"^unsupported env_file format \"(?P<a>[^\"]+)\"", r"format"),
+    # YAML
     _class(r"mapping key \"(?P<a>[^\"]+)\" already defined", r"twice|duplicate|already|again|second"),
     _class(r"non-string key in (\w[^:]*): (?P<a>\S+)", r"key|text|name|string"),
-    _class(
-        r"env file (?P<a>\S+) not found", r"no such|not found|missing|does not exist|not exist|is not there|no file"
-    ),
-    _class(
-        r"^open (?P<a>\S+): no such file", r"no such|not found|missing|does not exist|not exist|no file|cannot read"
-    ),
-    _class(r'^cannot extend service .*service "(?P<a>[^"]+)" not found', r"extend"),
-    _class(r"^\s*(?P<a>extends|include) ", r"cycl|circ|itself|each other|loop|again"),
+    _class(r"as a map key", r"key"),
+    _class(r"map merge requires", r"<<|merge"),
+    _class(r"cannot construct !!\w+.* into|top-level object must be", r"mapping"),
+    _class(r"^empty compose file", r"empty|nothing|no service"),
+    _class(r"go-yaml load error .*at L(?P<a>\d+)", r"YAML|anchor|alias|tag"),
+    # Interpolation and names
+    _class(r"required variable (?P<a>\w+) is missing", r"need|requir|not set|unset|empty|missing|must"),
+    _class(r"interpolating ([\w-]+\.)*(\[\]\.)?(?P<a>[\w-]+)(\.\[\])?: failed to cast", KIND),
+    _class(r"^(?P<a>\$\{[^}]*\})$", r"variable|substitut|interpol|\$"),
+    _class(r"^\$\{[^}]*$", r"\$\{"),
     _class(r'invalid project name "(?P<a>[^"]+)"', r"project|name"),
-    _class(r"^service \"(?P<a>[^\"]+)\" can't be used with `extends` as it declare `(?P<b>[^`]+)`", r"extend"),
-    _class(r"invalid spec: (?P<a>\S+): empty section", r"empty|source|target|volume|mount"),
-    _class(
-        r"invalid ranges specified for container and host Ports: (?P<a>[\d-]+) and (?P<b>[\d-]+)", r"port|range|long"
-    ),
-    _class(r"(?P<a>volume|bind|tmpfs|mount).*must not be empty", r"source|target|empty"),
-    _class(r"target (?P<a>\S+) already mounted", r"already|twice|two|both|again|also|same"),
-    _class(
-        r"'services\[[^]]+\]\.(?P<a>[\w.]+)[^']*' (invalid|environment variable (?P<b>\w+)|.*only value)", r"cannot"
-    ),
-    _class(r"interpolating ([\w-]+\.)*(\[\]\.)?(?P<a>[\w-]+)(\.\[\])?: failed to cast", r""),
-    _class(r"^(?P<a>\$\{[^}]+\})$", r"variable|substitut|interpol|\$"),
-    _class(r"container_name and (?P<a>\S+) as container name", r"container_name"),
+    _class(r"^project name must not be empty", r"\bname\b"),
+    # Keys that exclude or need each other
+    _class(r"mutual+y exclusive `?(?P<a>\w+)`? and `?(?P<b>\w+)`?", BOTH),
+    _class(r"^\w+\.(?P<a>[^:]+): [\w|]+ attributes are mutually exclusive", BOTH),
+    _class(r'"(?P<a>\w+)" and "(?P<b>\w+)" attributes are exclusive', BOTH),
+    _class(r"distinct values on '(?P<a>[^']+)' and '(?P<b>[^']+)'", r"differ|distinct|conflict|same|both|agree|equal"),
+    _class(r"can't set (?P<a>container_name) and (?P<b>\S+) as", r"one|unique|container"),
     _class(r'conflicting parameters "(?P<a>[^"]+)" and "(?P<b>[^"]+)"', r"external"),
-    _class(r'"(?P<a>\w+)" and "(?P<b>\w+)" attributes are exclusive', r"both|together|exclu|and|with"),
-    _class(
-        r"(?P<a>file)\|(?P<b>environment).* mutually exclusive",
-        r"both|together|exclu|and|one of|with|several|more than",
-    ),
-    _class(r"must declare either `(?P<a>file)` or `(?P<b>environment)`", r"need|must|neither|or|one of"),
+    _class(r'^secret "(?P<a>[^"]+)" must declare either', r"file|environment|come"),
+    _class(r"^\w+\.(?P<a>[^:]+): one of [\w|]+ must be set", r"need|must|neither|one of|where|missing"),
+    # Values
+    _class(r"invalid spec: (?P<a>\S+): empty section", r"empty|source|target|volume|mount"),
+    _class(r"invalid empty volume spec", r"volume"),
+    _class(r"ranges specified for container and host Ports: (?P<a>[\d-]+) and (?P<b>[\d-]+)", r"port|range|long"),
+    _class(r"invalid (container|host)Port: (?P<a>\S+)", r"port"),
+    _class(r"no port specified|invalid type \w+ for port", r"port"),
+    _class(r"invalid IP address: (?P<a>\S+)", r"\bIP\b|address"),
+    _class(r"invalid proto: (?P<a>\S+)", r"protocol"),
+    _class(r"\.(?P<a>\w+)\.\[\d+\] is missing a (mount )?target", r"target|port"),
+    _class(r"invalid mount config .*: field Source must not be empty", r"source.*(missing|empty|must)"),
+    _class(r"target (?P<a>\S+) already mounted", r"already|twice|two|both|again|also|same"),
+    _class(r"environment variable (?P<a>\w+)\s+is declared with a trailing space", r"space"),
     _class(r"(?P<a>healthcheck)(\.test)? must start", r"CMD"),
     _class(r"build\.(?P<a>platforms) MUST include", r"platform"),
+    _class(r"^'services\[[^]]+\]\.[\w.\[\]]*?(?P<a>\w+)(\[\d+\])?' ", KIND),
+    _class(r"^cannot override \S*?(?P<a>\w+)$", KIND),
+    # The schema's sentences
+    _class(r"additional properties '(?P<a>[^']+)'", r"no |unknown|not |names may|name"),
+    _class(r"\.(?P<a>[^. ]+) false schema", r"no |unknown|not "),
+    _class(r"missing property '(?P<a>[^']+)'", r"need|missing|requir|without|lack|must"),
+    _class(r"\.(?P<a>[\w-]+) items at \d+ and \d+ are equal", r"twice|same|duplicate|again|already|repeat|equal"),
+    _class(r"unsupported value: \+Inf", r"inf|number"),
+    _class(r"(?P<a>[\w-]+)(\.\d+)*:? (must be|value must|'[^']*' does not match)", KIND),
 )
 
 
@@ -99,4 +112,4 @@ def _all(names: Sequence[str], problem: str) -> bool:
 
 def _shown(name: str) -> str:
     """A path as it may be shown to people: without the folder everything is in."""
-    return name.removeprefix("@CASE@/").rstrip(".,:")
+    return "null" if name == "<nil>" else name.removeprefix("@CASE@/").rstrip(".,:")

@@ -10,7 +10,6 @@ import argparse
 from agent.kit.errors import UserError
 from orchestrator.cli import targets, waiting
 from orchestrator.cli.client import Client
-from orchestrator.cli.render import Screen
 
 
 def register(parser: argparse.ArgumentParser) -> None:
@@ -20,10 +19,8 @@ def register(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    client, screen = Client(arguments.root), Screen()
-    if arguments.project and arguments.targets:
-        raise UserError("cannot remove single services", code="usage", hint=f"gorae down -p {arguments.project}")
-    if arguments.targets and "/" not in arguments.targets[0]:
+    client = Client(arguments.root)
+    if arguments.targets and "/" not in arguments.targets[0] and not arguments.project and not arguments.file:
         stack, services = arguments.targets[0], tuple(arguments.targets[1:])  # down takes stacks only: never a service
     else:
         found, services = targets.find(arguments, client, required=True)
@@ -36,9 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
             hint=f"gorae stop {stack}/{services[0]}, or take it out of the file and gorae up",
         )
     answer = client.send("DELETE", f"/v1/stacks/{stack}", volumes=arguments.volumes)
-    if arguments.no_wait:
-        print(f"stack {stack} is being removed")
-        return 0
-    waiting.wait(client, stack, answer["generation"], arguments.timeout, screen)
-    print(f"stack {stack} is gone" + (", with its volumes" if arguments.volumes else ""))
-    return 0
+    gone = f"stack {stack} is gone" + (", with its volumes" if arguments.volumes else "")
+    return waiting.conclude(
+        arguments, client, answer, "remove", stored=f"stack {stack} is being removed", done=lambda _: gone
+    )

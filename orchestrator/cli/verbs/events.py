@@ -33,7 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
     stack, services = targets.find(arguments, client, required=False)
     query = {
         "stack": stack,
-        "service": services[0] if len(services) == 1 else None,
+        "service": services,
         "since": arguments.since,
         "limit": arguments.limit,
         "follow": arguments.follow,
@@ -41,11 +41,11 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         with client.stream("GET", "/v1/events", **query) as stream:
             for event in stream:
-                if services and event["service"] not in services:
-                    continue
                 screen.line(json.dumps(event, ensure_ascii=False) if arguments.json else text(event, screen))
                 if arguments.follow:
                     screen.stream.flush()
+        if arguments.follow:
+            raise client.ended()
     except KeyboardInterrupt:
         return 130 if not arguments.follow else 0  # the usual end of following
     return 0

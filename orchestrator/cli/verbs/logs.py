@@ -27,7 +27,7 @@ def register(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-f", "--follow", action="store_true", help="go on with what comes")
     parser.add_argument("--since", metavar="WHEN", type=moment, help="10m, 14:02, 2024-05-01T14:02 or Unix seconds")
     parser.add_argument("--until", metavar="WHEN", type=moment, help="the same")
-    parser.add_argument("-n", "--tail", metavar="N", type=int, help="only the last N lines")
+    parser.add_argument("-n", "--tail", metavar="N", type=int, help="only the last N lines of each container")
     parser.add_argument("-t", "--timestamps", action="store_true", help="with the time of each line")
     parser.add_argument("--json", action="store_true", help="one JSON document a line (docs/api.md)")
     parser.add_argument("--file", metavar="FILE", action="append", default=[], help="a Compose file")
@@ -42,21 +42,19 @@ def run(arguments: argparse.Namespace) -> int:
         raise UserError("cannot show fewer than 0 lines", code="usage", hint="gorae logs --tail 20")
     query: dict[str, Any] = {
         "stack": stack,
-        "service": services[0] if len(services) == 1 else None,
+        "service": services,
         "follow": arguments.follow,
         "since": arguments.since,
         "until": arguments.until,
-        "tail": arguments.tail if len(services) < 2 else None,
+        "tail": arguments.tail,
     }
     try:
-        _print(arguments, (line for line in _lines(client, arguments.root, query) if _wanted(line, services)))
+        _print(arguments, _lines(client, arguments.root, query))
+        if arguments.follow:
+            raise client.ended()
     except KeyboardInterrupt:
         return 130 if not arguments.follow else 0  # the usual end of following
     return 0
-
-
-def _wanted(line: dict[str, Any], services: tuple[str, ...]) -> bool:
-    return not services or line["service"] in services
 
 
 def _lines(client: Client, root: str | None, query: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -68,7 +66,7 @@ def _lines(client: Client, root: str | None, query: dict[str, Any]) -> Iterator[
         from orchestrator.cli.fallback import logs
 
         print("note  the orchestrator is down: these logs come from the agent", file=sys.stderr)
-        yield from logs(root, error, **query)
+        yield from logs(root, error, services=query.pop("service") or None, **query)
         return
     with stream:
         yield from stream

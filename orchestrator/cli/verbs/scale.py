@@ -11,7 +11,6 @@ import argparse
 from agent.kit.errors import UserError
 from orchestrator.cli import targets, waiting
 from orchestrator.cli.client import Client
-from orchestrator.cli.render import Screen
 
 
 def register(parser: argparse.ArgumentParser) -> None:
@@ -21,7 +20,7 @@ def register(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    client, screen = Client(arguments.root), Screen()
+    client = Client(arguments.root)
     wishes: dict[str, int] = {}
     words = []
     for word in arguments.targets:
@@ -40,12 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
     answer = client.send("POST", f"/v1/stacks/{stack}/scale", {"replicas": wishes})
     said = ", ".join(f"{stack}/{service} has {number}" for service, number in wishes.items())
-    if arguments.no_wait:
-        print(f"{said}: stored")
-        return 0
-    waiting.wait(client, stack, answer["generation"], arguments.timeout, screen)
-    print(said)
-    return 0
+    return waiting.conclude(arguments, client, answer, "scale", stored=f"{said}: stored", done=lambda _: said)
 
 
 def _number(text: str, word: str) -> int:

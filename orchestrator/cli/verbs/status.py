@@ -10,6 +10,7 @@ import argparse
 import os
 import sys
 
+from agent.kit.errors import UserError
 from orchestrator.cli import targets
 from orchestrator.cli.client import Client, Unreachable
 
@@ -27,8 +28,7 @@ def run(arguments: argparse.Namespace) -> int:
     client = Client(arguments.root)
     try:
         stack, services = targets.find(arguments, client, required=False)
-        service = services[0] if len(services) == 1 else None
-        body = client.raw("GET", "/v1/status", stack=stack, service=service)
+        body = client.raw("GET", "/v1/status", stack=stack, service=services)
     except Unreachable as error:
         if os.geteuid() != 0:
             raise
@@ -38,8 +38,16 @@ def run(arguments: argparse.Namespace) -> int:
         stack, services = (words[0], tuple(words[1:])) if words else (None, ())
         document = status(arguments.root, error)
         document["stacks"] = [s for s in document["stacks"] if stack in (None, s["name"])]
+        for entry in document["stacks"] if services else ():
+            entry["services"] = [row for row in entry["services"] if row["name"] in services]
+        if stack and not any(entry["services"] for entry in document["stacks"]):
+            raise UserError(
+                f"cannot find {'/'.join(words)}: the agent runs nothing of that name",
+                code="stack-unknown",
+                hint="gorae status",
+            ) from None
         return _print(arguments, document, stack, services)
-    if arguments.json and not services[1:]:
+    if arguments.json:
         sys.stdout.write(body.decode() + "\n")
         return 0
     import json
@@ -50,9 +58,6 @@ def run(arguments: argparse.Namespace) -> int:
 def _print(
     arguments: argparse.Namespace, document: dict[str, Any], stack: str | None, services: tuple[str, ...]
 ) -> int:
-    if services:
-        for entry in document["stacks"]:
-            entry["services"] = [row for row in entry["services"] if row["name"] in services]
     if arguments.json:
         import json
 
@@ -67,7 +72,7 @@ def _print(
         since = f" for {span(document['at'] - agent['since'])}" if agent["since"] else ""
         print(f"note  the agent has not answered{since}: this is what it last said", file=sys.stderr)
     if not document["stacks"]:
-        print("no stacks; try  gorae up, in the folder of a Compose file" if stack is None else f"nothing of {stack}")
+        print("no stacks; try  gorae up, in the folder of a Compose file")
         return 0
     lines = board.tasks(document, screen, detail=len(services) == 1) if stack else board.overview(document, screen)
     sys.stdout.write("\n".join(lines) + "\n")

@@ -14,7 +14,7 @@ from agent.kit.errors import UserError
 from orchestrator.cli import targets, waiting
 from orchestrator.cli.client import Client
 from orchestrator.cli.progress import Progress
-from orchestrator.cli.render import Screen, count
+from orchestrator.cli.render import count
 
 
 def register(parser: argparse.ArgumentParser) -> None:
@@ -29,35 +29,32 @@ def run(arguments: argparse.Namespace) -> int:
     for warning in loaded.warnings:
         print(f"note  {warning}", file=sys.stderr)
     name = loaded.stack.name
-    client, screen = Client(arguments.root), Screen()
-    progress = Progress(screen)
+    client, progress = Client(arguments.root), Progress(waiting.screen(arguments))
     body = {"model": loaded.stack.model_dump(mode="json"), "pull": arguments.pull}
     try:
         result = progress.result(client.stream("POST", f"/v1/stacks/{name}", body))
     except KeyboardInterrupt:
         raise UserError(
-            f"stopped before stack {name} was changed; nothing that ran was touched",
+            f"stopped before the daemon said that stack {name} was changed",
             code="interrupted",
-            hint="gorae up again",
+            hint=f"gorae status {name}, or gorae up again",
         ) from None
-    for warning in result.get("warnings", ()):
-        print(f"note  {warning}", file=sys.stderr)
-    if arguments.no_wait:
-        changes = count(len(_changes(result)), "change")
-        print(f"stack {name} is stored as revision {result['revision']}: {changes}")
-        return 0
-    document = waiting.wait(client, name, result["generation"], arguments.timeout, screen)
-    print(_summary(name, result, document))
-    return 0
+    changes = count(len(_changes(result)), "change")
+    return waiting.conclude(
+        arguments,
+        client,
+        result,
+        "bring up",
+        stored=f"stack {name} is stored as revision {result['revision']}: {changes}",
+        done=lambda document: _summary(name, result, document),
+    )
 
 
 def _changes(result: dict[str, Any]) -> list[dict[str, Any]]:
     return [action for action in result["actions"] if action["action"] != "keep"]
 
 
-def _summary(name: str, result: dict[str, Any], document: dict[str, Any] | None) -> str:
-    if document is None:
-        return f"stack {name} was removed meanwhile"
+def _summary(name: str, result: dict[str, Any], document: dict[str, Any]) -> str:
     rows = document["stacks"][0]["services"]
     running = sum(row["ready"] for row in rows if row["state"] == "running")
     done = sum(row["state"] == "completed" for row in rows)

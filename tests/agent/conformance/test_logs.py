@@ -28,9 +28,9 @@ class Place:
     logs: Logs
     write: Write
 
-    async def texts(self, service: str | None = None, stack: str = "shop", **limits: Any) -> list[str]:
+    async def texts(self, services: tuple[str, ...] = (), stack: str = "shop", **limits: Any) -> list[str]:
         asked = {"follow": False, "since": None, "until": None, "tail": None, **limits}
-        return [line.text async for line in self.logs.read(stack, service, **asked)]
+        return [line.text async for line in self.logs.read(stack, services, **asked)]
 
 
 @pytest.fixture(params=["fake", "files"])
@@ -67,16 +67,20 @@ def filled(place: Place) -> Place:
     ("ask", "expected"),
     [
         ({}, ["one", "two", "three", "four"]),
-        ({"service": "web"}, ["one", "two", "three"]),
-        ({"service": "none"}, []),
+        ({"services": ("web",)}, ["one", "two", "three"]),
+        ({"services": ("db", "web")}, ["one", "two", "three", "four"]),
+        ({"services": ("none",)}, []),
+        ({"services": ("none", "db")}, ["four"]),
         ({"stack": "other"}, []),
         ({"since": 20.25}, ["two", "three", "four"]),
         ({"until": 20.25}, ["one", "two"]),
         ({"since": 15.0, "until": 35.0}, ["two", "three"]),
-        ({"tail": 2}, ["three", "four"]),
+        ({"tail": 1}, ["two", "three", "four"]),
+        ({"tail": 1, "services": ("web",)}, ["two", "three"]),
         ({"tail": 0}, []),
         ({"tail": 99}, ["one", "two", "three", "four"]),
-        ({"tail": 1, "until": 20.25}, ["two"]),
+        ({"tail": 1, "until": 20.25}, ["one", "two"]),
+        ({"tail": 1, "since": 25.0}, ["three", "four"]),
     ],
     ids=str,
 )
@@ -85,7 +89,7 @@ async def test_selection_in_time_order(filled: Place, ask: dict[str, Any], expec
 
 
 async def test_every_field(filled: Place) -> None:
-    lines = [line async for line in filled.logs.read("shop", "web", follow=False, since=30.0, until=None, tail=None)]
+    lines = [line async for line in filled.logs.read("shop", ("web",), follow=False, since=30.0, until=None, tail=None)]
     [line] = lines
     assert (line.task, line.service, line.slot, line.at, line.stream) == ("t1", "web", 1, 30.5, "stderr")
 
@@ -104,7 +108,7 @@ async def test_remove(filled: Place) -> None:
 
 
 async def test_follow_sees_new_lines_tasks_and_services(filled: Place) -> None:
-    reading = filled.logs.read("shop", None, follow=True, since=None, until=None, tail=1)
+    reading = filled.logs.read("shop", (), follow=True, since=35.0, until=None, tail=1)
     steps: list[tuple[str, Callable[[], None]]] = [
         ("four", lambda: None),
         ("five", lambda: filled.write("web", 1, "t1", "five", 50.0)),
@@ -122,7 +126,7 @@ async def test_follow_sees_new_lines_tasks_and_services(filled: Place) -> None:
 
 
 async def test_follow_one_service_only(filled: Place) -> None:
-    reading = filled.logs.read("shop", "web", follow=True, since=None, until=None, tail=0)
+    reading = filled.logs.read("shop", ("web",), follow=True, since=None, until=None, tail=0)
     following = asyncio.ensure_future(anext(reading))
     await asyncio.sleep(0)
     filled.write("db", 1, "t3", "not this", 50.0)

@@ -62,7 +62,7 @@ async def test_a_reader_gives_way_to_the_loop_whatever_a_container_writes(
     path = logs.path("shop", "web", 1, "t1")
     block = b"2026-01-02T03:04:05.678901234+00:00 stdout F y\n" * 2000
     path.write_bytes(block * 50)
-    reading = logs.read("shop", "web", **{"since": None, "until": None, "tail": None} | query)
+    reading = logs.read("shop", ("web",), **{"since": None, "until": None, "tail": None} | query)
 
     async def consume() -> None:
         async for _ in reading:
@@ -93,7 +93,7 @@ async def test_rotation_loses_no_line(host: Host) -> None:
     assert log == bundle.log
     process = await host.runtime.start(bundle)
     rotated, got = 0, list[str]()
-    async for line in logs.read("shop", "web", follow=True, since=None, until=None, tail=None):
+    async for line in logs.read("shop", ("web",), follow=True, since=None, until=None, tail=None):
         got.append(line.text)
         if len(got) % 5000 == 0:
             rotated += await logs.rotate_if_needed()
@@ -115,7 +115,7 @@ async def test_a_lost_reopen_message_is_sent_again(host: Host) -> None:
     await host.runtime.start(bundle)
     await host.says(bundle, "before")
     bundle.log.rename(bundle.log.with_name(bundle.log.name + ".1"))
-    reading = logs.read("shop", None, follow=True, since=None, until=None, tail=None)
+    reading = logs.read("shop", (), follow=True, since=None, until=None, tail=None)
     assert (await anext(reading)).text == "before"
     await logs.rotate_if_needed()
     (host.rootfs / "tmp/go").touch()
@@ -141,7 +141,7 @@ async def test_conmon_is_told_once(host: Host) -> None:
         os.kill(process.conmon, signal.SIGCONT)
     (host.rootfs / "tmp/go").touch()
     texts = list[str]()
-    async for line in logs.read("shop", None, follow=True, since=None, until=None, tail=None):
+    async for line in logs.read("shop", (), follow=True, since=None, until=None, tail=None):
         texts.append(line.text)
         if line.text == "end":
             break

@@ -99,7 +99,6 @@ async def test_the_main_job(s: Setting) -> None:
             {"action": "create", "service": name, "slot": slot, "cause": "new service"}
             for name, slot in (("db", 1), ("web", 1), ("web", 2))
         ],
-        "warnings": [],
     }
     last = await s.client.converge(1)
     assert last["stacks"][0]["converged"]
@@ -121,6 +120,16 @@ async def test_the_main_job(s: Setting) -> None:
     assert (await s.client.ask("DELETE", "/v1/stacks/shop"))[1] == {"stack": "shop", "generation": 2}
     assert (await s.client.converge(2))["stacks"] == []
     assert (await s.client.ask("GET", "/v1/status"))[1]["stacks"] == []
+
+
+async def test_status_of_some_services(s: Setting) -> None:
+    await s.client.up(**TWO, cache={"image": "db:1"})
+    await s.client.up(name="blog")
+    _, found = await s.client.ask("GET", "/v1/status?service=web&service=cache")
+    assert [(row["name"], [service["name"] for service in row["services"]]) for row in found["stacks"]] == [
+        ("blog", ["web"]),
+        ("shop", ["web", "cache"]),
+    ]
 
 
 async def test_progress_comes_before_the_result(s: Setting) -> None:
@@ -163,6 +172,8 @@ async def test_the_socket_is_for_the_group_only(s: Setting) -> None:
         ("GET", "/v1/status?stack=nope", None, 404, "stack-unknown"),
         ("GET", "/v1/status?stack=shop&service=nope", None, 404, "service-unknown"),
         ("GET", "/v1/status?service=nope", None, 404, "service-unknown"),
+        ("GET", "/v1/status?service=web&service=nope", None, 404, "service-unknown"),
+        ("GET", "/v1/logs?stack=shop&service=db&service=nope", None, 404, "service-unknown"),
         ("GET", "/v1/logs?stack=nope", None, 404, "stack-unknown"),
         ("GET", "/v1/logs?stack=shop&service=nope", None, 404, "service-unknown"),
         ("GET", "/v1/stacks/nope/watch", None, 404, "stack-unknown"),
@@ -261,6 +272,8 @@ async def test_events_follow(s: Setting) -> None:
     assert json.loads(await reader.readline())["id"] == told.id
     writer.close()
     assert len(await s.client.lines("GET", "/v1/events?stack=shop&service=web&limit=2")) == 2
+    both = await s.client.lines("GET", "/v1/events?stack=shop&service=web&service=db")
+    assert [event["service"] for event in both] == ["db", "web", "web", "web"]
     assert await s.client.lines("GET", f"/v1/events?since={time.time() + 1000}") == []
 
 
@@ -268,7 +281,7 @@ async def test_logs_and_images_are_relayed(s: Setting) -> None:
     await s.client.up(**TWO)
     s.agent.lines = [{"task": "t", "service": "web", "slot": 1, "at": 1.5, "stream": "stdout", "text": "héllo"}]
     assert await s.client.lines("GET", "/v1/logs?stack=shop&service=web&tail=5&since=1") == s.agent.lines
-    wanted = {"op": "logs", "stack": "shop", "service": "web", "follow": False, "tail": 5, "since": 1.0}
+    wanted = {"op": "logs", "stack": "shop", "services": ["web"], "follow": False, "tail": 5, "since": 1.0}
     assert s.agent.requests[-1] == wanted
     s.agent.images = {"web:1": "sha256:1"}
     assert (await s.client.ask("GET", "/v1/images"))[1] == {"images": [{"id": "sha256:1", "names": ["web:1"]}]}

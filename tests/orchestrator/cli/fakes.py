@@ -60,6 +60,9 @@ class FakeDaemon:
             status, answer = 404, error(f"cannot find {target}", code="path-unknown")
         elif isinstance(answer, tuple):
             status, answer = answer
+        if answer is CUT:
+            file.write(b'HTTP/1.1 200 X\r\nContent-Length: 99\r\n\r\n{"stacks": [')
+            return
         file.write(b"HTTP/1.1 %d X\r\nconnection: close\r\n\r\n" % status)
         for document in answer if isinstance(answer, list) else [answer]:
             if document is HOLD:
@@ -71,6 +74,7 @@ class FakeDaemon:
 
 
 HOLD = object()
+CUT = object()  # the daemon is killed while it answers
 
 
 def error(message: str, *, code: str = "some-code", hint: str = "", kind: str = "user") -> dict[str, Any]:

@@ -76,8 +76,9 @@ def test_status_of_one_stack_as_json(agent: FakeAgent, capsys: pytest.CaptureFix
     assert main(["status", "--json", "shop/web"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert [task["pid"] for task in document["stacks"][0]["services"][0]["tasks"]] == [7, None]
-    assert main(["status", "--json", "other"]) == 0
-    assert json.loads(capsys.readouterr().out)["stacks"] == []
+    for words in (["other"], ["shop/other"]):
+        assert main(["status", *words]) == 1
+        assert f"cannot find {words[0]}: the agent runs nothing of that name\n" in capsys.readouterr().err
 
 
 def test_logs(agent: FakeAgent, capsys: pytest.CaptureFixture[str]) -> None:

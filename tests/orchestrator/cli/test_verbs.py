@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from orchestrator.cli.main import main
-from tests.orchestrator.cli.fakes import HOLD, FakeDaemon, document, error, service, stack, task
+from tests.orchestrator.cli.fakes import CUT, HOLD, FakeDaemon, document, error, service, stack, task
 
 FILE = "name: shop\nservices:\n  web: {image: web}\n  db: {image: redis}\n"
 
@@ -26,7 +26,7 @@ def folder(root: Path, daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch) -> P
 
 
 def result(*actions: dict[str, Any]) -> dict[str, Any]:
-    return {"result": {"stack": "shop", "generation": 3, "revision": 2, "actions": list(actions), "warnings": []}}
+    return {"result": {"stack": "shop", "generation": 3, "revision": 2, "actions": list(actions)}}
 
 
 CREATE = {"action": "create", "service": "web", "slot": 1, "cause": "new"}
@@ -162,6 +162,8 @@ def test_no_daemon_is_exit_code_3(root: Path, capsys: pytest.CaptureFixture[str]
         pytest.param(["stop", "blog/"], "blog", [], id="explicitly a stack"),
         pytest.param(["stop", "blog/web", "blog/db"], "blog", ["web", "db"], id="two, explicit"),
         pytest.param(["stop", "-p", "other", "web"], "other", ["web"], id="-p: words are services"),
+        pytest.param(["stop", "-p", "other", "other/web"], "other", ["web"], id="-p, said twice"),
+        pytest.param(["stop", "-f", "compose.yaml", "shop/web"], "shop", ["web"], id="-f, said twice"),
         pytest.param(["restart", "web"], "shop", ["web"], id="restart"),
         pytest.param(["start", "web"], "shop", ["web"], id="start"),
         pytest.param(["recreate", "web"], "shop", ["web"], id="recreate"),
@@ -183,6 +185,20 @@ def test_verbs_find_their_target(
         pytest.param(["stop", "web"], "cannot tell what web is: a service of shop here, and a stack", id="ambiguous"),
         pytest.param(["stop", "a/x", "b/y"], "cannot act on more than one stack at once", id="two stacks"),
         pytest.param(["down", "shop", "web"], "cannot remove single services", id="down of a service"),
+        pytest.param(["down", "-p", "shop", "web"], "cannot remove single services", id="down of a service, with -p"),
+        pytest.param(
+            ["down", "-f", "compose.yaml", "blog"], "cannot remove single services", id="down of a service, with -f"
+        ),
+        pytest.param(
+            ["stop", "-p", "shop", "blog/web"], "-p or -f says shop, the words say blog", id="-p and another stack"
+        ),
+        pytest.param(
+            ["stop", "-f", "compose.yaml", "blog/web"],
+            "-p or -f says shop, the words say blog",
+            id="-f and another stack",
+        ),
+        pytest.param(["stop", "--timeout", "nan"], "'nan' is no number of seconds", id="no time"),
+        pytest.param(["stop", "--timeout=-1"], "'-1' is no number of seconds", id="a time before now"),
         pytest.param(["scale", "web=many"], "cannot scale to 'web=many': N is 0 to 1000", id="no number"),
         pytest.param(["scale", "web"], "cannot scale: no number of replicas is given", id="no wish"),
         pytest.param(["stat"], "cannot understand the verb stat", id="no such verb"),
@@ -207,6 +223,88 @@ def test_scale(daemon: FakeDaemon, folder: Path, capsys: pytest.CaptureFixture[s
     assert main(["scale", "blog", "web=5"]) == 0
     assert ("POST", "/v1/stacks/blog/scale", {"replicas": {"web": 5}}) in daemon.asked
     assert capsys.readouterr().out.splitlines()[-1] == "blog/web has 5"
+
+
+@pytest.mark.parametrize(
+    ("words", "method", "path", "says"),
+    [
+        pytest.param(["up"], "POST", "/v1/stacks/shop", "cannot bring up shop", id="up"),
+        pytest.param(["start", "web"], "POST", "/v1/stacks/shop/start", "cannot start shop", id="start"),
+        pytest.param(["stop"], "POST", "/v1/stacks/shop/stop", "cannot stop shop", id="stop"),
+        pytest.param(["scale", "web=2"], "POST", "/v1/stacks/shop/scale", "cannot scale shop", id="scale"),
+    ],
+)
+def test_a_stack_that_somebody_removes_meanwhile(
+    daemon: FakeDaemon,
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    method: str,
+    path: str,
+    says: str,
+) -> None:
+    daemon.answers[method, path] = [result()] if words == ["up"] else result()["result"]
+    going = document(stack("shop", service("web", state="stopping"), state="stopping", generation=4, converged=False))
+    daemon.answers["GET", "/v1/stacks/shop/watch"] = [going, document()]
+    assert main(words) == 1
+    captured = capsys.readouterr()
+    assert captured.err == f"{says}: somebody else has removed it meanwhile\ntry  gorae events shop says who\n"
+    assert captured.out == "shop/web  1/1 stopping\n"
+
+
+def test_a_stack_that_is_made_anew_while_it_is_removed(daemon: FakeDaemon, capsys: pytest.CaptureFixture[str]) -> None:
+    daemon.answers["DELETE", "/v1/stacks/shop"] = {"stack": "shop", "generation": 4}
+    anew = stack("shop", service("web"), generation=5, observed_generation=5)
+    daemon.answers["GET", "/v1/stacks/shop/watch"] = [document(anew)]
+    assert main(["down", "shop"]) == 1
+    assert capsys.readouterr().err.startswith("cannot remove shop: somebody else has made it anew meanwhile\n")
+
+
+def test_a_stack_that_somebody_changes_meanwhile_is_noted(
+    daemon: FakeDaemon, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    daemon.answers["POST", "/v1/stacks/shop"] = [result(CREATE)]
+    changed = stack("shop", service("web", task(state="stopped"), ready=0), service("db"), generation=4)
+    daemon.answers["GET", "/v1/stacks/shop/watch"] = [document({**changed, "observed_generation": 4})]
+    assert main(["up"]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == "note  somebody else has changed stack shop too: gorae events shop\n"
+    assert captured.out.splitlines()[-1] == "stack shop is up: 2 services, 1 container running"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["up"], ["stop"], ["start"], ["restart"], ["recreate"], ["scale", "web=3"], ["down"]],
+    ids=lambda words: words[0],
+)
+@pytest.mark.parametrize("wait", [True, False], ids=["waits", "does not wait"])
+def test_json_is_one_document_of_one_shape(
+    daemon: FakeDaemon, folder: Path, capsys: pytest.CaptureFixture[str], words: list[str], wait: bool
+) -> None:
+    method = "DELETE" if words == ["down"] else "POST"
+    path = "/v1/stacks/shop" + ("" if words[0] in ("up", "down") else f"/{words[0]}")
+    answer = {"stack": "shop", "generation": 3} if words == ["down"] else result(CREATE)["result"]
+    daemon.answers[method, path] = [{"result": answer}] if words == ["up"] else answer
+    now = document() if words == ["down"] else UP
+    daemon.answers["GET", "/v1/stacks/shop/watch"] = [document(stack("shop", converged=False)), now]
+    assert main([*words, "--json", *([] if wait else ["--no-wait"])]) == 0
+    assert json.loads(capsys.readouterr().out) == {
+        "stack": "shop",
+        "generation": 3,
+        "actions": [] if words == ["down"] else [CREATE],
+        "status": UP["stacks"][0] if wait and words != ["down"] else None,
+    }
+
+
+def test_down_that_does_not_end_says_so(daemon: FakeDaemon, capsys: pytest.CaptureFixture[str]) -> None:
+    daemon.answers["DELETE", "/v1/stacks/shop"] = {"stack": "shop", "generation": 4}
+    row = service("web", task(state="stopping"))
+    daemon.answers["GET", "/v1/stacks/shop/watch"] = [
+        document(stack("shop", row, state="stopping", converged=False)),
+        HOLD,
+    ]
+    assert main(["down", "shop", "--timeout", "0.2"]) == 1
+    assert capsys.readouterr().err.startswith("cannot remove shop/web: stopping after 0s\n")
 
 
 def test_down_waits_until_it_is_gone(daemon: FakeDaemon, capsys: pytest.CaptureFixture[str]) -> None:
@@ -254,6 +352,37 @@ def test_logs_are_prefixed_and_raw_in_a_pipe(daemon: FakeDaemon, capsys: pytest.
     assert main(["logs", "shop", "--tail", "5", "--since", "100"]) == 0
     assert capsys.readouterr().out == "web.2 │ \x1b[31mred\ndb.2  │ x\n"
     assert daemon.asked[-1][1] == "/v1/logs?stack=shop&follow=false&since=100.0&tail=5"
+
+
+def test_logs_of_several_services_are_the_daemons_to_choose(
+    daemon: FakeDaemon, capsys: pytest.CaptureFixture[str]
+) -> None:
+    daemon.answers["GET", "/v1/logs"] = []
+    assert main(["logs", "shop/web", "db", "--tail", "5", "--until", "9"]) == 0
+    assert daemon.asked[-1][1] == "/v1/logs?stack=shop&service=web&service=db&follow=false&until=9.0&tail=5"
+    daemon.answers["GET", "/v1/events"] = []
+    assert main(["events", "shop", "web", "db"]) == 0
+    assert daemon.asked[-1][1] == "/v1/events?stack=shop&service=web&service=db&limit=200&follow=false"
+
+
+@pytest.mark.parametrize("verb", ["logs", "events"])
+def test_following_that_ends_by_itself_is_no_success(
+    daemon: FakeDaemon, capsys: pytest.CaptureFixture[str], verb: str
+) -> None:
+    daemon.answers["GET", f"/v1/{verb}"] = []
+    assert main([verb, "-f", "shop"]) == 3
+    assert capsys.readouterr().err.startswith("cannot follow any longer: gorae at ")
+
+
+@pytest.mark.parametrize("words", [["ls"], ["status", "--json"], ["events"]], ids=lambda words: words[0])
+def test_an_answer_that_stops_in_its_middle_is_said(
+    daemon: FakeDaemon, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    for path in ("/v1/stacks", "/v1/status", "/v1/events"):
+        daemon.answers["GET", path] = CUT
+    assert main(words) == 3
+    captured = capsys.readouterr()
+    assert (captured.out, "it ended in the middle of its answer" in captured.err) == ("", True)
 
 
 def test_events_say_time_who_what_and_why(daemon: FakeDaemon, capsys: pytest.CaptureFixture[str]) -> None:

@@ -149,7 +149,7 @@ async def test_events_are_found_in_order_and_taken_once(store: Store) -> None:
     await store.commit(Change(events=[db, web]))
     assert list(await store.events()) == [web, db, other]
     assert list(await store.events(stack="shop")) == [web, db]
-    assert list(await store.events(stack="shop", service="db")) == [db]
+    assert list(await store.events(stack="shop", services=("db",))) == [db]
     assert list(await store.events(since=2.0)) == [db, other]
     assert list(await store.events(limit=2)) == [db, other]
     assert list(await store.events(limit=0)) == []

@@ -1,0 +1,110 @@
+"""Relative paths of a canonical tree → absolute ones, from the folder of the file that wrote them (03-compose-file.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from orchestrator.compose import mounts
+from orchestrator.compose.errors import Report
+from orchestrator.compose.nodes import BAD, Node, fields, text
+
+_REMOTE = ("https://", "http://", "git://", "ssh://", "github.com/", "git@")
+Change = Callable[[Node], Node]
+
+
+def resolved(root: Node, folder: Path, home: str | None, report: Report) -> Node:
+    """A whole project's."""
+    top = dict(fields(root))
+    change = _changer(folder, home, report)
+    if "services" in top:
+        services = {name: service(node, folder, home, report) for name, node in fields(top["services"]).items()}
+        top["services"] = top["services"].with_value(services)
+    for section in ("configs", "secrets"):
+        if section in top:
+            found = {name: _at(node, ("file",), change) for name, node in fields(top[section]).items()}
+            top[section] = top[section].with_value(found)
+    if "volumes" in top:
+        volumes = {name: _volume(node, change) for name, node in fields(top["volumes"]).items()}
+        top["volumes"] = top["volumes"].with_value(volumes)
+    return root.with_value(top)
+
+
+def service(node: Node, folder: Path, home: str | None, report: Report) -> Node:
+    """One service's: build contexts, env_file, label_file, bind mounts, watched files."""
+    if not isinstance(node.value, dict):
+        return node
+    change = _changer(folder, home, report)
+
+    def context(at: Node) -> Node:
+        written = text(at) or ""
+        remote = "://" in written or written.startswith(("service:", *_REMOTE))
+        return at if remote else change(at)
+
+    def mount(at: Node) -> Node:
+        bind = text(fields(at).get("type")) == "bind"
+        return _at(at, ("source",), change) if bind else at
+
+    if "build" in node.value:
+        build = node.value["build"]
+        node = node.with_value({**node.value, "build": _at(build, ("context",), context)})
+        node = _at(node, ("build", "additional_contexts", "*"), context)
+    for path, how in (
+        (("env_file", "*", "path"), change),
+        (("label_file", "*"), change),
+        (("develop", "watch", "*", "path", "*"), change),
+        (("develop", "watch", "*", "path"), change),
+        (("volumes", "*"), mount),
+    ):
+        node = _at(node, path, how)
+    return node
+
+
+def environment_of(root: Node, variables: Mapping[str, str]) -> Node:
+    """Variables of services without a value, from the environment of the files that name them."""
+
+    def known(node: Node) -> Node:
+        found = {
+            name: child.with_value(variables[name]) if child.value is None and name in variables else child
+            for name, child in fields(node).items()
+        }
+        return node.with_value(found) if isinstance(node.value, dict) else node
+
+    return _at(root, ("services", "*", "environment"), known)
+
+
+def _changer(folder: Path, home: str | None, report: Report) -> Change:
+    def change(at: Node) -> Node:
+        written = text(at)
+        if written is None or at.value is BAD or report.keeps(written):
+            return at
+        try:
+            return at.with_value(mounts.source(written, str(folder), home))
+        except ValueError as error:
+            report.problem(at, f"cannot use the path {written[:80]}: {error}")
+            return at.with_value(BAD)
+
+    return change
+
+
+def _volume(node: Node, change: Change) -> Node:
+    """The device of a local volume that is a bind mount."""
+    entry, options = fields(node), fields(fields(node).get("driver_opts"))
+    local = text(entry.get("driver")) in (None, "local")
+    if not local or "bind" not in (text(options.get("o")) or "").split(",") or "device" not in options:
+        return node
+    return _at(node, ("driver_opts", "device"), change)
+
+
+def _at(node: Node, path: tuple[str, ...], change: Change) -> Node:
+    """The tree with change() of every node at the path; `*`: every entry. Untouched where nothing is there."""
+    if not path:
+        return change(node)
+    first, *rest = path
+    if isinstance(node.value, list) and first == "*":
+        return node.with_value([_at(child, tuple(rest), change) for child in node.value])
+    if isinstance(node.value, dict):
+        keys = list(node.value) if first == "*" else [first] if first in node.value else []
+        return node.with_value({**node.value, **{key: _at(node.value[key], tuple(rest), change) for key in keys}}) if keys else node
+    return node
+

@@ -1,0 +1,64 @@
+"""Which services of a project are meant (15-profiles.md): those of active profiles, and those named, with what they
+depend on. A service without profiles is always active; naming one activates its profiles, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from orchestrator.compose.errors import Report
+from orchestrator.compose.nodes import Node, fields, flag, items, text
+
+
+def active(root: Node, profiles: Sequence[str], named: Sequence[str], report: Report) -> tuple[Node, set[str]]:
+    """The tree with the active services alone, and the names of the others. Optional dependencies on those go."""
+    services = fields(fields(root).get("services"))
+    for name in named:
+        if name not in services:
+            known = ", ".join(sorted(services)[:20])
+            report.stop(None, f"cannot find the service {name}: the files have none of that name", f"they have {known}")
+    wanted = set(profiles).union(*(_profiles(services[name]) for name in named))
+    on = {name for name, node in services.items() if _active(node, wanted) or name in named}
+    kept = {name: _without_optional(node, services, on) for name, node in services.items() if name in on}
+    return _with_services(root, kept), set(services) - on
+
+
+def chosen(root: Node, named: Sequence[str]) -> Node:
+    """The tree with the named services and what they need, directly or not; all, when none is named."""
+    services = fields(fields(root).get("services"))
+    if not named:
+        return root
+    reached: set[str] = set()
+    todo = list(named)
+    while todo:
+        name = todo.pop()
+        if name in services and name not in reached:
+            reached.add(name)
+            todo += fields(fields(services[name]).get("depends_on"))
+    return _with_services(root, {name: node for name, node in services.items() if name in reached})
+
+
+def _with_services(root: Node, services: dict[str, Node]) -> Node:
+    top = fields(root)
+    return root.with_value({**top, "services": top["services"].with_value(services)}) if "services" in top else root
+
+
+def _profiles(service: Node) -> set[str]:
+    return {name for item in items(fields(service).get("profiles")) if (name := text(item))}
+
+
+def _active(service: Node, wanted: set[str]) -> bool:
+    own = _profiles(service)
+    return not own or "*" in wanted or bool(own & wanted)
+
+
+def _without_optional(service: Node, services: dict[str, Node], on: set[str]) -> Node:
+    needs = fields(service).get("depends_on")
+    if needs is None:
+        return service
+    kept = {
+        name: entry
+        for name, entry in fields(needs).items()
+        if name in on or name not in services or flag(fields(entry).get("required"), True)
+    }
+    return service.with_value({**fields(service), "depends_on": needs.with_value(kept)})

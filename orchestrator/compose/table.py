@@ -1,0 +1,640 @@
+"""The one table of Compose keys: what each may hold, and what gorae makes of it. Everything else is generated or
+tested from here: validation, `gorae check`, docs/compose.md, specs/compose.schema.json.
+
+A section is a place, a line a key there: its name, what it holds, and the verdict. `*` is any name, `[]` an entry of a
+list. The keys are those of the Specification's schema; one that is not here does not exist in Compose and is an error,
+but for `x-…`, which is free and silent (11-extension.md), unless it begins `x-gorae`: those are ours.
+
+holds     text int number bool null map list, joined by |; text(a b) takes only these words; a ! after bool or int
+          takes no quotes around it. With meaning:
+              duration size cpus mode     1m30s · 64m, or bytes · 0.5 · permission bits, in octal
+              scalar                      text, a number or a truth, taken as text
+              texts  list:text            one text or a list of them · a list
+              entries options             NAME=VALUE, as a mapping or a list · as a mapping
+              words hosts                 a command line or its words · names and addresses
+          "needs a b" after it: keys that must be there.
+verdict   nothing: honoured. ignored, warned, refused: with the reason, which a person reads after "cannot use KEY: ".
+          "refused but a b: …" honours these values and refuses the rest. Children go with their parent.
+          @later: gorae does not do it yet.    @swarm: it is for clusters of machines.
+"""
+
+from __future__ import annotations
+
+TEXT = """
+# 03-compose-file.md, 04-version-and-name.md, 14-include.md, 15-profiles.md
+[]
+name                    text
+version                 text                                    warned it is obsolete and has no effect
+include                 null|list
+services                map
+networks                map
+volumes                 map
+configs                 map                                     refused @later
+secrets                 map                                     refused @later
+models                  map                                     refused gorae runs no language models
+
+[include]
+[]                      text|map
+
+[include.[]]
+path                    texts
+env_file                texts
+project_directory       text
+
+# 05-services.md
+[services]
+*                       map
+
+[services.*]
+annotations             entries                                 refused @later
+attach                  bool                                    warned gorae logs shows every service
+blkio_config            map                                     refused @later
+build                   text|map                                refused gorae builds no images yet; build it elsewhere, gorae image load, and name it with `image`
+cap_add                 list:text                               refused @later
+cap_drop                list:text                               refused @later
+cgroup                  text(host private)                      refused @later
+cgroup_parent           text                                    refused @later
+command                 words
+configs                 list                                    refused @later
+container_name          text                                    refused @later
+cpu_count               int                                     warned it is for Windows; use `cpus`
+cpu_percent             number                                  warned it is for Windows; use `cpus`
+cpu_period              int                                     refused @later
+cpu_quota               int                                     refused @later
+cpu_rt_period           int                                     refused @later
+cpu_rt_runtime          int                                     refused @later
+cpu_shares              int                                     refused @later
+cpus                    cpus
+cpuset                  text                                    refused @later
+credential_spec         map                                     refused it is for Windows
+depends_on              map|list
+deploy                  map|null
+develop                 map|null                                warned gorae does not watch source files
+device_cgroup_rules     list:text                               refused @later
+devices                 list                                    refused @later
+dns                     texts                                   refused @later
+dns_opt                 list:text                               refused @later
+dns_search              texts                                   refused @later
+domainname              text                                    refused @later
+entrypoint              words
+env_file                text|list
+environment             entries
+expose                  list
+extends                 text|map
+external_links          list:text                               refused gorae has no containers but those of stacks
+extra_hosts             hosts                                   refused @later
+gpus                    text(all)|list                          refused @later
+group_add               list                                    refused @later
+healthcheck             map
+hostname                text
+image                   text
+init                    bool                                    refused @later
+ipc                     text                                    refused @later
+isolation               text                                    warned it is for Windows
+label_file              texts
+labels                  entries
+links                   list:text                               refused @later
+logging                 map                                     refused @later
+mac_address             text                                    refused @later
+mem_limit               size
+mem_reservation         size
+mem_swappiness          size                                    refused @later
+memswap_limit           size                                    refused @later
+models                  map|list                                refused gorae runs no language models
+network_mode            text                                    refused @later
+networks                map|list
+oom_kill_disable        bool                                    refused @later
+oom_score_adj           int                                     refused @later
+pid                     text|null                               refused @later
+pids_limit              int
+platform                text                                    refused @later
+ports                   list
+post_start              list                                    refused @later
+pre_start               list                                    refused @later
+pre_stop                list                                    refused @later
+privileged              bool                                    refused @later
+profiles                list:text
+provider                map                                     refused gorae calls no outside providers
+pull_policy             text                                    refused but missing: choose with gorae up --pull
+pull_refresh_after      text                                    refused choose with gorae up --pull
+read_only               bool
+restart                 text
+runtime                 text                                    refused gorae runs containers with crun
+scale                   int
+secrets                 list                                    refused @later
+security_opt            list:text                               refused @later
+shm_size                size                                    refused @later
+stdin_open              bool                                    refused @later
+stop_grace_period       duration
+stop_signal             text
+storage_opt             options                                 refused @later
+sysctls                 entries                                 refused @later
+tmpfs                   texts
+tty                     bool                                    refused @later
+ulimits                 map                                     refused @later
+use_api_socket          bool!                                   refused gorae hands its socket to no container
+user                    text
+userns_mode             text                                    refused @later
+uts                     text                                    refused @later
+volumes                 list
+volumes_from            list:text                               refused @later
+working_dir             text
+x-gorae-healthcheck     map
+
+[services.*.blkio_config]
+device_read_bps         list
+device_read_iops        list
+device_write_bps        list
+device_write_iops       list
+weight                  int
+weight_device           list
+
+[services.*.blkio_config.device_read_bps]
+[]                      map
+
+[services.*.blkio_config.device_read_bps.[]]
+path                    text
+rate                    size
+
+[services.*.blkio_config.device_read_iops]
+[]                      map
+
+[services.*.blkio_config.device_read_iops.[]]
+path                    text
+rate                    size
+
+[services.*.blkio_config.device_write_bps]
+[]                      map
+
+[services.*.blkio_config.device_write_bps.[]]
+path                    text
+rate                    size
+
+[services.*.blkio_config.device_write_iops]
+[]                      map
+
+[services.*.blkio_config.device_write_iops.[]]
+path                    text
+rate                    size
+
+[services.*.blkio_config.weight_device]
+[]                      map
+
+[services.*.blkio_config.weight_device.[]]
+path                    text
+weight                  int
+
+[services.*.configs]
+[]                      text|map
+
+[services.*.configs.[]]
+source                  text
+target                  text
+uid                     text
+gid                     text
+mode                    mode
+
+[services.*.credential_spec]
+config                  text
+file                    text
+registry                text
+
+[services.*.depends_on]
+[]                      text
+*                       map needs condition
+
+[services.*.depends_on.*]
+condition               text(service_started service_healthy service_completed_successfully)
+required                bool
+restart                 bool                                    refused but false: @later
+
+[services.*.devices]
+[]                      text|map needs source
+
+[services.*.devices.[]]
+source                  text
+target                  text
+permissions             text
+
+[services.*.env_file]
+[]                      text|map needs path
+
+[services.*.env_file.[]]
+path                    text
+format                  text
+required                bool
+
+[services.*.expose]
+[]                      text|int
+
+[services.*.extends]
+service                 text
+file                    text
+
+[services.*.gpus]
+[]                      map
+
+[services.*.gpus.[]]
+capabilities            list:text
+count                   text|int
+device_ids              list:text
+driver                  text
+options                 entries
+
+[services.*.group_add]
+[]                      text|int
+
+[services.*.healthcheck]
+disable                 bool
+interval                duration
+retries                 int
+start_interval          duration
+start_period            duration
+test                    text|list
+timeout                 duration
+
+[services.*.healthcheck.test]
+[]                      text
+
+[services.*.logging]
+driver                  text
+options                 options
+
+[services.*.models]
+[]                      text
+*                       map|null
+
+[services.*.models.*]
+endpoint_var            text
+model_var               text
+
+[services.*.networks]
+[]                      text
+*                       map|null
+
+[services.*.networks.*]
+aliases                 list:text                               refused @later
+driver_opts             options                                 refused @later
+gw_priority             int!                                    refused @later
+interface_name          text                                    refused @later
+ipv4_address            text                                    refused @later
+ipv6_address            text                                    refused @later
+link_local_ips          list:text                               refused @later
+mac_address             text                                    refused @later
+priority                int!                                    refused @later
+
+[services.*.ports]
+[]                      text|int|map
+
+[services.*.ports.[]]
+app_protocol            text                                    ignored a word for people
+host_ip                 text
+mode                    text                                    refused but ingress host: Compose has no such mode
+name                    text                                    ignored a name for people
+protocol                text                                    refused but tcp udp: gorae publishes tcp and udp
+published               text|int
+target                  int
+
+[services.*.post_start]
+[]                      map needs command
+
+[services.*.post_start.[]]
+command                 words
+environment             entries
+privileged              bool
+user                    text
+working_dir             text
+
+[services.*.pre_start]
+[]                      map needs command
+
+[services.*.pre_start.[]]
+command                 words
+environment             entries
+image                   text
+per_replica             bool
+privileged              bool
+user                    text
+working_dir             text
+
+[services.*.pre_stop]
+[]                      map needs command
+
+[services.*.pre_stop.[]]
+command                 words
+environment             entries
+privileged              bool
+user                    text
+working_dir             text
+
+[services.*.provider]
+options                 map
+type                    text
+
+[services.*.provider.options]
+*                       text|int|number|bool|list
+
+[services.*.provider.options.*]
+[]                      text|int|number|bool
+
+[services.*.secrets]
+[]                      text|map
+
+[services.*.secrets.[]]
+source                  text
+target                  text
+uid                     text
+gid                     text
+mode                    mode
+
+[services.*.ulimits]
+*                       int|map needs soft hard
+
+[services.*.ulimits.*]
+hard                    int
+soft                    int
+
+[services.*.volumes]
+[]                      text|map needs type
+
+[services.*.volumes.[]]
+bind                    map
+consistency             text                                    ignored every mount is consistent on Linux
+image                   map                                     refused @later
+read_only               bool
+source                  text
+target                  text
+tmpfs                   map
+type                    text(bind cluster image npipe tmpfs volume)    refused but bind tmpfs volume: @later
+volume                  map
+
+[services.*.volumes.[].bind]
+create_host_path        bool
+propagation             text                                    refused but rprivate private: @later
+recursive               text(disabled enabled readonly writable)    refused @later
+selinux                 text(z Z)                               ignored gorae sets no SELinux labels
+
+[services.*.volumes.[].image]
+subpath                 text
+
+[services.*.volumes.[].tmpfs]
+mode                    mode
+size                    size
+
+[services.*.volumes.[].volume]
+labels                  entries                                 refused @later
+nocopy                  bool
+subpath                 text                                    refused @later
+
+[services.*.x-gorae-healthcheck]
+http                    map needs port
+interval                duration
+retries                 int
+start_interval          duration
+start_period            duration
+tcp                     map needs port
+timeout                 duration
+
+[services.*.x-gorae-healthcheck.http]
+path                    text
+port                    int
+
+[services.*.x-gorae-healthcheck.tcp]
+port                    int
+
+# build.md
+[services.*.build]
+additional_contexts     entries
+args                    entries
+cache_from              list:text
+cache_to                list:text
+context                 text
+dockerfile              text
+dockerfile_inline       text
+entitlements            list:text
+extra_hosts             hosts
+isolation               text
+labels                  entries
+network                 text
+no_cache                bool
+no_cache_filter         texts
+platforms               list:text
+privileged              bool
+provenance              text|bool
+pull                    bool
+sbom                    text|bool
+secrets                 list
+shm_size                size
+ssh                     entries
+tags                    list:text
+target                  text
+ulimits                 map
+
+[services.*.build.secrets]
+[]                      text|map
+
+[services.*.build.secrets.[]]
+source                  text
+target                  text
+uid                     text
+gid                     text
+mode                    mode
+
+[services.*.build.ulimits]
+*                       int|map needs soft hard
+
+[services.*.build.ulimits.*]
+hard                    int
+soft                    int
+
+# deploy.md
+[services.*.deploy]
+endpoint_mode           text                                    warned @swarm
+labels                  entries                                 warned labels of the service itself are shown nowhere; use `labels`
+mode                    text                                    refused but replicated: @later
+placement               map                                     warned @swarm
+replicas                int
+resources               map
+restart_policy          map
+rollback_config         map                                     refused @later
+update_config           map                                     refused @later
+
+[services.*.deploy.placement]
+constraints             list:text
+max_replicas_per_node   int
+preferences             list
+
+[services.*.deploy.placement.preferences]
+[]                      map
+
+[services.*.deploy.placement.preferences.[]]
+spread                  text
+
+[services.*.deploy.resources]
+limits                  map
+reservations            map
+
+[services.*.deploy.resources.limits]
+cpus                    cpus
+memory                  size
+pids                    int
+
+[services.*.deploy.resources.reservations]
+cpus                    cpus
+devices                 list                                    refused @later
+generic_resources       list                                    refused @swarm
+memory                  size
+
+[services.*.deploy.resources.reservations.devices]
+[]                      map needs capabilities
+
+[services.*.deploy.resources.reservations.devices.[]]
+capabilities            list:text
+count                   text|int
+device_ids              list:text
+driver                  text
+options                 entries
+
+[services.*.deploy.resources.reservations.generic_resources]
+[]                      map
+
+[services.*.deploy.resources.reservations.generic_resources.[]]
+discrete_resource_spec  map
+
+[services.*.deploy.resources.reservations.generic_resources.[].discrete_resource_spec]
+kind                    text
+value                   int
+
+[services.*.deploy.restart_policy]
+condition               text                                    refused but none on-failure any: Compose has no such condition
+delay                   duration
+max_attempts            int
+window                  duration
+
+[services.*.deploy.rollback_config]
+delay                   duration
+failure_action          text
+max_failure_ratio       number
+monitor                 duration
+order                   text(start-first stop-first)
+parallelism             int
+
+[services.*.deploy.update_config]
+delay                   duration
+failure_action          text
+max_failure_ratio       number
+monitor                 duration
+order                   text(start-first stop-first)
+parallelism             int
+
+# develop.md
+[services.*.develop]
+watch                   list
+
+[services.*.develop.watch]
+[]                      map needs path action
+
+[services.*.develop.watch.[]]
+action                  text(rebuild restart sync sync+exec sync+restart)
+exec                    map needs command
+ignore                  texts
+include                 texts
+initial_sync            bool!
+path                    texts
+target                  text
+
+[services.*.develop.watch.[].exec]
+command                 words
+environment             entries
+privileged              bool
+user                    text
+working_dir             text
+
+# 06-networks.md
+[networks]
+*                       map|null
+
+[networks.*]
+attachable              bool                                    ignored everything gorae runs is in a stack
+driver                  text                                    refused but bridge default: @later
+driver_opts             options                                 refused @later
+enable_ipv4             bool                                    refused @later
+enable_ipv6             bool                                    refused @later
+external                bool|map                                refused @later
+internal                bool                                    refused @later
+ipam                    map                                     refused @later
+labels                  entries                                 ignored gorae shows no networks
+name                    text                                    refused @later
+
+[networks.*.external]
+name                    text
+
+[networks.*.ipam]
+config                  list
+driver                  text
+options                 options
+
+[networks.*.ipam.config]
+[]                      map
+
+[networks.*.ipam.config.[]]
+aux_addresses           options
+gateway                 text
+ip_range                text
+subnet                  text
+
+# 07-volumes.md
+[volumes]
+*                       map|null
+
+[volumes.*]
+driver                  text                                    refused but local: @later
+driver_opts             options                                 refused @later
+external                bool|map
+labels                  entries
+name                    text
+
+[volumes.*.external]
+name                    text
+
+# 08-configs.md, 09-secrets.md
+[configs]
+*                       map
+
+[configs.*]
+content                 text
+environment             text
+external                bool|map
+file                    text
+labels                  entries
+name                    text
+template_driver         text
+
+[configs.*.external]
+name                    text
+
+[secrets]
+*                       map
+
+[secrets.*]
+driver                  text
+driver_opts             options
+environment             text
+external                bool|map
+file                    text
+labels                  entries
+name                    text
+template_driver         text
+
+[secrets.*.external]
+name                    text
+
+[models]
+*                       map needs model
+
+[models.*]
+context_size            int!
+model                   text
+name                    text
+runtime_flags           list:text
+"""
