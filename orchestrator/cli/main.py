@@ -40,7 +40,7 @@ VERBS = {
 }
 EPILOG = """\
 A stack is STACK, a service STACK/SERVICE. In a folder with a Compose file, SERVICE alone is a service of its
-stack; -p NAME and -f FILE choose another. docs/cli.md has the whole rule.
+stack; -p NAME and -f FILE choose another. docs/cli.md has the whole rule. gorae VERB --help says more.
 """
 
 
@@ -56,7 +56,7 @@ def verb_parser(verb: str) -> Parser:
     parser = Parser(
         prog=f"gorae {verb}",
         description=(module.__doc__ or "").strip(),
-        formatter_class=_formatter,
+        formatter_class=_Formatter,
         allow_abbrev=False,
     )
     parser.set_defaults(run=module.run)
@@ -67,9 +67,21 @@ def verb_parser(verb: str) -> Parser:
     return parser
 
 
-def _formatter(prog: str) -> argparse.HelpFormatter:
-    """With a width of its own: argparse would load shutil to ask, with three compressors, for every argument."""
-    return argparse.RawDescriptionHelpFormatter(prog, width=columns() - 2)
+class _Formatter(argparse.HelpFormatter):
+    """Paragraphs stay apart. With a width of its own: argparse would load shutil to ask, with three compressors, for
+    every argument."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=columns() - 2)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return filled(text, width)
+
+
+def filled(text: str, width: int) -> str:
+    from orchestrator.cli.render import wrap
+
+    return "\n\n".join("\n".join(wrap(paragraph, width)) for paragraph in text.split("\n\n"))
 
 
 def split(argv: list[str]) -> tuple[str | None, list[str], str | None]:
@@ -94,7 +106,7 @@ def split(argv: list[str]) -> tuple[str | None, list[str], str | None]:
 def overview() -> str:
     lines = ["usage: gorae [--root DIR] VERB …", "", "Keeps the stacks of Compose files running on this host.", ""]
     lines += [f"  {verb:<11} {text}" for verb, text in VERBS.items()]
-    return "\n".join([*lines, "", EPILOG.rstrip(), "gorae VERB --help says more."])
+    return "\n".join([*lines, "", filled(EPILOG, columns() - 2)])
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -127,7 +139,7 @@ def _main(argv: list[str]) -> int:
         return int(arguments.run(arguments))
     except GoraeError as error:
         sys.stdout.flush()
-        print(explain(error), file=sys.stderr)
+        print(explain(error, columns(2) if sys.stderr.isatty() else None), file=sys.stderr)
         if isinstance(error, Unreachable):
             return 3
         if error.code == "interrupted":
@@ -138,9 +150,19 @@ def _main(argv: list[str]) -> int:
         return 130
 
 
-def explain(error: GoraeError) -> str:
-    """cannot …, and on the next line: try  …"""
-    return error.message + (f"\ntry  {error.hint}" if error.hint else "")
+def explain(error: GoraeError, width: int | None) -> str:
+    """cannot …, and on the next line: try  …; within `width` columns, if that is given. Lines that begin with a blank
+    are quoted from elsewhere: they are cut, not wrapped."""
+    if width is None:
+        return error.message + (f"\ntry  {error.hint}" if error.hint else "")
+    from orchestrator.cli.render import cut, wrap
+
+    lines: list[str] = []
+    for line in error.message.splitlines():
+        lines += [cut(line, width)] if line.startswith(" ") else wrap(line, width)
+    hint = wrap(error.hint, width - 5) if error.hint else []
+    lines += [("     " if number else "try  ") + line for number, line in enumerate(hint)]
+    return "\n".join(lines)
 
 
 def _nearest(verb: str) -> str:

@@ -199,7 +199,7 @@ def _not_up(client: Client, document: dict[str, Any] | None, stack: str, doing: 
         ready = f" ({row['ready']} of {row['replicas']} ready)" if row["replicas"] > 1 else ""
         text = [f"cannot {doing} {stack}/{row['name']}{ready}: {state_text(row, document['at'])} {when}".rstrip()]
         lines = proof(row)[1][-8:] or _log_tail(client, stack, row)
-        paragraphs.append("\n".join([*text, *(f"  │ {cut(line, 100)}" for line in lines)]))
+        paragraphs.append("\n".join([*text, *(f"  │ {cut(line, 200)}" for line in lines)]))
     if len(bad) > 8:
         paragraphs.append(f"and {count(len(bad) - 8, 'more service')}")
     first = bad[0] if bad else None

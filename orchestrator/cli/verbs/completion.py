@@ -1,6 +1,7 @@
 """Print a completion script for a shell.
 
 bash: gorae completion bash > /etc/bash_completion.d/gorae
+
 zsh:  gorae completion zsh > "${fpath[1]}/_gorae"
 """
 

@@ -7,13 +7,15 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from agent.kit.errors import UserError
 from agent.kit.layout import Layout
 from orchestrator.cli import targets
 from orchestrator.cli.client import quote, run_path
-from orchestrator.cli.main import VERBS, main
+from orchestrator.cli.main import VERBS, explain, main
 from orchestrator.cli.moments import moment
 from orchestrator.cli.reference import document, full_parser
 from orchestrator.compose.files import NAMES
@@ -37,7 +39,43 @@ def test_help_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
         assert main(words) == 0
         out = capsys.readouterr().out
         assert all(f"  {verb} " in out for verb in VERBS)
-        assert all(len(line) <= 110 for line in out.splitlines())
+
+
+@pytest.mark.parametrize("verb", [None, "image import", *VERBS], ids=str)
+def test_help_fits_a_terminal(verb: str | None, capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    try:
+        main([*(verb.split() if verb else ()), "--help"])
+    except SystemExit as end:
+        assert end.code == 0
+    assert [line for line in capsys.readouterr().out.splitlines() if len(line) > 80] == []
+
+
+@pytest.mark.parametrize(
+    ("width", "expected"),
+    [
+        (None, ["cannot start shop/web: port 8080 is held by stack visits", "  │ one long line", "try  another port"]),
+        (
+            40,
+            [
+                *("cannot start shop/web: port 8080 is held", "by stack visits", "  │ one long line"),
+                *("try  another port",),
+            ],
+        ),
+        (
+            16,
+            [
+                *("cannot start", "shop/web: port", "8080 is held by", "stack visits", "  │ one long li…"),
+                *("try  another", "     port"),
+            ],
+        ),
+    ],
+)
+def test_an_error_fits_a_terminal(width: int | None, expected: list[str]) -> None:
+    error = UserError(
+        "cannot start shop/web: port 8080 is held by stack visits\n  │ one long line", hint="another port"
+    )
+    assert explain(error, width).splitlines() == expected
 
 
 @pytest.mark.parametrize("words", [["status"], ["ls"], ["version"]])
