@@ -273,6 +273,60 @@ services:
         shared.down("limits")
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        pytest.param(
+            'memory: 64M, cpus: "0.5", pids: 50',
+            'memory: 96M, cpus: "0.25", pids: 60',
+            (96 << 20, 25000, 60),
+            id="raised",
+        ),
+        pytest.param('memory: 64M, cpus: "0.5", pids: 50', "memory: 32M, pids: 20", (32 << 20, None, 20), id="lowered"),
+        pytest.param("pids: 50", 'memory: 48M, cpus: "1.5"', (48 << 20, 150000, 4096), id="given"),
+        pytest.param('memory: 64M, cpus: "0.5"', "pids: 30", (None, None, 30), id="lifted"),
+    ],
+)
+def test_changed_limits_are_applied_to_what_runs(
+    shared: Host, before: str, after: str, expected: tuple[int | None, int | None, int]
+) -> None:
+    def text(limits: str) -> str:
+        return SLEEPER + f"    deploy: {{resources: {{limits: {{{limits}}}}}}}\n"
+
+    shared.up("live", text(before))
+    try:
+        pids = shared.pids("live")
+        task = shared.tasks("live")[0]["id"]
+        cgroup = f"{task}.1"
+        shared.up("live", text(after))
+        until(lambda: limits(shared, cgroup) == expected, "the new limits", tell=lambda: str(limits(shared, cgroup)))
+        assert shared.pids("live") == pids, "the same process runs on"
+
+        def told(kind: str) -> int:
+            return sum(e["task"] == task and e["kind"] == kind for e in shared.events("live"))
+
+        until(lambda: told("task.updated") == 1, "the event")
+        assert told("task.started") == 1
+        os.kill(next(iter(pids.values())), signal.SIGKILL)
+        shared.wait_task("live", "app", lambda t: t["state"] == "failed", "its end")
+        shared.cli("restart", "live")
+        shared.wait_task("live", "app", lambda t: t["state"] == "running", "its next attempt")
+        assert limits(shared, f"{task}.2") == expected, "the next attempt has them from the start"
+    finally:
+        shared.down("live")
+
+
+def limits(host: Host, cgroup: str) -> tuple[int | None, int | None, int | None]:
+    """Memory (bytes), cpu (µs of each 100 ms) and pids that the kernel enforces; None: unlimited. v2's files or v1's."""
+    found: dict[str, str] = {}
+    for name in ("memory.max", "memory.limit_in_bytes", "cpu.max", "cpu.cfs_quota_us", "pids.max"):
+        for path in Path("/sys/fs/cgroup").glob(f"**/gorae-{host.instance}/{cgroup}/{name}"):
+            found[name.partition(".")[0]] = path.read_text().split()[0]
+    numbers = {name: None if value in ("max", "-1") else int(value) for name, value in found.items()}
+    memory = numbers.get("memory")
+    return None if memory is None or memory > 1 << 60 else memory, numbers.get("cpu"), numbers.get("pids")
+
+
 def test_isolation_by_default(shared: Host) -> None:
     shared.up("iso", SLEEPER)
     shared.up("other", SLEEPER)

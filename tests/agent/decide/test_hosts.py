@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from unittest.mock import Mock
 
 import pytest
 
@@ -31,14 +32,13 @@ def test_hosts(peers: dict[str, tuple[str, ...]], lines: str) -> None:
 
 def test_a_peers_address_is_parsed_once_for_all_who_name_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """A hundred tasks write a hundred lines each whenever one comes or goes."""
-    parsed = []
-    plain = ipaddress.ip_address
-    monkeypatch.setattr(ipaddress, "ip_address", lambda text: (parsed.append(text), plain(text))[1])
+    parse = Mock(wraps=ipaddress.ip_address)
+    monkeypatch.setattr(ipaddress, "ip_address", parse)
     peers = {f"many{number}": (f"10.9.8.{number}",) for number in range(100)}
     for number, name in enumerate(peers):
         text = hosts(f"{name}-1", f"10.9.8.{number}", peers)
         assert text.count("\n") == 103
-    assert len(parsed) == 200
+    assert parse.call_count == 200
 
 
 def test_a_peer_with_no_address_is_an_error() -> None:
