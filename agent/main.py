@@ -27,7 +27,7 @@ from agent.images.store import ImageStore
 from agent.journal.journal import SqliteJournal
 from agent.kit import ids, pools, syscalls
 from agent.kit.clock import Clock, RealClock
-from agent.kit.errors import GoraeError, UserError
+from agent.kit.errors import GoraeError, UserError, leaf
 from agent.kit.layout import Layout
 from agent.kit.lock import own
 from agent.kit.pools import Slice
@@ -57,6 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     layout = Layout.at(parser.parse_args(argv).root)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
     os.umask(0o022)
+    status = 0
     try:
         lock = hold(layout)
         instance, slice_ = identify(layout)
@@ -67,10 +68,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(serve(layout, instance, slice_, bus, signals=True))
         os.close(lock)
-    except GoraeError as error:
-        print(f"gorae-agent: {error.message}" + (f"\ntry  {error.hint}" if error.hint else ""), file=sys.stderr)
-        return 1
-    return 0
+    except* GoraeError as group:
+        error = leaf(group)
+        hint = error.hint if isinstance(error, GoraeError) else ""
+        print(f"gorae-agent: {error}" + (f"\ntry  {hint}" if hint else ""), file=sys.stderr)
+        status = 1
+    return status
 
 
 def hold(layout: Layout) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from agent.allocator import Allocator
 from agent.board import Board
@@ -160,13 +160,14 @@ class Reconciler:
                 if task in self._workers:
                     self._workers[task].look(seen.seen(task), number)
             async with self._turn:
-                await self._sweep(seen)
+                await self._sweep(seen, steps)
             self._wake.set()
 
-    async def _sweep(self, seen: Observed) -> None:
+    async def _sweep(self, seen: Observed, before: Iterable[str] = ()) -> None:
+        """`before`: tasks that had a worker when the look began; one may have taken its task away since."""
         board = self._board
         assigned = [task.id for stack in board.assignments for task in board.tasks(stack)]
-        accounted = {*assigned, *board.records, *self._workers}
+        accounted = {*assigned, *board.records, *self._workers, *before}
         swept = await sweep(self._ports, orphans(accounted, seen, self._strangers, board.assignments.keys()), seen)
         for task in {*swept, *accounted} & self._strangers.keys():
             del self._strangers[task]

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from agent.board import Board
 from agent.kit import backoff
 from agent.kit.clock import Clock
-from agent.kit.errors import GoraeError
+from agent.kit.errors import GoraeError, leaf
 from agent.ports import Host, Journal
 from agent.wire import topics
 from agent.wire.bus import Bus, BusDown, Message, Session
@@ -123,7 +123,7 @@ class Reporter:
                     failures = 0
                 failures += 1
                 if failures == 1:
-                    log.warning("%s; containers are kept running meanwhile", _leaf(group))
+                    log.warning("%s; containers are kept running meanwhile", leaf(group))
             await clock.sleep(backoff.delay(failures, first=RECONNECT_FIRST, cap=RECONNECT_CAP))
 
     async def _converse(self, session: Session, deliver: Callable[[Message], None]) -> None:
@@ -285,12 +285,6 @@ class Reporter:
             log.warning("%s; the events are kept", error)
         self._events_due = True
         self._wake.set()
-
-
-def _leaf(error: BaseException) -> BaseException:
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
 
 
 def _bytes(message: Wire) -> bytes:

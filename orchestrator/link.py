@@ -14,7 +14,7 @@ from functools import partial
 from pydantic import ValidationError
 
 from agent.kit.backoff import delay
-from agent.kit.errors import Temporary
+from agent.kit.errors import Temporary, leaf
 from agent.wire import topics
 from agent.wire.bus import Bus, Message, PublishDenied, Session
 from agent.wire.messages import (
@@ -74,7 +74,7 @@ class Link:
                 if clock.now() - began > _LASTING:
                     failures = 0
                 if failures == 0:
-                    log.warning("bus session ended: %s", _leaf(group))
+                    log.warning("bus session ended: %s", leaf(group))
             failures += 1
             self._ledger.set_online(False)
             await clock.sleep(delay(failures, first=_FIRST, cap=_CAP))
@@ -259,12 +259,6 @@ class Link:
                 if not failing:
                     log.warning("cannot keep statuses and events for now: %s", error)
                 failing = True
-
-
-def _leaf(error: BaseException) -> BaseException:
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
 
 
 def _parse(message: Message) -> Wire:

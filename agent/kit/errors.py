@@ -46,6 +46,13 @@ class Permanent(GoraeError):
     """Will not work, unchanged."""
 
 
+def leaf(error: BaseException) -> BaseException:
+    """The first error that task groups have wrapped."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
 def from_document(doc: dict[str, object]) -> GoraeError:
     """Rebuild an error that crossed a socket; anything malformed becomes Permanent."""
     kinds: dict[object, type[GoraeError]] = {"user": UserError, "temporary": Temporary}

@@ -6,6 +6,7 @@ import asyncio
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -153,6 +154,19 @@ async def test_an_agent_starts_ends_and_starts_again(real: Real) -> None:
     _, said = third.communicate(timeout=20)
     assert third.returncode == 0 and "containers run on" in said
     assert not real.layout.agent_socket.exists()
+
+
+@pytest.mark.host
+async def test_why_it_cannot_start_is_one_sentence(real: Real) -> None:
+    real.layout.agent_dir.mkdir(parents=True)
+    database = sqlite3.connect(real.layout.journal)
+    database.execute("PRAGMA user_version = 99")
+    database.close()
+    process = real.start()
+    _, said = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert "Traceback" not in said
+    assert said.splitlines()[-2].startswith("gorae-agent: cannot read") and said.splitlines()[-1].startswith("try  ")
 
 
 @pytest.mark.host

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -163,6 +164,25 @@ async def test_orphans_are_swept_at_the_start_and_later() -> None:
         await litter(world, "tlater")
         await world.settle(31)
         assert set(world.network.attached) == {"t1"} and world.state() == "running"
+
+
+async def test_what_went_while_the_host_was_looked_at_is_nobodys_orphan() -> None:
+    async with running() as world:
+        await up(world)
+        looked, plain = asyncio.Event(), world.network.list
+
+        async def slow() -> frozenset[str]:
+            found = await plain()
+            await looked.wait()
+            return found
+
+        world.network.list = slow  # type: ignore[method-assign]
+        await world.settle(35)
+        await world.assign(generation=2)
+        await world.until(world.nothing_left)
+        looked.set()
+        await world.settle()
+        assert world.events("task.removed") and not world.events("task.swept")
 
 
 async def test_a_failed_sweep_is_tried_again() -> None:
