@@ -9,9 +9,10 @@ from pathlib import Path
 from agent.kit.errors import UserError
 
 
-def own(lock: int, who: str, place: Path) -> int:
+def own(lock: int, who: str, place: Path, hint: str = "") -> int:
     """flock(2) on the open file `lock`, and our pid into it; `lock` again. UserError already-running (and the file
-    closed) names the process that holds it. `who`: "the agent" …; `place`: the directory it serves."""
+    closed) names the process that holds it. `who`: "the agent" …; `place`: the directory it serves; `hint`: what to do
+    about it, if it is not to end that process."""
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -20,7 +21,7 @@ def own(lock: int, who: str, place: Path) -> int:
         raise UserError(
             f"cannot start {who}: process {holder} already runs for {place}",
             code="already-running",
-            hint=f"end process {holder} first, or use another --root",
+            hint=hint or f"end process {holder} first, or use another --root",
         ) from None
     os.ftruncate(lock, 0)
     os.write(lock, str(os.getpid()).encode())

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from agent.kit.errors import UserError
 from agent.kit.layout import Layout
+from agent.kit.lock import own
 from agent.wire import broker
 from orchestrator.cli.supervisor import Daemon, User
 
@@ -102,20 +103,8 @@ def unreadable(user: User) -> str | None:
 
 def hold(layout: Layout) -> int:
     """The lock of the one supervisor of this root, held for life. UserError already-running names the holder."""
-    path = layout.state / "daemon.lock"
-    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock)
-        raise UserError(
-            f"cannot start gorae in {layout.state}: process {holder(layout)} already runs it",
-            code="already-running",
-            hint="gorae status, or gorae daemon --stop",
-        ) from None
-    os.ftruncate(lock, 0)
-    os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
-    return lock
+    lock = os.open(layout.state / "daemon.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    return own(lock, "gorae", layout.state, "gorae status, or gorae daemon --stop")
 
 
 def holder(layout: Layout) -> int | None:

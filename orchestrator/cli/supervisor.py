@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from agent.kit.backoff import delay
+from agent.kit.errors import GoraeError
 
 STEADY = 10.0  # seconds after which a start counts as a success
 FIRST, CAP = 0.1, 10.0  # seconds before a restart
@@ -93,8 +94,8 @@ class Supervisor:
         child.again_at = None
         try:
             child.process = _spawn(daemon.command(), daemon)
-        except (OSError, subprocess.SubprocessError) as error:
-            self._failed(child, f"cannot be started: {error}")
+        except (OSError, subprocess.SubprocessError, GoraeError) as error:
+            self._failed(child, f"does not start: {error}")
             return
         child.started = time.monotonic()
         child.pidfd = os.pidfd_open(child.process.pid)
@@ -117,7 +118,7 @@ class Supervisor:
         if not self._stop:
             if time.monotonic() - child.started >= STEADY:
                 child.failures = 0
-            how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+            how = f"was killed by {_signal(-code)}" if code < 0 else f"ended with exit code {code}"
             self._failed(child, how)
 
     def _failed(self, child: _Child, how: str) -> None:
@@ -164,6 +165,13 @@ class Supervisor:
                     forced, left, deadline = 1, None, None
                 self._wait(reading, left)
         return forced
+
+
+def _signal(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"  # a real-time one has no name
 
 
 def _spawn(argv: Sequence[str], daemon: Daemon) -> subprocess.Popen[bytes]:

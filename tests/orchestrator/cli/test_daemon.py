@@ -52,7 +52,7 @@ def test_detach_and_stop(root: Path) -> None:
         assert "gorae already runs" in gorae(root, "daemon", "--detach")[1]
         code, _, err = gorae(root, "daemon")
         assert code == 1
-        assert "already runs it\ntry  gorae status, or gorae daemon --stop" in err
+        assert f"already runs for {layout.state}\ntry  gorae status, or gorae daemon --stop" in err
     finally:
         stopped = gorae(root, "daemon", "--stop")
         if layout.instance_file.exists():

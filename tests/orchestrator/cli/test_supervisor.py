@@ -24,14 +24,19 @@ REPOSITORY = Path(__file__).parents[3]
 # A supervisor of two stand-ins that write what happens to one pipe: "a PID", "b PID", "a ends", "b ends".
 PROGRAM = """
 import os, sys
+from agent.kit.errors import UserError
 from orchestrator.cli.supervisor import Daemon, Supervisor, User
 out = int(sys.argv[1])
 stubborn = sys.argv[2] == "stubborn"
 user = User(65534, 65534) if sys.argv[2] == "nobody" else None
 def shell(name, trap):
     return ["/bin/bash", "-c", f'trap "{trap}" TERM; echo {name} $$ $(id -u) >&{out}; while :; do sleep 0.05; done']
+missing = ["a"] if sys.argv[2] == "missing" else []
 def command(name):
     os.set_inheritable(out, True)
+    if name in missing:
+        missing.remove(name)
+        raise UserError("cannot start it: its program is not installed")
     trap = "" if stubborn and name == "b" else f"echo {name} ends >&{out}; exit 0"
     return shell(name, trap)
 import orchestrator.cli.supervisor as s
@@ -99,6 +104,22 @@ def test_what_dies_is_started_again(run: Running) -> None:
     assert pid != first["a"]
 
 
+def test_a_signal_without_a_name_ends_nobody_else(run: Running) -> None:
+    first = dict(line[:2] for line in (run.read(), run.read()))
+    os.kill(int(first["a"]), signal.SIGRTMIN + 6)
+    assert run.read()[:6] == ["log", "a", "was", "killed", "by", "signal"]
+    assert run.read()[0] == "a"
+
+
+@pytest.mark.parametrize("run", ["missing"], indirect=True)
+def test_what_cannot_be_prepared_now_is_tried_again(run: Running) -> None:
+    lines = [run.read(), run.read(), run.read()]
+    assert (
+        " ".join(lines[0]) == "log a does not start: cannot start it: its program is not installed; starting it again"
+    )
+    assert sorted(line[0] for line in lines[1:]) == ["a", "b"]
+
+
 def test_children_die_with_a_killed_supervisor(run: Running) -> None:
     pids = [int(run.read()[1]), int(run.read()[1])]
     run.process.kill()
@@ -162,7 +183,7 @@ def test_one_supervisor_per_root(root: Path) -> None:
     assert household.holder(layout) is None
     lock = household.hold(layout)
     assert household.holder(layout) == os.getpid()
-    with pytest.raises(UserError, match=f"process {os.getpid()} already runs it"):
+    with pytest.raises(UserError, match=f"process {os.getpid()} already runs for {layout.state}"):
         household.hold(layout)
     os.close(lock)
     assert household.holder(layout) is None
