@@ -4,6 +4,7 @@
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 prefix=${GORAE_PREFIX:-/opt/gorae}
 changes=0
+umask 022  # the daemons that are not root must be able to read what is installed here
 
 say() { printf '%s\n' "$*"; }
 changed() { changes=$((changes + 1)); printf 'changed  %s\n' "$*"; }
@@ -23,6 +24,22 @@ python_of_host() {
     fail "find Python 3.11 or newer in /usr/bin" "Debian 12, Ubuntu 24.04 or newer"
 }
 
+apt_install() {
+    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"
+}
+
+# In a subshell: run a command during which no package starts a service, and however it ends, allow that again.
+without_services() {
+    local policy=/usr/sbin/policy-rc.d mark='# gorae, while it installs packages'
+    if [ ! -e $policy ] || grep -qxF "$mark" $policy; then
+        trap "rm -f $policy" EXIT
+        trap 'exit 130' INT TERM HUP
+        printf '#!/bin/sh\n%s\nexit 101\n' "$mark" >$policy
+        chmod 755 $policy
+    fi
+    "$@"
+}
+
 # Install what is missing of the packages named. No service that a package brings is started or enabled.
 ensure_packages() {
     local missing=() package
@@ -31,20 +48,13 @@ ensure_packages() {
     done
     [ ${#missing[@]} -gt 0 ] || return 0
     command -v apt-get >/dev/null || fail "install ${missing[*]}: there is no apt-get" "Debian 12 or Ubuntu 24.04"
-    local policy=/usr/sbin/policy-rc.d ours=no log
+    local log
     log=$(mktemp)
-    if [ ! -e $policy ]; then
-        printf '#!/bin/sh\nexit 101\n' >$policy
-        chmod 755 $policy
-        ours=yes
-    fi
     say "installing ${missing[*]} …"
-    if ! { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"; } >"$log" 2>&1; then
-        [ $ours = no ] || rm -f $policy
+    if ! (without_services apt_install "${missing[@]}") >"$log" 2>&1; then
         tail -5 "$log" >&2
         fail "install ${missing[*]}: apt-get failed (its last lines are above; all of them in $log)" "apt-get update"
     fi
-    [ $ours = no ] || rm -f $policy
     rm -f "$log"
     for package in "${missing[@]}"; do
         case $package in

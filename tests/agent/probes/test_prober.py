@@ -122,10 +122,8 @@ class TestExec:
     async def test_it_counts_for_the_containers_limits(self, host: Host) -> None:
         result = await self.ask(host, "CMD", "cat", "/proc/self/cgroup")
         task = self.bundle.parent.name
-        places = [line.split(":", 2)[2] for line in result.output.splitlines()]
-        assert {place for place in places if place != "/"} == {f"/gorae-{host.instance}/{task}.1/checks"} or places == [
-            "/"
-        ], "v1, or v2 with a cgroup namespace"
+        places = {line.split(":", 2)[2] for line in result.output.splitlines()}
+        assert places in ({f"/gorae-{host.instance}/{task}.1/checks"}, {"/checks"}), "v1, or v2 with a namespace"
 
     async def test_a_background_process_does_not_hold_the_result(self, host: Host) -> None:
         began = time.monotonic()
