@@ -18,8 +18,8 @@ class IpamPool(Model):
     """06-networks.md, ipam, config. Addresses in CIDR form, or alone."""
 
     subnet: str | None = None
-    ip_range: str | None = None
     gateway: str | None = None
+    ip_range: str | None = None
     aux_addresses: Texts = {}
 
 
@@ -41,9 +41,9 @@ class Network(Model):
     external: Bool = False
     internal: Bool = False
     attachable: Bool = False
+    labels: Texts = {}
     enable_ipv4: Bool = True
     enable_ipv6: Bool = False
-    labels: Texts = {}
 
 
 class Volume(Model):

@@ -26,10 +26,10 @@ from orchestrator.compose.canonical_base import (
 class MountBind(Model):
     """05-services.md, volumes, long syntax, bind. `propagation`: private, rprivate, shared, rshared, slave, rslave."""
 
+    selinux: Literal["z", "Z"] | None = None
     propagation: str | None = None
     create_host_path: Bool = True
     recursive: Literal["enabled", "disabled", "writable", "readonly"] | None = None
-    selinux: Literal["z", "Z"] | None = None
 
 
 class MountVolume(Model):
@@ -61,8 +61,8 @@ class Mount(Model):
     """
 
     type: Literal["bind", "volume", "tmpfs", "cluster", "npipe", "image"]
-    target: str
     source: str | None = None
+    target: str
     read_only: Bool = False
     consistency: str | None = None
     bind: MountBind | None = None

@@ -87,11 +87,11 @@ class Deploy(Model):
     """deploy.md. `mode`: replicated, global, replicated-job, global-job. `endpoint_mode`: vip, dnsrr."""
 
     mode: str = "replicated"
-    endpoint_mode: str | None = None
     replicas: Int | None = None
     labels: Texts = {}
+    update_config: UpdateConfig | None = None
+    rollback_config: UpdateConfig | None = None
     resources: Resources = Field(default_factory=Resources)
     restart_policy: RestartPolicy | None = None
     placement: Placement = Field(default_factory=Placement)
-    update_config: UpdateConfig | None = None
-    rollback_config: UpdateConfig | None = None
+    endpoint_mode: str | None = None

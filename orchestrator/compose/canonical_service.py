@@ -31,12 +31,12 @@ class Port(Model):
     `protocol`: tcp, udp, sctp. `mode`: ingress, host.
     """
 
+    name: str | None = None
+    mode: str = "ingress"
+    host_ip: str | None = None
     target: Int
     published: str | None = None
-    host_ip: str | None = None
     protocol: str = "tcp"
-    mode: str = "ingress"
-    name: str | None = None
     app_protocol: str | None = None
 
 
@@ -44,16 +44,16 @@ class Dependency(Model):
     """05-services.md, depends_on. `restart`: when the dependency is replaced, restart this service too."""
 
     condition: Literal["service_started", "service_healthy", "service_completed_successfully"]
-    required: Bool = True
     restart: Bool = False
+    required: Bool = True
 
 
 class Healthcheck(Model):
     """05-services.md, healthcheck. `test` begins CMD, CMD-SHELL or NONE, which is `disable`; (): the image's."""
 
     test: Words = ()
-    interval: Duration | None = None
     timeout: Duration | None = None
+    interval: Duration | None = None
     retries: Int | None = None
     start_period: Duration | None = None
     start_interval: Duration | None = None
@@ -96,6 +96,8 @@ class Build(Model):
     dockerfile_inline: str | None = None
     entitlements: Words = ()
     args: Environment = {}
+    provenance: str | None = None
+    sbom: str | None = None
     ssh: Words = ()
     labels: Texts = {}
     cache_from: Words = ()
@@ -103,19 +105,17 @@ class Build(Model):
     no_cache: Bool = False
     no_cache_filter: Words = ()
     additional_contexts: Texts = {}
-    network: str | None = None
-    provenance: str | None = None
-    sbom: str | None = None
     pull: Bool = False
-    target: str | None = None
-    shm_size: Size | None = None
     extra_hosts: Words = ()
     isolation: str | None = None
-    privileged: Bool = False
+    network: str | None = None
+    target: str | None = None
     secrets: tuple[FileReference, ...] = ()
+    shm_size: Size | None = None
     tags: Words = ()
     ulimits: Ulimits = {}
     platforms: Words = ()
+    privileged: Bool = False
 
 
 class Watch(Model):
