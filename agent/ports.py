@@ -355,6 +355,7 @@ class JournalState:
     assignments: Mapping[str, str]  # stack → Assignment JSON
     records: Mapping[str, str]  # task → record JSON
     last_event: tuple[int, str] | None  # seq, ULID
+    acknowledged: int  # highest number that events were forgotten through
 
 
 @dataclass(frozen=True, slots=True)

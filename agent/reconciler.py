@@ -65,6 +65,7 @@ class Reconciler:
         self._board = Board(self._host.run_id())
         self._board.wake = self._wake_worker
         self._reporter = Reporter(self._bus, ports.journal, self._board, self._host, ports.clock, self)
+        self._reporter.acknowledged = state.acknowledged
         self._intake = Intake(ports, self._board, self._reporter, state.bound_store_id, self._wake.set)
         self._burial = Burial(ports, self._board, self._reporter)
         self._allocator = Allocator(ports, self._board, self._host, self._slice)

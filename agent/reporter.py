@@ -77,6 +77,7 @@ class Reporter:
         self._host_due = True
         self._listeners: tuple[Listener, ...] | None = None
         self._acked = 0  # the orchestrator's cursor
+        self.acknowledged = 0  # the highest it ever was: an orchestrator's database can go back
         self._sent: int | None = None  # end of the batch that is under way
         self._events_due = False
 
@@ -237,6 +238,7 @@ class Reporter:
             listeners=self._listeners,
             features=dict(capacity.features),
             stacks={stack: a.generation for stack, a in self._board.assignments.items()},
+            acknowledged=self.acknowledged,
         )
 
     async def _watch_host(self) -> None:
@@ -281,6 +283,7 @@ class Reporter:
         self._sent = None
         try:
             await self._journal.forget_events(cursor.seq)
+            self.acknowledged = max(self.acknowledged, cursor.seq)
         except GoraeError as error:
             log.warning("%s; the events are kept", error)
         self._events_due = True

@@ -8,7 +8,7 @@ import logging
 from dataclasses import replace
 
 from agent.kit.ids import Ulids
-from agent.wire.messages import Event
+from agent.wire.messages import Cursor, Event, HostStatus
 from orchestrator.decide import identity as identities
 from orchestrator.decide.identity import Adopt, Bound, Rename, Seen, Wait
 from orchestrator.decide.records import Revision, StackRecord
@@ -21,9 +21,9 @@ log = logging.getLogger(__name__)
 async def settle(ledger: Ledger, seen: Seen) -> Bound | Wait:
     """Go as far as what was seen allows; afterwards assignments may be published, or something is missing."""
     while True:
-        verdict = identities.judge(ledger.identity, ledger.counters, seen)
+        verdict = identities.judge(ledger.identity, ledger.counters, ledger.cursors, seen)
         if isinstance(verdict, Rename):
-            await _rename(ledger, verdict)
+            await _rename(ledger, verdict, seen.host)
         elif isinstance(verdict, Adopt):
             await _adopt(ledger, verdict)
         else:
@@ -32,13 +32,17 @@ async def settle(ledger: Ledger, seen: Seen) -> Bound | Wait:
             return verdict
 
 
-async def _rename(ledger: Ledger, verdict: Rename) -> None:
+async def _rename(ledger: Ledger, verdict: Rename, host: HostStatus | None) -> None:
+    """The events that only the newer database had are lost, so they are not asked for again."""
     ledger.bound = False
     async with ledger.changing:
         fresh = identities.renamed(ledger.identity, Ulids().next())
         message = f"the database is an older copy: {verdict.why}"
         event = ledger.event("store.restored", message, evidence={"store": fresh.store_id})
-        await ledger.commit(Change(identity=fresh, events=[event]))
+        cursor = None
+        if host is not None and host.acknowledged > ledger.cursors.get(host.journal_id, 0):
+            cursor = Cursor(journal_id=host.journal_id, seq=host.acknowledged)
+        await ledger.commit(Change(identity=fresh, events=[event], cursor=cursor))
     log.warning("%s; taking over what runs", message)
 
 

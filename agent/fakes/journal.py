@@ -24,6 +24,7 @@ class FakeJournal:
         self.id = uuid.uuid4().hex
         self._limit = limit
         self._last: tuple[int, str] | None = None
+        self._acknowledged = 0
 
     async def load(self) -> JournalState:
         self.epoch += 1
@@ -35,6 +36,7 @@ class FakeJournal:
             dict(self.assignments),
             dict(self.records),
             self._last,
+            self._acknowledged,
         )
 
     async def record(self, change: Change) -> None:
@@ -66,6 +68,7 @@ class FakeJournal:
 
     async def forget_events(self, through: int) -> None:
         self.events = [entry for entry in self.events if entry[0] > through]
+        self._acknowledged = max(self._acknowledged, through)
 
     async def close(self) -> None:
         """Nothing is held open."""

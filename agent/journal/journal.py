@@ -106,6 +106,7 @@ class SqliteJournal:
             assignments=await _pairs(db, "SELECT stack, document FROM assignments"),
             records=await _pairs(db, "SELECT task, document FROM records"),
             last_event=(int(last[0][0]), str(last[0][1])) if last else None,
+            acknowledged=int(meta.get("acknowledged", "0")),
         )
 
     async def record(self, change: Change) -> None:
@@ -196,6 +197,11 @@ class SqliteJournal:
             try:
                 await db.execute(
                     "DELETE FROM events WHERE seq <= ? AND seq < (SELECT max(seq) FROM events)", (through,)
+                )
+                await db.execute(
+                    "INSERT INTO meta VALUES ('acknowledged', ?1) ON CONFLICT (key) DO UPDATE "
+                    "SET value = max(CAST(value AS INTEGER), CAST(?1 AS INTEGER))",
+                    (str(through),),
                 )
                 await db.commit()
             except sqlite3.Error as error:

@@ -245,6 +245,7 @@ class HostStatus(Wire):
     listeners: tuple[Listener, ...] = ()
     features: dict[str, bool] = {}
     stacks: dict[str, int] = {}  # every stack in the journal → generation of its last accepted assignment
+    acknowledged: int = 0  # highest cursor that was obeyed: a database that knows less is an older copy
 
 
 class Online(Wire):

@@ -54,8 +54,9 @@ class Adopt:
 Verdict = Wait | Bound | Rename | Adopt
 
 
-def judge(identity: Identity, counters: Mapping[str, Counter], seen: Seen) -> Verdict:
-    """What to do next; asked again after every message of the agent."""
+def judge(identity: Identity, counters: Mapping[str, Counter], cursors: Mapping[str, int], seen: Seen) -> Verdict:
+    """What to do next; asked again after every message of the agent. `cursors`: journal → number of the last event
+    that was taken over."""
     host = seen.host
     if seen.online is None or not seen.online.online:
         return Wait("the agent is away")
@@ -63,7 +64,7 @@ def judge(identity: Identity, counters: Mapping[str, Counter], seen: Seen) -> Ve
         return Wait("the agent has not described its host yet")
     bound = host.bound_store_id
     if bound == identity.store_id:
-        return _restored(identity, counters, seen, host) or Bound()
+        return _restored(identity, counters, cursors, seen, host) or Bound()
     if bound is None or bound in identity.adopts:
         return Bound()
     if identity.settled:
@@ -75,7 +76,14 @@ def judge(identity: Identity, counters: Mapping[str, Counter], seen: Seen) -> Ve
     return Adopt(bound, tuple(seen.reports[stack].assignment for stack in sorted(host.stacks)))
 
 
-def _restored(identity: Identity, counters: Mapping[str, Counter], seen: Seen, host: HostStatus) -> Rename | None:
+def _restored(
+    identity: Identity, counters: Mapping[str, Counter], cursors: Mapping[str, int], seen: Seen, host: HostStatus
+) -> Rename | None:
+    taken = cursors.get(host.journal_id, 0)
+    if host.acknowledged > taken:  # a cursor is published after it is durable: also a stack that is gone leaves this
+        return Rename(
+            f"the agent's events were taken over up to {host.acknowledged}, this database has them to {taken}"
+        )
     told = dict(host.stacks)
     for stack, status in seen.statuses.items():
         if status.store_id == identity.store_id:

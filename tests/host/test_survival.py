@@ -213,7 +213,8 @@ def test_a_database_restored_three_generations_old_adopts_what_runs(own: Host) -
     assert {**own.pids("app"), **own.pids("later")} == pids
 
 
-def test_a_stack_removed_after_the_copy_does_not_come_back(own: Host) -> None:
+@pytest.mark.parametrize("more", [True, False], ids=["and more changed", "nothing else changed"])
+def test_a_stack_removed_after_the_copy_does_not_come_back(own: Host, more: bool) -> None:
     own.up("app", SLEEPER)
     own.up("gone", SLEEPER)
     own.stop()
@@ -221,18 +222,24 @@ def test_a_stack_removed_after_the_copy_does_not_come_back(own: Host) -> None:
     shutil.copytree(own.root / "state/orchestrator", copy)
     own.start()
     own.down("gone")
-    own.cli("scale", "app", "app=2")
-    own.wait("app", lambda d: d["converged"] and len(d["services"][0]["tasks"]) == 2, "two")
+    until(lambda: any(e["kind"] == "task.removed" for e in own.events("gone")), "its last event")
+    count = 2 if more else 1
+    if more:
+        own.cli("scale", "app", "app=2")
+    own.wait("app", lambda d: d["converged"] and len(d["services"][0]["tasks"]) == count, "convergence")
     pids = own.pids("app")
     own.stop()
+    for file in (own.root / "state/orchestrator").iterdir():
+        file.unlink()
     for file in copy.iterdir():
         target = own.root / "state/orchestrator" / file.name
         shutil.copy2(file, target)
         os.chown(target, file.stat().st_uid, file.stat().st_gid)
     own.start()
-    own.wait("app", lambda d: d["converged"] and len(d["services"][0]["tasks"]) == 2, "adoption")
+    own.wait("app", lambda d: d["converged"] and len(d["services"][0]["tasks"]) == count, "adoption")
+    until(lambda: any(e["kind"] == "stack.held" for e in own.events("gone")), "it to be held")
     assert own.pids("app") == pids
-    assert not own.pids("gone") and len(cgroup_pids(own.instance)) == 2
+    assert not own.pids("gone") and len(cgroup_pids(own.instance)) == count
 
 
 def test_a_second_agent_on_the_same_root_is_refused(own: Host) -> None:

@@ -85,7 +85,15 @@ async def test_the_last_event_is_known_even_when_it_was_forgotten(journal: Journ
     last = event()
     await journal.record(Change(events=[event(), last]))
     await journal.forget_events(2)
-    assert (await journal.load()).last_event == (2, last.id)
+    state = await journal.load()
+    assert (state.last_event, state.acknowledged) == ((2, last.id), 2)
+
+
+async def test_the_highest_acknowledged_number_is_kept(journal: Journal) -> None:
+    await journal.record(Change(events=[event() for _ in range(12)]))
+    for through in (3, 11, 9):
+        await journal.forget_events(through)
+    assert (await journal.load()).acknowledged == 11
 
 
 async def test_an_event_said_twice_is_kept_once(journal: Journal) -> None:

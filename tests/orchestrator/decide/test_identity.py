@@ -14,6 +14,7 @@ from tests.orchestrator.decide.test_schedule import host
 OURS = Identity("ours", settled=True)
 NEW = Identity("ours")
 COUNTERS = {"shop": Counter(3, 1)}
+CURSORS = {host().journal_id: 40}
 UP = Online(online=True, epoch=1)
 
 
@@ -24,10 +25,13 @@ def seen(
     told: dict[str, int] | None = None,
     status: StackStatus | None = None,
     epoch: int = 1,
+    acknowledged: int = 0,
 ) -> Seen:
     return Seen(
         online=online,
-        host=host().model_copy(update={"bound_store_id": bound, "stacks": told or {}, "epoch": epoch}),
+        host=host().model_copy(
+            update={"bound_store_id": bound, "stacks": told or {}, "epoch": epoch, "acknowledged": acknowledged}
+        ),
         statuses={status.stack: status} if status else {},
         reports={name: report(name, generation, bound or "") for name, generation in reports},
     )
@@ -54,6 +58,13 @@ def status(generation: int, store: str = "ours", name: str = "shop") -> StackSta
             OURS, seen("ours", epoch=7), "Wait the agent has not described its host yet", id="of an earlier start"
         ),
         pytest.param(OURS, seen("ours", told={"shop": 3}), "Bound", id="ours"),
+        pytest.param(OURS, seen("ours", acknowledged=40), "Bound", id="ours, all events taken"),
+        pytest.param(
+            OURS,
+            seen("ours", acknowledged=41),
+            "Rename the agent's events were taken over up to 41, this database has them to 40",
+            id="restored, and the stack that changed is gone",
+        ),
         pytest.param(OURS, seen("ours", told={"shop": 2}), "Bound", id="ours, the agent is behind"),
         pytest.param(OURS, seen("ours"), "Bound", id="ours, the agent has nothing"),
         pytest.param(NEW, seen(None), "Bound", id="an agent that obeys nobody"),
@@ -102,7 +113,7 @@ def status(generation: int, store: str = "ours", name: str = "shop") -> StackSta
     ],
 )
 def test_judge(identity: Identity, what: Seen, verdict: str) -> None:
-    found = judge(identity, COUNTERS, what)
+    found = judge(identity, COUNTERS, CURSORS, what)
     text = type(found).__name__
     if isinstance(found, Wait | Rename):
         text += f" {found.why}"
@@ -112,7 +123,7 @@ def test_judge(identity: Identity, what: Seen, verdict: str) -> None:
 
 
 def test_bound_is_a_value() -> None:
-    assert judge(OURS, COUNTERS, seen("ours")) == Bound()
+    assert judge(OURS, COUNTERS, CURSORS, seen("ours")) == Bound()
 
 
 def record(name: str, generation: int, **more: bool) -> StackRecord:
