@@ -141,7 +141,7 @@ def _scalar(value: Any, path: Path) -> Any:
             return int(value)
         if key in DURATIONS:
             return nanoseconds(value)
-        if key == "mode" and ("secrets" in path or "configs" in path) and re.fullmatch(r"0o?[0-7]+", value):
+        if key == "mode" and {"secrets", "configs", "tmpfs"} & set(path) and re.fullmatch(r"0?o?[0-7]+", value):
             return int(value.replace("o", ""), 8)
     if key == "published":
         return str(value)
