@@ -39,12 +39,12 @@ class Assembly:
         self._left = MAX_FILES
 
     def documents(self, path: Path) -> list[Node]:
-        """Of one file; several in one file merge like several files. Empty ones are left out."""
+        """Of one file; several in one file merge like several files."""
         if path not in self._documents:
             name = shown(path, self._cwd)
             data = bytes_of(path, name, self._report)
             nodes = read(data, name, self._report) if data is not None else []
-            self._documents[path] = [node for node in nodes if node.value is not None]
+            self._documents[path] = nodes
         return self._documents[path]
 
     def project(self, files: Sequence[Path], scope: Scope) -> Node:
@@ -55,7 +55,7 @@ class Assembly:
             self._spend(path)
             for document in self.documents(path):
                 root = self._add(root, document, path, scope)
-        validate.leftovers(root, self._report)
+        validate.complete(root, self._report)
         return paths.resolved(root, scope.folder, scope.variables.get("HOME"), self._report)
 
     def _spend(self, path: Path) -> None:
@@ -86,7 +86,7 @@ class Assembly:
     def _include(self, entry: Node, node: Node, path: Path, scope: Scope) -> Node:
         """`node` over what the entry includes: what both have is merged, the file's own word counts."""
         long = fields(entry)
-        named = [item for item in items(long["path"])] if "path" in long else [entry]
+        named = items(long["path"]) if "path" in long else [entry]
         files = [absolute(Path(name), scope.folder) for item in named if (name := text(item))]
         if not files or len(files) != len(named):
             self._report.problem(entry, "cannot include this: `path` is missing", "include: [FILE]")
@@ -143,7 +143,7 @@ class Assembly:
             services = self._raw_services(where, wanted, scope)
         if wanted not in services:
             at = "" if where == path else f" in {shown(where, self._cwd)}"
-            if not file or where in self._documents and self._documents[where]:
+            if not file or self._documents.get(where):
                 self._report.problem(extends, f"cannot extend {wanted} in {name}: there is no service {wanted}{at}")
             return None
         base = self._extend(wanted, services, where, scope, trail)

@@ -8,10 +8,11 @@ from collections.abc import Collection
 from graphlib import CycleError, TopologicalSorter
 
 from orchestrator.compose.errors import Report
-from orchestrator.compose.nodes import BAD, Node, fields, items, spelled, text
+from orchestrator.compose.nodes import BAD, Node, fields, flag, items, spelled, text
 
 _PULL = re.compile(r"always|never|build|if_not_present|missing|refresh|daily|weekly|every_([0-9]+[wdhms])+", re.ASCII)
 _CONTAINER = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+", re.ASCII)
+_RANGES = {"oom_score_adj": (-1000, 1000), "cpu_percent": (0, 100), "cpu_count": (0, 2**63)}
 _ULIMIT = re.compile(r"[a-z]+")
 _LIMITS = "deploy.resources.limits"
 _RESERVATIONS = "deploy.resources.reservations"
@@ -34,15 +35,14 @@ def check(root: Node, inactive: Collection[str], report: Report) -> None:
     for section, sources in (("configs", ("file", "environment", "content")), ("secrets", ("file", "environment"))):
         for name, node in fields(top.get(section)).items():
             _source(f"{section}.{name}", node, sources, report)
-    for section in ("networks", "volumes"):
-        for name, node in fields(top.get(section)).items():
-            _external(f"{section}.{name}", node, report)
+    for name, node in fields(top.get("volumes")).items():
+        _external(f"volumes.{name}", node, report)
     _cycles(services, report)
 
 
 def _service(name: str, service: Node, top: dict[str, Node], inactive: Collection[str], report: Report) -> None:
     entry = fields(service)
-    if not entry.keys() & {"image", "build", "provider"} or text(entry.get("image")) == "" and "build" not in entry:
+    if not entry.keys() & {"image", "build", "provider"} or (text(entry.get("image")) == "" and "build" not in entry):
         message = f"cannot start the service {name}: it has no image"
         report.problem(service.key_at, message, "if its base is in another file, name that first: -f BASE -f THIS")
     _references(name, entry, top, inactive, report)
@@ -60,6 +60,8 @@ def _references(
 ) -> None:
     services = fields(top.get("services"))
     for other, needs in fields(entry.get("depends_on")).items():
+        if other in inactive and not flag(fields(needs).get("required"), True):
+            continue
         if other in inactive:
             message = f"cannot start {name} after {other}: {other} belongs to profiles that are not active"
             report.problem(needs.key_at, message, "activate one with --profile, or write `required: false`")
@@ -136,7 +138,7 @@ def at(entry: dict[str, Node], path: str) -> Node | None:
 def _twins(name: str, entry: dict[str, Node], report: Report) -> None:
     for short, long in _TWINS:
         one, other = entry.get(short), at(entry, long)
-        if one is None or one.value is BAD or not one.value or short == "scale" and other is None:
+        if one is None or one.value is BAD or not one.value or (short == "scale" and other is None):
             continue
         block = at(entry, long.rpartition(".")[0])
         if other is None and (block is None or short == "scale"):
@@ -160,8 +162,17 @@ def _words(name: str, entry: dict[str, Node], report: Report) -> None:
         if node is not None and value is not None and not pattern.fullmatch(value) and not report.keeps(value):
             report.problem(node, f"cannot use {_short(value)!r} as services.{name}.{path}: {otherwise}")
 
-    word(entry.get("pull_policy"), "pull_policy", _PULL, "it is always, never, missing, build, daily, weekly, every_3d …")
-    word(entry.get("container_name"), "container_name", _CONTAINER, "it has two or more letters, digits, '_', '.' or '-'")
+    word(
+        entry.get("pull_policy"), "pull_policy", _PULL, "it is always, never, missing, build, daily, weekly, every_3d …"
+    )
+    word(
+        entry.get("container_name"), "container_name", _CONTAINER, "it has two or more letters, digits, '_', '.' or '-'"
+    )
+    for key, (low, high) in _RANGES.items():
+        value = entry[key].value if key in entry else None
+        if isinstance(value, int | float) and not low <= value <= high:
+            known = f"it is {low} to {high}" if high < 2**63 else f"it is {low} or more"
+            report.problem(entry[key], f"cannot use {value} as services.{name}.{key}: {known}")
     for key, node in fields(entry.get("ulimits")).items():
         if not _ULIMIT.fullmatch(key):
             report.problem(node.key_at, f"cannot use services.{name}.ulimits.{_short(key)}: there is no such limit")
@@ -170,7 +181,10 @@ def _words(name: str, entry: dict[str, Node], report: Report) -> None:
         message = f"cannot use services.{name}.healthcheck.test: a list must begin with CMD, CMD-SHELL or NONE"
         report.problem(test[0], message, "put CMD first")
     for watch in items(fields(entry.get("develop")).get("watch")):
-        if not spelled(fields(watch).get("target", watch).value) and text(fields(watch).get("action")) not in ("rebuild", "restart"):
+        if not spelled(fields(watch).get("target", watch).value) and text(fields(watch).get("action")) not in (
+            "rebuild",
+            "restart",
+        ):
             report.problem(watch, f"cannot watch files for {name}: `target` is missing")
 
 
@@ -179,16 +193,17 @@ def _source(path: str, node: Node, sources: tuple[str, ...], report: Report) -> 
     given = [key for key in sources if key in entry]
     if len(given) > 1:
         report.problem(entry[given[1]].key_at, f"cannot use both {given[0]} and {given[1]} in {path}")
-    if entry.get("external", node).value is True and "external" in entry:
-        _external(path, node, report)
-    elif not given and "driver" not in entry and isinstance(node.value, dict):
-        report.problem(node.key_at, f"cannot use {path}: it says not where it comes from", f"add {' or '.join(sources)}")
+    external = "external" in entry and entry["external"].value is True
+    if not given and not external and isinstance(node.value, dict):
+        report.problem(
+            node.key_at, f"cannot use {path}: it says not where it comes from", f"add {' or '.join(sources)}"
+        )
 
 
 def _external(path: str, node: Node, report: Report) -> None:
     entry = fields(node)
     if entry.get("external", node).value is True and "external" in entry:
-        for key in entry.keys() - {"external", "name", "labels"} if not path.startswith("networks") else ():
+        for key in entry.keys() - {"external", "name"}:
             report.problem(entry[key].key_at, f"cannot set {path}.{key}: it is external, somebody else made it")
 
 

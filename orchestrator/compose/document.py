@@ -1,105 +1,94 @@
-"""A canonical tree → plain values, as `docker compose config --format json` prints them."""
+"""A canonical tree → plain values, as `docker compose config --format json` prints them.
+
+What says nothing is left out, as the reference does: empty texts, mappings and lists, 0 and false; but for keys where
+these differ from leaving the key out. Names and values of entries (environment, labels, …) are kept whatever they are.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-from orchestrator.compose.nodes import BAD, Node, fields
+from orchestrator.compose.keys import ROOT, Branch
+from orchestrator.compose.nodes import Node, fields, plain
 
-_KEPT_NULL = frozenset(("command", "entrypoint"))
-
-
-def plain(node: Node) -> Any:
-    """Dicts, lists and scalars; no place is kept."""
-    value = node.value
-    if isinstance(value, dict):
-        return {key: plain(child) for key, child in value.items() if not child.tag == "reset"}
-    if isinstance(value, list):
-        return [plain(child) for child in value]
-    return None if value is BAD else value
+# Of a service also without a value. The others: 0 and false say something.
+_ALWAYS = ("command", "entrypoint")
+_TOLD = frozenset(
+    [
+        "attach",
+        "count",
+        "create_host_path",
+        "enable_ipv4",
+        "enable_ipv6",
+        "hard",
+        "init",
+        "initial_sync",
+        "mode",
+        "replicas",
+        "required",
+        "retries",
+        "scale",
+        "soft",
+        "test",
+    ]
+)
 
 
 def document(root: Node) -> dict[str, Any]:
-    top = fields(root)
-    found: dict[str, Any] = {}
-    for key, node in top.items():
-        if key == "services":
-            found[key] = {name: service(child) for name, child in fields(node).items()}
-        elif key in ("networks", "volumes", "configs", "secrets"):
-            found[key] = {name: _resource(child) for name, child in fields(node).items()}
-        else:
-            found[key] = plain(node)
-    return dict(sorted(found.items()))
+    """`models` stays out, as it does there."""
+    found: dict[str, Any] = _below(root, ROOT)
+    found.pop("models", None)
+    for service in found.get("services", {}).values():
+        for key in _ALWAYS:
+            service.setdefault(key, None)
+        for key, limits in service.get("blkio_config", {}).items():
+            if isinstance(limits, list):
+                service["blkio_config"][key] = [{name.capitalize(): one[name] for name in one} for one in limits]
+    return found
 
 
-def service(node: Node) -> dict[str, Any]:
-    found: dict[str, Any] = {"command": None, "entrypoint": None}
-    for key, child in fields(node).items():
-        value = _CHANGED[key](plain(child)) if key in _CHANGED else plain(child)
-        if value not in ({}, []) or key in _KEPT_NULL:
+def _value(node: Node, branch: Branch) -> Any:
+    shape = branch.rule.shape
+    if shape == "hosts":
+        return sorted(plain(node))
+    if shape == "ssh":
+        return [key if child.value is None else f"{key}={child.value}" for key, child in fields(node).items()]
+    if shape in ("entries", "options", "variables"):
+        nothing = None if shape == "variables" else ""
+        return {key: nothing if child.value is None else child.value for key, child in sorted(fields(node).items())}
+    if shape or not branch.children:
+        return _scalar(node, branch)
+    return _below(node, branch)
+
+
+def _scalar(node: Node, branch: Branch) -> Any:
+    value = plain(node)
+    if "mode" in branch.rule.kinds and isinstance(value, int):
+        return f"0{value:o}"
+    if "text" in branch.rule.kinds and isinstance(value, bool):
+        return str(value).lower()
+    return value
+
+
+def _below(node: Node, branch: Branch) -> Any:
+    if isinstance(node.value, list):
+        inner = branch.children.get("[]")
+        return [_value(child, inner) if inner else plain(child) for child in node.value]
+    if not isinstance(node.value, dict):
+        return _scalar(node, branch)
+    any_name = branch.children.get("*")
+    found = {}
+    for key, child in node.value.items():
+        inner = branch.children.get(key, any_name)
+        value = _value(child, inner) if inner else plain(child)
+        if inner is any_name or key in _ALWAYS or not _says_nothing(key, value, inner):
             found[key] = value
     return dict(sorted(found.items()))
 
 
-def _resource(node: Node) -> dict[str, Any]:
-    found = plain(node) or {}
-    if "labels" in found:
-        found["labels"] = _filled(found["labels"])
-    if found.get("external") is False:
-        del found["external"]
-    return found
-
-
-def _filled(values: dict[str, Any]) -> dict[str, Any]:
-    return {key: "" if value is None else value for key, value in values.items()}
-
-
-def _build(value: dict[str, Any]) -> dict[str, Any]:
-    changed = dict(value)
-    for key in ("labels",):
-        if key in changed:
-            changed[key] = _filled(changed[key])
-    if "ssh" in changed:
-        changed["ssh"] = [name if path is None else f"{name}={path}" for name, path in changed["ssh"].items()]
-    if "extra_hosts" in changed:
-        changed["extra_hosts"] = sorted(changed["extra_hosts"])
-    for key in ("provenance", "sbom"):
-        if isinstance(changed.get(key), bool):
-            changed[key] = str(changed[key]).lower()
-    return changed
-
-
-def _blkio(value: dict[str, Any]) -> dict[str, Any]:
-    def entry(item: Any) -> Any:
-        return {key.capitalize(): inner for key, inner in item.items()} if isinstance(item, dict) else item
-
-    return {key: [entry(item) for item in child] if isinstance(child, list) else child for key, child in value.items()}
-
-
-def _logging(value: dict[str, Any]) -> dict[str, Any]:
-    return {**value, "options": _filled(value["options"])} if "options" in value else value
-
-
-def _deploy(value: dict[str, Any]) -> dict[str, Any]:
-    return {**value, "labels": _filled(value["labels"])} if "labels" in value else value
-
-
-
-def _modes(value: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{**item, "mode": f"{item['mode']:04o}"} if isinstance(item.get("mode"), int) else item for item in value]
-
-
-_CHANGED: dict[str, Callable[[Any], Any]] = {
-    "annotations": _filled,
-    "blkio_config": _blkio,
-    "build": _build,
-    "configs": _modes,
-    "deploy": _deploy,
-    "extra_hosts": sorted,
-    "labels": _filled,
-    "logging": _logging,
-    "secrets": _modes,
-    "storage_opt": _filled,
-    "sysctls": _filled,
-}
+def _says_nothing(key: str, value: Any, branch: Branch | None) -> bool:
+    if key in _TOLD:
+        return value in (None, "", [])
+    return value in (None, "", 0, False, [], {}) or bool(
+        branch and {"size", "limit"} & set(branch.rule.kinds) and value == "0"
+    )

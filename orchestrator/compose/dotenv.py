@@ -18,9 +18,7 @@ from orchestrator.compose.nodes import Mark
 _BLANK = re.compile(r"(?:\s|#[^\n]*)*")
 _EXPORT = re.compile(r"export[^\S\n]+")
 _KEY = re.compile(r"(?P<key>[\w.\[\]-]+)[^\S\n]*(?P<sign>[=:]|\n|\Z)[^\S\n]*")
-_QUOTED = {
-    quote: re.compile(rf"{quote}((?:[^{quote}\\]++|\\.)*+){quote}[^\S\n]*(?=\n|\Z|#)", re.DOTALL) for quote in "'\""
-}
+_QUOTED = {quote: re.compile(rf"{quote}((?:[^{quote}\\]++|\\.)*+){quote}([^\n]*)", re.DOTALL) for quote in "'\""}
 _ESCAPE = re.compile(r"\\(?:([abfnrtv\"\\$])|0([0-7]{1,3}))")
 _ESCAPES = {
     "a": "\a",
@@ -120,7 +118,9 @@ class _Lines:
     def _quoted(self, key: str, quote: str, position: int) -> int:
         found = _QUOTED[quote].match(self._source, position)
         if not found:
-            raise BadText(f"the text after {quote} must end with {quote}, and nothing but a comment may follow")
+            raise BadText(f"the text after {quote} must end with {quote}")
+        if (rest := found[2].strip()) and not rest.startswith("#"):
+            self._report.warn(self._mark(position), f"what follows {quote} in {key} has no effect: {rest[:40]!r}")
         if quote == "'":
             self._found[key] = found[1].replace("\\'", "'")
         else:

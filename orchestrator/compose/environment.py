@@ -34,7 +34,7 @@ class Files:
         return root.with_value({**top, "services": top["services"].with_value(services)})
 
     def _service(self, name: str, node: Node) -> Node:
-        entry = {key: child for key, child in fields(node).items() if key not in ("env_file", "label_file")}
+        entry = {key: child for key, child in fields(node).items() if key != "env_file"}
         if "environment" in entry or "env_file" in fields(node):
             at = entry.get("environment", node)
             entry["environment"] = at.with_value(self._environment(fields(node), f"services.{name}"))
@@ -60,9 +60,13 @@ class Files:
         for entry in items(service.get("env_file")):
             raw = text(fields(entry).get("format"))
             if raw not in (None, "raw", "env_file", ""):
-                self._report.problem(entry, f"cannot read {path}.env_file as {raw[:40]!r}: raw is the only other format")
+                self._report.problem(
+                    entry, f"cannot read {path}.env_file as {raw[:40]!r}: raw is the only other format"
+                )
                 continue
-            for name, value in self._read(entry, fields(entry).get("path"), path, "env_file", lookup, raw == "raw").items():
+            for name, value in self._read(
+                entry, fields(entry).get("path"), path, "env_file", lookup, raw == "raw"
+            ).items():
                 found[name] = value
                 read[name] = Node(value, entry.at, entry.key_at)
         return read | own
@@ -74,9 +78,7 @@ class Files:
                 found[name] = Node(value, entry.at, entry.key_at)
         return found | fields(service.get("labels"))
 
-    def _read(
-        self, entry: Node, named: Node | None, path: str, key: str, lookup: Lookup, raw: bool
-    ) -> dict[str, str]:
+    def _read(self, entry: Node, named: Node | None, path: str, key: str, lookup: Lookup, raw: bool) -> dict[str, str]:
         """The variables of the file; none when it is not there and need not be."""
         if named is None or named.value is BAD or not text(named):
             return {}

@@ -48,20 +48,24 @@ def locate(
     project_directory: Path | None = None,
 ) -> Located:
     """Raises ComposeError compose-file-missing when there is nothing to load."""
-    environment = dict(environ)
+    environment = {"PWD": str(cwd), **environ}
     explicit = list(env_files or ()) or [Path(name) for name in environ.get("COMPOSE_ENV_FILES", "").split(",") if name]
     if explicit:
         add_variables([absolute(path, cwd) for path in explicit], environment, cwd, report, required=True)
-    elif not given:
+    elif not given and not _truth(environment.get("COMPOSE_DISABLE_ENV_FILE")):
         add_variables([cwd / ".env"], environment, cwd, report, required=False)
     if not given and (listed := environment.get("COMPOSE_FILE")):
         separator = environment.get("COMPOSE_PATH_SEPARATOR") or os.pathsep
         given = [Path(name) for name in listed.split(separator) if name]
     files = [absolute(path, cwd) for path in given] if given else _search(cwd, report)
     folder = absolute(project_directory, cwd) if project_directory else files[0].parent
-    if not explicit and (given or folder != cwd):
+    if not explicit and (given or folder != cwd) and not _truth(environment.get("COMPOSE_DISABLE_ENV_FILE")):
         add_variables([folder / ".env"], environment, cwd, report, required=False)
     return Located(tuple(files), folder, environment)
+
+
+def _truth(value: str | None) -> bool:
+    return (value or "").lower() in ("1", "t", "true")
 
 
 def absolute(path: Path, cwd: Path) -> Path:

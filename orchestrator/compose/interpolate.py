@@ -7,7 +7,7 @@ Values only, never keys. What a form does not use is not looked at: `${A:-${B:?e
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from orchestrator.compose.errors import Report
 from orchestrator.compose.nodes import BAD, Mark, Node, Value
@@ -83,6 +83,27 @@ def _braced(inside: str, lookup: Lookup, unset: Callable[[str], None], depth: in
     message = substitute(word, lookup, unset, depth + 1)
     state = "not set" if value is None else "empty"
     raise BadText(f"the variable {name} is {state}" + (f" ({message})" if message else ""))
+
+
+def forms(text: str, depth: int = 0) -> Iterator[tuple[str, str, str]]:
+    """(name, operator, word) of every variable in a text, those inside of words included; what is no form is passed
+    over."""
+    position = 0
+    while found := _DOLLAR.search(text, position):
+        position = found.end()
+        if found["name"]:
+            yield found["name"], "", ""
+        elif found["brace"] and depth <= MAX_NESTING:
+            try:
+                end = _closing(text, position)
+            except BadText:
+                return
+            if inside := _BRACED.fullmatch(text[position:end]):
+                name, operator, word = inside.groups("")
+                yield name, operator, word
+                if operator.endswith(("-", "+")):
+                    yield from forms(word, depth + 1)
+            position = end + 1
 
 
 def interpolate(node: Node, lookup: Lookup, report: Report) -> Node:

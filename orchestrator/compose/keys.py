@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, cast
 
 from orchestrator.compose.table import TEXT
@@ -22,8 +22,11 @@ _REASONS = {
 _SHAPES: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {  # kinds of the value itself, and rows of its children
     "texts": (("text", "list"), {"[]": "text"}),
     "list:text": (("list",), {"[]": "text"}),
+    "set:text": (("list", "set"), {"[]": "text"}),
     "entries": (("map", "list"), {"*": "scalar|null", "[]": "text"}),
-    "options": (("map",), {"*": "scalar|null"}),
+    "variables": (("map", "list"), {"*": "scalar|null", "[]": "text"}),
+    "ssh": (("map", "list"), {"*": "scalar|null", "[]": "text"}),
+    "options": (("map",), {"*": "option|null"}),
     "words": (("text", "list", "null"), {"[]": "text"}),
     "hosts": (("map", "list"), {"*": "text|list", "[]": "text"}),
 }
@@ -42,6 +45,7 @@ class Rule:
     words: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
     shape: str = ""
+    closed: bool = False
     verdict: Verdict = "supported"
     why: str = ""
     but: tuple[str, ...] = ()
@@ -63,8 +67,11 @@ def _rules() -> dict[str, Rule]:
     found: dict[str, Rule] = {}
     section = ""
     for line in TEXT.splitlines():
-        if line.startswith("[") and line.endswith("]"):
-            section = line[1:-1] and line[1:-1] + "."
+        if line.startswith("[") and line.endswith(("]", " closed")):
+            name, _, closed = line.partition(" ")
+            section = name[1:-1] and name[1:-1] + "."
+            if closed:
+                found[section[:-1]] = replace(found[section[:-1]], closed=True)
         elif line and not line.startswith("#"):
             key, holds, *verdict = re.split(" {2,}", line)
             found |= _row(section + key, holds, "".join(verdict))
@@ -78,6 +85,7 @@ def _row(path: str, holds: str, judged: str) -> dict[str, Rule]:
         why = why.replace(short, reason)
     written = first + more
     kinds, children = _SHAPES.get(written, (tuple(written.replace("!", "").split("|")), {}))
+    kinds += ("list",) if "set" in kinds and "list" not in kinds else ()
     own = Rule(
         kinds,
         strict="!" in written,

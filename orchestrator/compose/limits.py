@@ -1,7 +1,7 @@
 """How many, how much, and what after an exit: keys that a service and its `deploy` (deploy.md) say in two places.
 
-A limit said in both must be the same in both; of `restart` and deploy.restart_policy the latter counts. 0, and -1 for
-pids, stand for no limit.
+A limit said in both must be the same in both; of `restart` and deploy.restart_policy the latter counts. 0 and -1
+stand for no limit.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ def _replicas(count: int) -> int:
 
 def resources(service: dict[str, Node], path: str, context: Context) -> ResourcesModel:
     limits, reservations = "deploy.resources.limits", "deploy.resources.reservations"
-    memory = _twins(service, path, "mem_limit", f"{limits}.memory", units.size, context)
-    reserved = _twins(service, path, "mem_reservation", f"{reservations}.memory", units.size, context)
+    memory = _twins(service, path, "mem_limit", f"{limits}.memory", _limit, context)
+    reserved = _twins(service, path, "mem_reservation", f"{reservations}.memory", _limit, context)
     cpus = _twins(service, path, "cpus", f"{limits}.cpus", units.cores, context)
     cpus_reserved = context.value(_at(service, f"{reservations}.cpus"), f"{path}.{reservations}.cpus", units.cores)
     pids = _twins(service, path, "pids_limit", f"{limits}.pids", _pids, context)
@@ -80,6 +80,10 @@ def resources(service: dict[str, Node], path: str, context: Context) -> Resource
         cpus_reservation=cpus_reserved or None,
         pids=pids or None,
     )
+
+
+def _limit(written: str) -> int:
+    return 0 if written == "-1" else units.size(written)
 
 
 def _pids(count: int) -> int:

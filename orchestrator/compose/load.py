@@ -28,7 +28,7 @@ from orchestrator.compose import check, document, honesty, normalize, select
 from orchestrator.compose.assemble import Assembly, Scope
 from orchestrator.compose.environment import Files
 from orchestrator.compose.errors import ComposeError, Report
-from orchestrator.compose.files import locate, project_name
+from orchestrator.compose.files import locate, project_name, shown
 from orchestrator.compose.interpolate import interpolate
 from orchestrator.compose.nodes import BAD, Node, fields, text
 
@@ -110,7 +110,9 @@ def load(
     composed = _compose(files, environ, cwd, project, env_files, project_directory, profiles, (), report)
     honesty.judge(composed.written, report)
     if not fields(fields(composed.root).get("services")) and not report.problems:
-        report.problem(composed.root, "cannot make a stack of this: it declares no service", "services: {NAME: {image: …}}")
+        report.problem(
+            composed.root, "cannot make a stack of this: it declares no service", "services: {NAME: {image: …}}"
+        )
     try:
         stack = runtime.stack(composed.name, composed.root, Context(report))
     except ValidationError as error:
@@ -136,6 +138,11 @@ def _compose(
     found = locate(files, env_files, environ, cwd, report, project_directory)
     assembly = Assembly(cwd, report)
     documents = [document for path in found.files for document in assembly.documents(path)]
+    for node in documents:
+        if node.value is None:
+            report.problem(node.key_at, "cannot use an empty document as a Compose file: it must be a mapping")
+    if not documents:
+        report.problem(None, f"cannot read {shown(found.files[0], cwd)}: it is empty", "services: {NAME: {image: …}}")
     report.finish()
     variables = found.environment
     name = project_name(project, _written_name(documents, variables, report), variables, found.folder, report)
@@ -154,7 +161,7 @@ def _compose(
 
 def _written_name(documents: Sequence[Node], variables: Mapping[str, str], report: Report) -> str | None:
     """`name:` of the last document that has it, interpolated; what is wrong with it is reported once, later."""
-    for node in reversed([fields(document).get("name") for document in documents]):
+    for node in reversed([fields(one).get("name") for one in documents]):
         if node is not None:
             name = interpolate(node, variables.get, report) if report.interpolated else node
             if name.value is BAD:

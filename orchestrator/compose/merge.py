@@ -1,21 +1,31 @@
 """Several files → one (13-merge.md), in canonical form: mappings by key, lists appended, scalars replaced.
 
 An entry of a list that says what an earlier one says (the same mount target, port, env_file path) takes its place,
-whole. Nothing in a later file (`ports:`) keeps what was there, but for commands, which fall back to the image's, and
-variables, which become unset. `!reset` takes away what was there, `!override` replaces it.
+whole; of other lists, what a later file repeats is left out. Nothing in a later file (`ports:`) keeps what was there,
+but for commands, which fall back to the image's, and variables, which become unset. `!reset` takes away what was
+there, `!override` replaces it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 
-from orchestrator.compose.nodes import Node, Value, fields, items, spelled
+from orchestrator.compose.nodes import Node, Value, fields, items, plain, spelled
 
 Path = tuple[str, ...]
 _REPLACED = frozenset(("command", "entrypoint", "healthcheck.test"))
 _ENTRIES = frozenset(  # a later NAME without a value takes the place of an earlier NAME=VALUE
-    "annotations build.additional_contexts build.args build.labels build.ssh deploy.labels environment labels "
-    "sysctls".split()
+    [
+        "annotations",
+        "build.additional_contexts",
+        "build.args",
+        "build.labels",
+        "build.ssh",
+        "deploy.labels",
+        "environment",
+        "labels",
+        "sysctls",
+    ]
 )
 
 
@@ -44,9 +54,20 @@ def _text(entry: Node) -> Hashable:
 
 _UNIQUE: dict[str, Callable[[Node], Hashable]] = {
     **dict.fromkeys(
-        "build.tags cap_add cap_drop dns dns_opt dns_search expose label_file links profiles tmpfs extra_hosts "
-        "build.extra_hosts build.additional_contexts build.platforms networks.*.aliases "
-        "networks.*.link_local_ips".split(),
+        [
+            "build.tags",
+            "cap_add",
+            "cap_drop",
+            "dns",
+            "dns_opt",
+            "dns_search",
+            "expose",
+            "links",
+            "profiles",
+            "tmpfs",
+            "networks.*.aliases",
+            "networks.*.link_local_ips",
+        ],
         _text,
     ),
     "configs": _field("target", "/"),
@@ -137,7 +158,8 @@ def _appended(before: list[Node], after: list[Node], path: Path) -> list[Node]:
         return _subnets(before, after, path)
     identity = _UNIQUE.get(_key(path))
     if identity is None:
-        return [*before, *after]
+        known = [plain(entry) for entry in before]
+        return [*before, *(entry for entry in after if plain(entry) not in known)]
     entries: dict[Hashable, Node] = {identity(entry): entry for entry in before}
     for entry in after:
         entries[identity(entry)] = entry

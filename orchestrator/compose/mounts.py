@@ -9,36 +9,37 @@ Pure functions of text; ValueError says what is wrong with it.
 from __future__ import annotations
 
 import posixpath
+import re
 from typing import Any
 
 PROPAGATION = frozenset(("private", "rprivate", "shared", "rshared", "slave", "rslave"))
+DRIVE = re.compile(r"[a-zA-Z]:\\")  # of Windows: such a path is no path here, and stays as it is
+_PARTS = re.compile(r":(?!\\)")
 _SILENT = frozenset(("rw", "cached", "delegated", "consistent"))
 
 
 def volume(text: str) -> tuple[dict[str, Any], list[str]]:
     """The long form, and the options nobody knows (the reference passes over them)."""
-    parts = text.split(":")
+    parts = _PARTS.split(text)
     if "" in parts or len(parts) > 3:
-        raise ValueError("a volume is written as SOURCE:TARGET[:OPTIONS]")
+        empty = "; a section between colons is empty" if "" in parts else ""
+        raise ValueError(f"a volume is written as SOURCE:TARGET[:OPTIONS]{empty}")
     if len(parts) == 1:
         return {"type": "volume", "target": target(text), "volume": {}}, []
-    bind = parts[0][0] in "./~"
-    found: dict[str, Any] = {"type": "bind" if bind else "volume", "source": parts[0], "target": target(parts[1])}
-    details: dict[str, Any] = {}
+    kind = "bind" if parts[0][0] in "./~" or DRIVE.match(text) else "volume"
+    found: dict[str, Any] = {"type": kind, "source": parts[0], "target": target(parts[1]), kind: {}}
     unknown = []
     for option in parts[2].split(",") if parts[2:] else ():
         if option == "ro":
             found["read_only"] = True
         elif option in PROPAGATION:
-            details["propagation"] = option
+            found.setdefault("bind", {})["propagation"] = option
         elif option in ("z", "Z"):
-            details["selinux"] = option
+            found.setdefault("bind", {})["selinux"] = option
         elif option == "nocopy":
-            details["nocopy"] = True
+            found.setdefault("volume", {})["nocopy"] = True
         elif option not in _SILENT:
             unknown.append(option)
-    keys = ("propagation", "selinux") if bind else ("nocopy",)
-    found[found["type"]] = {key: value for key, value in details.items() if key in keys}
     return found, unknown
 
 
@@ -51,7 +52,10 @@ def target(path: str) -> str:
 
 
 def source(path: str, folder: str, home: str | None) -> str:
-    """A path of the host, absolute: `.` from the first file's folder, `~` from the user's home."""
+    """A path of the host, absolute: `.` from the first file's folder, `~` from the user's home. An absolute path stays
+    as it is written."""
+    if path.startswith("/") or DRIVE.match(path):
+        return path
     if path == "~" or path.startswith("~/"):
         if not home:
             raise ValueError("HOME is not set, and ~ stands for it")

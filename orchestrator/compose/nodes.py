@@ -6,7 +6,7 @@ Only values and positions live here, no rules. A tree is never changed in place:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Mark(NamedTuple):
@@ -70,6 +70,16 @@ def made(at: Node, **values: Value) -> Node:
     return Node(
         {key: Node(value, at.at, at.at) for key, value in values.items() if value is not None}, at.at, at.key_at, at.tag
     )
+
+
+def plain(node: Node) -> Any:
+    """Dicts, lists and scalars, without places. What is BAD is None."""
+    value = node.value
+    if isinstance(value, dict):
+        return {key: plain(child) for key, child in value.items()}
+    if isinstance(value, list):
+        return [plain(child) for child in value]
+    return None if value is BAD else value
 
 
 def spelled(value: Value) -> str:

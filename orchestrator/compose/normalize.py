@@ -21,7 +21,10 @@ def normalize(root: Node, name: str, variables: Mapping[str, str]) -> Node:
     if "services" in top:
         top["services"] = top["services"].with_value(services)
     networks = fields(top.get("networks"))
-    if any("default" in fields(fields(node).get("networks")) for node in services.values()) and "default" not in networks:
+    if (
+        any("default" in fields(fields(node).get("networks")) for node in services.values())
+        and "default" not in networks
+    ):
         at = top.get("services", root)
         top["networks"] = top.get("networks", at).with_value({**networks, "default": at.with_value(None)})
     for section in _RESOURCES:
@@ -34,7 +37,9 @@ def normalize(root: Node, name: str, variables: Mapping[str, str]) -> Node:
 def _service(node: Node, variables: Mapping[str, str]) -> Node:
     if not isinstance(node.value, dict):
         return node
-    entry = {key: child for key, child in node.value.items() if child.value is not None or key in ("command", "entrypoint")}
+    entry = {
+        key: child for key, child in node.value.items() if child.value is not None or key in ("command", "entrypoint")
+    }
     if not fields(entry.get("networks")):
         entry.pop("networks", None)
         if not entry.keys() & {"network_mode", "provider"}:
@@ -43,6 +48,12 @@ def _service(node: Node, variables: Mapping[str, str]) -> Node:
         entry["pull_policy"] = entry["pull_policy"].with_value("missing")
     if isinstance(entry.get("build", node).value, dict) and "build" in entry:
         entry["build"] = _build(entry["build"], variables)
+    if "pre_start" in entry and "image" in entry:
+        before = [
+            item.with_value({"image": entry["image"], **fields(item)}) if "image" not in fields(item) else item
+            for item in items(entry["pre_start"])
+        ]
+        entry["pre_start"] = entry["pre_start"].with_value(before)
     implied = _implied(entry)
     if implied:
         needs = entry.get("depends_on", node)
@@ -52,7 +63,6 @@ def _service(node: Node, variables: Mapping[str, str]) -> Node:
 
 def _build(node: Node, variables: Mapping[str, str]) -> Node:
     build = dict(fields(node))
-    build.setdefault("context", node.with_value("."))
     if "dockerfile_inline" not in build:
         build.setdefault("dockerfile", node.with_value("Dockerfile"))
     if "args" in build:
@@ -87,15 +97,18 @@ def _implied(entry: Mapping[str, Node]) -> dict[str, Node]:
 def _named(node: Node, key: str, project: str, section: str) -> Node:
     entry = dict(fields(node))
     external = entry.get("external")
-    if not text(entry.get("name")):
+    if "name" not in entry or (text(entry["name"]) == "" and not (external is not None and external.value is True)):
         own = key if external is not None and external.value is True else f"{project}_{key}"
         entry = {"name": node.with_value(own), **{other: child for other, child in entry.items() if other != "name"}}
     return node.with_value(entry)
 
 
 def used(root: Node) -> Node:
-    """Without the networks, volumes, configs, secrets and models that no service uses."""
+    """A project that was checked, without the networks, volumes, configs, secrets and models that no service uses."""
     top = dict(fields(root))
+    if "services" in top:
+        scaled = {name: _scaled(node) for name, node in fields(top["services"]).items()}
+        top["services"] = top["services"].with_value(scaled)
     services = fields(top.get("services")).values()
     users: dict[str, Callable[[dict[str, Node]], set[str]]] = {
         "networks": lambda entry: set(fields(entry.get("networks"))),
@@ -115,9 +128,17 @@ def used(root: Node) -> Node:
     return root.with_value(top)
 
 
+def _scaled(service: Node) -> Node:
+    """`scale` stands in `deploy` as well, where a service has that."""
+    entry = fields(service)
+    if "scale" not in entry or not isinstance(entry.get("deploy", service).value, dict) or "deploy" not in entry:
+        return service
+    deploy = entry["deploy"].with_value({**fields(entry["deploy"]), "replicas": entry["scale"]})
+    return service.with_value({**entry, "deploy": deploy})
+
+
 def _sources(entry: Mapping[str, Node], key: str) -> set[str]:
     return {source for item in items(entry.get(key)) if (source := text(fields(item).get("source")))}
-
 
 
 def within(merged: Node, chosen: Node) -> Node:

@@ -1,4 +1,4 @@
-"""Relative paths of a canonical tree → absolute ones, from the folder of the file that wrote them (03-compose-file.md)."""
+"""Relative paths of a canonical tree → absolute ones, from the folder of the file that wrote them (03-compose-file)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ def resolved(root: Node, folder: Path, home: str | None, report: Report) -> Node
     top = dict(fields(root))
     change = _changer(folder, home, report)
     if "services" in top:
-        services = {name: service(node, folder, home, report) for name, node in fields(top["services"]).items()}
+        services = {
+            name: service(_at(node, ("build",), _with_context), folder, home, report)
+            for name, node in fields(top["services"]).items()
+        }
         top["services"] = top["services"].with_value(services)
     for section in ("configs", "secrets"):
         if section in top:
@@ -45,14 +48,11 @@ def service(node: Node, folder: Path, home: str | None, report: Report) -> Node:
         bind = text(fields(at).get("type")) == "bind"
         return _at(at, ("source",), change) if bind else at
 
-    if "build" in node.value:
-        build = node.value["build"]
-        node = node.with_value({**node.value, "build": _at(build, ("context",), context)})
-        node = _at(node, ("build", "additional_contexts", "*"), context)
     for path, how in (
+        (("build", "context"), context),
+        (("build", "additional_contexts", "*"), context),
         (("env_file", "*", "path"), change),
         (("label_file", "*"), change),
-        (("develop", "watch", "*", "path", "*"), change),
         (("develop", "watch", "*", "path"), change),
         (("volumes", "*"), mount),
     ):
@@ -87,6 +87,10 @@ def _changer(folder: Path, home: str | None, report: Report) -> Change:
     return change
 
 
+def _with_context(build: Node) -> Node:
+    return build.with_value({"context": build.with_value("."), **fields(build)}) if build.value is not BAD else build
+
+
 def _volume(node: Node, change: Change) -> Node:
     """The device of a local volume that is a bind mount."""
     entry, options = fields(node), fields(fields(node).get("driver_opts"))
@@ -105,6 +109,9 @@ def _at(node: Node, path: tuple[str, ...], change: Change) -> Node:
         return node.with_value([_at(child, tuple(rest), change) for child in node.value])
     if isinstance(node.value, dict):
         keys = list(node.value) if first == "*" else [first] if first in node.value else []
-        return node.with_value({**node.value, **{key: _at(node.value[key], tuple(rest), change) for key in keys}}) if keys else node
+        return (
+            node.with_value({**node.value, **{key: _at(node.value[key], tuple(rest), change) for key in keys}})
+            if keys
+            else node
+        )
     return node
-

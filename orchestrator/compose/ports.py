@@ -1,7 +1,7 @@
 """The short form of `ports` and `expose` → what the long form would say (05-services.md, ports; expose).
 
-    [HOST_IP:][PUBLISHED:]TARGET[/PROTOCOL], where PUBLISHED and TARGET may be ranges of one length, or PUBLISHED a range
-    and TARGET one port: then any port of the range. No PUBLISHED, or "" : any port
+    [HOST_IP:][PUBLISHED:]TARGET[/PROTOCOL], where PUBLISHED and TARGET may be ranges of one length, or PUBLISHED a
+    range and TARGET one port: then any port of the range. Without PUBLISHED: any port
 
 Pure functions of text; ValueError says what is wrong with it.
 """

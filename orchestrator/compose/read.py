@@ -64,7 +64,6 @@ class _Reader:
         while not self._events.check_event(yaml.StreamEndEvent):
             event: Any = self._events.get_event()
             if isinstance(event, yaml.DocumentStartEvent):
-                self._anchors.clear()
                 found.append(self._node(self._events.get_event(), 0))
         self._events.dispose()
         return found
@@ -105,7 +104,7 @@ class _Reader:
             return self._scalar(event, tag, at)
         expected = "map" if isinstance(event, yaml.MappingStartEvent) else "seq"
         if tag not in (None, expected):
-            self._unknown_tag(event.tag, at)
+            self._foreign_tag(event.tag, at)
         return self._mapping(depth) if expected == "map" else self._sequence(depth)
 
     def _scalar(self, event: Any, tag: str | None, at: Mark) -> Value:
@@ -117,7 +116,8 @@ class _Reader:
         if tag == "str":
             return text
         if tag not in _SCALAR_TAGS:
-            self._unknown_tag(event.tag, at)
+            self._foreign_tag(event.tag, at)
+            return text
         value = resolve(text)
         if tag == "float" and type(value) is int:
             value = float(value)
@@ -125,8 +125,12 @@ class _Reader:
             self._report.stop(at, f"cannot read {text!r} as !!{tag}")
         return value
 
-    def _unknown_tag(self, tag: str, at: Mark) -> None:
-        self._report.stop(at, f"cannot use the tag {tag.replace(_TAG, '!!')}: Compose has no such tag")
+    def _foreign_tag(self, tag: str, at: Mark) -> None:
+        """One of YAML's own on a value it does not fit is an error, any other has no effect, as in the reference."""
+        shown = tag.replace(_TAG, "!!")
+        if tag.startswith(_TAG):
+            self._report.stop(at, f"cannot use the tag {shown} here")
+        self._report.warn(at, f"the tag {shown} is ignored: Compose has no such tag")
 
     def _sequence(self, depth: int) -> list[Node]:
         found = []

@@ -7,7 +7,8 @@ own checks of the model stay a net below that.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from posixpath import normpath
 from signal import Signals
 from typing import Any, TypeVar
 
@@ -33,7 +34,7 @@ def stack(name: str, root: Node, context: Context) -> model.Stack:
         if not _SERVICE.fullmatch(key):
             message = f"cannot name a service {key[:80]!r}: a name is 1 to 63 letters, digits, '.', '_' and '-'"
             context.report.problem(node.key_at, message)
-        services[key] = service(f"services.{key}", fields(node), context)
+        services[key] = service(f"services.{key}", fields(node), fields(top.get("services")).keys(), context)
     volumes = {key: _volume(key, node, context) for key, node in fields(top.get("volumes")).items()}
     context.report.finish()
     return model.Stack(
@@ -43,8 +44,8 @@ def stack(name: str, root: Node, context: Context) -> model.Stack:
     )
 
 
-def service(path: str, entry: dict[str, Node], context: Context) -> dict[str, Any]:
-    """The fields of model.Service."""
+def service(path: str, entry: dict[str, Node], services: Collection[str], context: Context) -> dict[str, Any]:
+    """The fields of model.Service. `services`: those of the stack; an optional dependency on another is dropped."""
 
     def read(key: str, understand: Callable[[str], T]) -> T | None:
         if text(entry.get(key)) == "":
@@ -55,7 +56,9 @@ def service(path: str, entry: dict[str, Node], context: Context) -> dict[str, An
         "image": context.value(entry.get("image"), f"{path}.image", _image) or "",
         "command": _words(entry.get("command")),
         "entrypoint": _words(entry.get("entrypoint")),
-        "environment": {key: text(node) for key, node in fields(entry.get("environment")).items() if node.value is not None},
+        "environment": {
+            key: text(node) for key, node in fields(entry.get("environment")).items() if node.value is not None
+        },
         "ports": tuple(port for node in items(entry.get("ports")) if (port := _port(node, path, context))),
         "expose": tuple(spelled(node.value) for node in items(entry.get("expose"))),
         "mounts": _mounts(entry, path, context),
@@ -64,6 +67,7 @@ def service(path: str, entry: dict[str, Node], context: Context) -> dict[str, An
                 {key: node.value for key, node in fields(needs).items() if key != "restart" and node.value is not BAD}
             )
             for other, needs in fields(entry.get("depends_on")).items()
+            if other in services
         },
         "healthcheck": health.healthcheck(entry, path, context),
         "restart": limits.restart(entry, path, context),
@@ -89,7 +93,11 @@ def _port(node: Node, path: str, context: Context) -> model.PortMapping | None:
     target = entry["target"].value
     if not published.isdecimal() or not isinstance(target, int) or not (int(published) < 65536 and 0 < target < 65536):
         range_ = "-" in published and published.replace("-", "").isdecimal()
-        why = "a range of host ports for one port of the container is not supported yet" if range_ else "it is no port: 1 to 65535"
+        why = (
+            "a range of host ports for one port of the container is not supported yet"
+            if range_
+            else "it is no port: 1 to 65535"
+        )
         context.report.problem(node, f"cannot publish {published[:40]} → {spelled(target)[:40]} in {path}: {why}")
         return None
     return model.PortMapping(
@@ -114,7 +122,9 @@ def _mount(node: Node, path: str, context: Context) -> model.ServiceMount | None
         return None
     for other in {"bind", "volume", "tmpfs"} - {kind}:
         if fields(entry.get(other)).keys() - {"selinux"}:
-            context.report.problem(node, f"cannot mount at {target} in {path}: `{other}` says how a {other} mount is made")
+            context.report.problem(
+                node, f"cannot mount at {target} in {path}: `{other}` says how a {other} mount is made"
+            )
     if kind == "tmpfs" and source:
         context.report.problem(node, f"cannot mount at {target} in {path}: a tmpfs mount has no source")
     if kind == "volume" and not source:
@@ -125,7 +135,7 @@ def _mount(node: Node, path: str, context: Context) -> model.ServiceMount | None
     return model.ServiceMount(
         type=kind,
         target=target,
-        source=source if kind != "tmpfs" else None,
+        source="/" + normpath(source).lstrip("/") if kind == "bind" and source else source if kind != "tmpfs" else None,
         read_only=flag(entry.get("read_only"), False),
         create_host_path=flag(options.get("create_host_path"), True),
         nocopy=flag(options.get("nocopy"), False),

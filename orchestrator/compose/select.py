@@ -7,11 +7,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from orchestrator.compose.errors import Report
-from orchestrator.compose.nodes import Node, fields, flag, items, text
+from orchestrator.compose.nodes import Node, fields, items, text
 
 
 def active(root: Node, profiles: Sequence[str], named: Sequence[str], report: Report) -> tuple[Node, set[str]]:
-    """The tree with the active services alone, and the names of the others. Optional dependencies on those go."""
+    """The tree with the active services alone, and the names of the others."""
     services = fields(fields(root).get("services"))
     for name in named:
         if name not in services:
@@ -19,7 +19,7 @@ def active(root: Node, profiles: Sequence[str], named: Sequence[str], report: Re
             report.stop(None, f"cannot find the service {name}: the files have none of that name", f"they have {known}")
     wanted = set(profiles).union(*(_profiles(services[name]) for name in named))
     on = {name for name, node in services.items() if _active(node, wanted) or name in named}
-    kept = {name: _without_optional(node, services, on) for name, node in services.items() if name in on}
+    kept = {name: node for name, node in services.items() if name in on}
     return _with_services(root, kept), set(services) - on
 
 
@@ -50,15 +50,3 @@ def _profiles(service: Node) -> set[str]:
 def _active(service: Node, wanted: set[str]) -> bool:
     own = _profiles(service)
     return not own or "*" in wanted or bool(own & wanted)
-
-
-def _without_optional(service: Node, services: dict[str, Node], on: set[str]) -> Node:
-    needs = fields(service).get("depends_on")
-    if needs is None:
-        return service
-    kept = {
-        name: entry
-        for name, entry in fields(needs).items()
-        if name in on or name not in services or flag(fields(entry).get("required"), True)
-    }
-    return service.with_value({**fields(service), "depends_on": needs.with_value(kept)})

@@ -3,14 +3,17 @@ tested from here: validation, `gorae check`, docs/compose.md, specs/compose.sche
 
 A section is a place, a line a key there: its name, what it holds, and the verdict. `*` is any name, `[]` an entry of a
 list. The keys are those of the Specification's schema; one that is not here does not exist in Compose and is an error,
-but for `x-…`, which is free and silent (11-extension.md), unless it begins `x-gorae`: those are ours.
+but for `x-…`, which is free and silent (11-extension.md), unless it begins `x-gorae`: those are ours. A section that is
+`closed` takes no `x-…`.
 
 holds     text int number bool null map list, joined by |; text(a b) takes only these words; a ! after bool or int
           takes no quotes around it. With meaning:
-              duration size cpus mode     1m30s · 64m, or bytes · 0.5 · permission bits, in octal
-              scalar                      text, a number or a truth, taken as text
-              texts  list:text            one text or a list of them · a list
+              duration size limit cpus    1m30s · 64m, or bytes · the same, or -1 for none · 0.5
+              mode                        permission bits, in octal
+              scalar option               text, a number or a truth, taken as text · no truth
+              texts  list:text  set:text  one text or a list of them · a list · one that says nothing twice
               entries options             NAME=VALUE, as a mapping or a list · as a mapping
+              variables ssh               entries whose names may have no value · entries, told as a list
               words hosts                 a command line or its words · names and addresses
           "needs a b" after it: keys that must be there.
 verdict   nothing: honoured. ignored, warned, refused: with the reason, which a person reads after "cannot use KEY: ".
@@ -36,7 +39,7 @@ models                  map                                     refused gorae ru
 [include]
 []                      text|map
 
-[include.[]]
+[include.[]] closed
 path                    texts
 env_file                texts
 project_directory       text
@@ -49,7 +52,7 @@ project_directory       text
 annotations             entries                                 refused @later
 attach                  bool                                    warned gorae logs shows every service
 blkio_config            map                                     refused @later
-build                   text|map                                refused gorae builds no images yet; build it elsewhere, gorae image load, and name it with `image`
+build                   text|map                                refused gorae builds no images yet; use gorae image load
 cap_add                 list:text                               refused @later
 cap_drop                list:text                               refused @later
 cgroup                  text(host private)                      refused @later
@@ -67,10 +70,10 @@ cpu_shares              int                                     refused @later
 cpus                    cpus
 cpuset                  text                                    refused @later
 credential_spec         map                                     refused it is for Windows
-depends_on              map|list
+depends_on              map|set
 deploy                  map|null
 develop                 map|null                                warned gorae does not watch source files
-device_cgroup_rules     list:text                               refused @later
+device_cgroup_rules     set:text                                refused @later
 devices                 list                                    refused @later
 dns                     texts                                   refused @later
 dns_opt                 list:text                               refused @later
@@ -78,13 +81,13 @@ dns_search              texts                                   refused @later
 domainname              text                                    refused @later
 entrypoint              words
 env_file                text|list
-environment             entries
+environment             variables
 expose                  list
 extends                 text|map
-external_links          list:text                               refused gorae has no containers but those of stacks
+external_links          set:text                                refused gorae has no containers but those of stacks
 extra_hosts             hosts                                   refused @later
 gpus                    text(all)|list                          refused @later
-group_add               list                                    refused @later
+group_add               set                                     refused @later
 healthcheck             map
 hostname                text
 image                   text
@@ -96,13 +99,13 @@ labels                  entries
 links                   list:text                               refused @later
 logging                 map                                     refused @later
 mac_address             text                                    refused @later
-mem_limit               size
-mem_reservation         size
-mem_swappiness          size                                    refused @later
-memswap_limit           size                                    refused @later
-models                  map|list                                refused gorae runs no language models
+mem_limit               limit
+mem_reservation         limit
+mem_swappiness          limit                                   refused @later
+memswap_limit           limit                                   refused @later
+models                  map|set                                 refused gorae runs no language models
 network_mode            text                                    refused @later
-networks                map|list
+networks                map|set
 oom_kill_disable        bool                                    refused @later
 oom_score_adj           int                                     refused @later
 pid                     text|null                               refused @later
@@ -114,7 +117,7 @@ pre_start               list                                    refused @later
 pre_stop                list                                    refused @later
 privileged              bool                                    refused @later
 profiles                list:text
-provider                map                                     refused gorae calls no outside providers
+provider                map needs type                          refused gorae calls no outside providers
 pull_policy             text                                    refused but missing: choose with gorae up --pull
 pull_refresh_after      text                                    refused choose with gorae up --pull
 read_only               bool
@@ -122,7 +125,7 @@ restart                 text
 runtime                 text                                    refused gorae runs containers with crun
 scale                   int
 secrets                 list                                    refused @later
-security_opt            list:text                               refused @later
+security_opt            set:text                                refused @later
 shm_size                size                                    refused @later
 stdin_open              bool                                    refused @later
 stop_grace_period       duration
@@ -137,11 +140,11 @@ user                    text
 userns_mode             text                                    refused @later
 uts                     text                                    refused @later
 volumes                 list
-volumes_from            list:text                               refused @later
+volumes_from            set:text                                refused @later
 working_dir             text
 x-gorae-healthcheck     map
 
-[services.*.blkio_config]
+[services.*.blkio_config] closed
 device_read_bps         list
 device_read_iops        list
 device_write_bps        list
@@ -152,37 +155,37 @@ weight_device           list
 [services.*.blkio_config.device_read_bps]
 []                      map
 
-[services.*.blkio_config.device_read_bps.[]]
+[services.*.blkio_config.device_read_bps.[]] closed
 path                    text
 rate                    size
 
 [services.*.blkio_config.device_read_iops]
 []                      map
 
-[services.*.blkio_config.device_read_iops.[]]
+[services.*.blkio_config.device_read_iops.[]] closed
 path                    text
 rate                    size
 
 [services.*.blkio_config.device_write_bps]
 []                      map
 
-[services.*.blkio_config.device_write_bps.[]]
+[services.*.blkio_config.device_write_bps.[]] closed
 path                    text
 rate                    size
 
 [services.*.blkio_config.device_write_iops]
 []                      map
 
-[services.*.blkio_config.device_write_iops.[]]
+[services.*.blkio_config.device_write_iops.[]] closed
 path                    text
 rate                    size
 
 [services.*.blkio_config.weight_device]
 []                      map
 
-[services.*.blkio_config.weight_device.[]]
+[services.*.blkio_config.weight_device.[]] closed
 path                    text
-weight                  int
+weight                  int!
 
 [services.*.configs]
 []                      text|map
@@ -219,7 +222,7 @@ permissions             text
 [services.*.env_file]
 []                      text|map needs path
 
-[services.*.env_file.[]]
+[services.*.env_file.[]] closed
 path                    text
 format                  text
 required                bool
@@ -227,7 +230,7 @@ required                bool
 [services.*.expose]
 []                      text|int
 
-[services.*.extends]
+[services.*.extends] closed
 service                 text
 file                    text
 
@@ -235,9 +238,9 @@ file                    text
 []                      map
 
 [services.*.gpus.[]]
-capabilities            list:text
+capabilities            set:text
 count                   text|int
-device_ids              list:text
+device_ids              set:text
 driver                  text
 options                 entries
 
@@ -300,17 +303,17 @@ target                  int
 
 [services.*.post_start.[]]
 command                 words
-environment             entries
+environment             variables
 privileged              bool
 user                    text
 working_dir             text
 
 [services.*.pre_start]
-[]                      map needs command
+[]                      map
 
 [services.*.pre_start.[]]
 command                 words
-environment             entries
+environment             variables
 image                   text
 per_replica             bool
 privileged              bool
@@ -322,7 +325,7 @@ working_dir             text
 
 [services.*.pre_stop.[]]
 command                 words
-environment             entries
+environment             variables
 privileged              bool
 user                    text
 working_dir             text
@@ -378,7 +381,7 @@ selinux                 text(z Z)                               ignored gorae se
 subpath                 text
 
 [services.*.volumes.[].tmpfs]
-mode                    mode
+mode                    int!
 size                    size
 
 [services.*.volumes.[].volume]
@@ -405,7 +408,7 @@ port                    int
 # build.md
 [services.*.build]
 additional_contexts     entries
-args                    entries
+args                    variables
 cache_from              list:text
 cache_to                list:text
 context                 text
@@ -425,7 +428,7 @@ pull                    bool
 sbom                    text|bool
 secrets                 list
 shm_size                size
-ssh                     entries
+ssh                     ssh
 tags                    list:text
 target                  text
 ulimits                 map
@@ -450,7 +453,7 @@ soft                    int
 # deploy.md
 [services.*.deploy]
 endpoint_mode           text                                    warned @swarm
-labels                  entries                                 warned labels of the service itself are shown nowhere; use `labels`
+labels                  entries                                 warned they are shown nowhere; use `labels`
 mode                    text                                    refused but replicated: @later
 placement               map                                     warned @swarm
 replicas                int
@@ -489,9 +492,9 @@ memory                  size
 []                      map needs capabilities
 
 [services.*.deploy.resources.reservations.devices.[]]
-capabilities            list:text
+capabilities            set:text
 count                   text|int
-device_ids              list:text
+device_ids              set:text
 driver                  text
 options                 entries
 
@@ -506,7 +509,7 @@ kind                    text
 value                   int
 
 [services.*.deploy.restart_policy]
-condition               text                                    refused but none on-failure any: Compose has no such condition
+condition               text                            refused but none on-failure any: Compose has no such condition
 delay                   duration
 max_attempts            int
 window                  duration
@@ -540,12 +543,13 @@ exec                    map needs command
 ignore                  texts
 include                 texts
 initial_sync            bool!
-path                    texts
+path                    text
 target                  text
+x-initialSync           bool
 
 [services.*.develop.watch.[].exec]
 command                 words
-environment             entries
+environment             variables
 privileged              bool
 user                    text
 working_dir             text
@@ -572,16 +576,22 @@ name                    text
 [networks.*.ipam]
 config                  list
 driver                  text
-options                 options
+options                 map
+
+[networks.*.ipam.options]
+*                       text
 
 [networks.*.ipam.config]
 []                      map
 
 [networks.*.ipam.config.[]]
-aux_addresses           options
+aux_addresses           map
 gateway                 text
 ip_range                text
 subnet                  text
+
+[networks.*.ipam.config.[].aux_addresses]
+*                       text
 
 # 07-volumes.md
 [volumes]

@@ -62,7 +62,9 @@ def _fraction(count: int, size: int) -> str:
 
 def size(value: str | int | float) -> int:
     """Bytes of 1024, "64m", "1.5g", "1GiB"; powers of 1024."""
-    text = str(int(value) if isinstance(value, float) and value.is_integer() else value).strip()
+    if isinstance(value, float):
+        value = int(value) if value.is_integer() else "none"
+    text = str(value).strip()
     found = _SIZE.fullmatch(text) if len(text) <= _LONGEST else None
     if not found or ((found[3] or "").lower() == "ib" and not found[2]):
         raise ValueError("a size is written as 512k, 64m or 1.5g (powers of 1024), or in bytes")

@@ -1,52 +1,27 @@
 """Walks one file beside the table of keys: every key must be in it, every value of a type it allows; short forms
-become long ones on the way (forms.py), and scalars with a meaning get their one spelling (durations, sizes, …).
+become long ones on the way (forms.py, longforms.py), and scalars their one spelling (values.py).
 
 An unknown key is reported and left out; a value of a wrong type is reported and becomes BAD, so that later stages
-neither trip over it nor report what follows from it. Text becomes a number or boolean where the key takes no text, as a
-variable can only give text (12-interpolation.md). Whether gorae honours a key is no question here (honesty.py).
+neither trip over it nor report what follows from it. Whether gorae honours a key is no question here (honesty.py).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from typing import Any
 
-from orchestrator.compose import units
 from orchestrator.compose.errors import Report
-from orchestrator.compose.forms import FORMS, SHAPES
-from orchestrator.compose.keys import ROOT, Branch, Rule
-from orchestrator.compose.nodes import BAD, Bad, Mark, Node, Value, spelled
-from orchestrator.compose.scalars import parse_number
+from orchestrator.compose.forms import SHAPES
+from orchestrator.compose.keys import ROOT, Branch
+from orchestrator.compose.longforms import FORMS
+from orchestrator.compose.nodes import BAD, Mark, Node, spelled
+from orchestrator.compose.values import short, shown, typed, wrong_type
 
 NAME = re.compile(r"[a-zA-Z0-9._-]{1,128}")
-_TRUTHS = {"true": True, "yes": True, "on": True, "y": True, "false": False, "no": False, "off": False, "n": False}
-_WORDS = {
-    "text": "text",
-    "int": "a whole number",
-    "number": "a number",
-    "bool": "true or false",
-    "map": "a mapping",
-    "list": "a list",
-    "duration": "a duration",
-    "size": "a size",
-    "cpus": "a number of cores",
-    "mode": "permission bits",
-    "scalar": "text",
-    "null": "empty",
-}
-_MEANINGS: dict[str, Callable[[Any], Value]] = {
-    "duration": lambda value: units.spelled_duration(units.duration(value)),
-    "size": lambda value: str(units.size(value)),
-    "cpus": units.cores,
-    "mode": units.octal,
-    "scalar": spelled,
-}
 _OPEN = ("services", "networks", "volumes", "configs", "secrets", "models")  # sections whose keys are names
 
 
 def validate(node: Node, report: Report) -> Node:
-    """The file's tree in canonical form. Empty values are kept: where they are none, `leftovers` tells, after merging."""
+    """The file's tree in canonical form. Empty values are kept: `complete` tells where one is needed, after merging."""
     return _checked(node, ROOT, "", "", report)
 
 
@@ -55,30 +30,41 @@ def service(node: Node, name: str, report: Report) -> Node:
     return _checked(node, ROOT.children["services"].children["*"], f"services.{name}", "services.*", report)
 
 
-def leftovers(node: Node, report: Report) -> None:
-    """Reports values that are empty in the merged tree, where a key takes no empty value."""
-    _leftovers(node, ROOT, "", report)
+def complete(node: Node, report: Report) -> None:
+    """Reports what is empty or missing in the merged tree, where a key must have a value, or a mapping a key."""
+    _complete(node, ROOT, "", report)
 
 
-def _leftovers(node: Node, branch: Branch, path: str, report: Report) -> None:
+def _complete(node: Node, branch: Branch, path: str, report: Report) -> None:
+    rule = branch.rule
+    if rule.shape:
+        return
+    if isinstance(node.value, list) and "[]" in branch.children:
+        for index, child in enumerate(node.value):
+            _complete(child, branch.children["[]"], f"{path}[{index}]", report)
     if not isinstance(node.value, dict):
         return
+    for key in rule.needs:
+        if key not in node.value:
+            hint = "condition: service_started" if key == "condition" else f"add {key}"
+            report.problem(node.key_at, f"cannot use {path}: `{key}` is missing", hint)
     any_name = branch.children.get("*")
     for key, child in node.value.items():
         inner = branch.children.get(key, any_name)
-        if inner is None or branch.rule.shape:
+        if inner is None:
             continue
         where = f"{path}.{key}" if path else key
         if child.value is None and "null" not in inner.rule.kinds:
-            _wrong_type(child, inner.rule, where, report)
+            if not (inner is any_name and "set" in rule.kinds):  # a name alone, as of a list
+                wrong_type(child, inner.rule, where, report)
         elif inner.children:
-            _leftovers(child, inner, where, report)
+            _complete(child, inner, where, report)
 
 
 def _checked(node: Node, branch: Branch, path: str, pattern: str, report: Report) -> Node:
     if node.tag == "reset" or node.value is None:
         return node
-    value = _typed(node, branch.rule, path, report)
+    value = typed(node, branch.rule, path, report)
     if value is BAD:
         return node.with_value(BAD)
     if isinstance(value, dict):
@@ -102,12 +88,22 @@ def _list(value: list[Node], branch: Branch, path: str, pattern: str, report: Re
     found = []
     for index, child in enumerate(value):
         if child.value is None and "null" not in inner.rule.kinds:
-            _wrong_type(child, inner.rule, f"{path}[{index}]", report)
+            wrong_type(child, inner.rule, f"{path}[{index}]", report)
             continue
         child = _checked(child, inner, f"{path}[{index}]", f"{pattern}.[]", report)
         if child.value is not BAD:
             found.append(child)
+    if "set" in branch.rule.kinds:
+        _tell_of_twins(found, path, report)
     return found
+
+
+def _tell_of_twins(found: list[Node], path: str, report: Report) -> None:
+    seen: set[str] = set()
+    for index, node in enumerate(found):
+        if spelled(node.value) in seen:
+            report.problem(node, f"cannot use {path}[{index}]: it says {shown(node.value)} twice", "take one out")
+        seen.add(spelled(node.value))
 
 
 def _mapping(value: dict[str, Node], branch: Branch, path: str, pattern: str, report: Report) -> dict[str, Node]:
@@ -117,12 +113,14 @@ def _mapping(value: dict[str, Node], branch: Branch, path: str, pattern: str, re
         inner = branch.children.get(key) if key not in ("*", "[]") else None
         inner = inner or any_name
         where = f"{path}.{key}" if path else key
-        if inner is None:
-            if not key.startswith("x-") or key.startswith("x-gorae"):
+        if inner is None and pattern == "include.[]":
+            report.warn(child.key_at, f"{where} is ignored: Compose has no such key")
+        elif inner is None:
+            if not key.startswith("x-") or key.startswith("x-gorae") or branch.rule.closed:
                 _unknown(key, where, child.key_at, branch, report)
         elif path in _OPEN and not NAME.fullmatch(key):
             allowed = "letters, digits, '.', '_' and '-', and is not long"
-            report.problem(child.key_at, f"cannot use {_short(key)} as a name in {path}: a name is made of {allowed}")
+            report.problem(child.key_at, f"cannot use {short(key)} as a name in {path}: a name is made of {allowed}")
         else:
             name = key if inner is not any_name else "*"
             kept[key] = _checked(child, inner, where, f"{pattern}.{name}" if pattern else name, report)
@@ -135,130 +133,3 @@ def _unknown(key: str, where: str, at: Mark, branch: Branch, report: Report) -> 
     near = get_close_matches(key[:80], list(branch.names()), n=1, cutoff=0.6)
     guess = f"; did you mean {near[0]}?" if near else ""
     report.problem(at, f"cannot use {where}: Compose has no such key{guess}")
-
-
-def kind_of(value: Value) -> str:
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return "bool"
-        case int():
-            return "int"
-        case float():
-            return "number"
-        case str():
-            return "text"
-        case dict():
-            return "map"
-        case list():
-            return "list"
-        case Bad():
-            return "bad"
-
-
-def _typed(node: Node, rule: Rule, path: str, report: Report) -> Value:
-    value = node.value
-    if isinstance(value, Bad):
-        return BAD
-    kind = kind_of(value)
-    if kind not in rule.kinds:
-        if kind == "text" and report.keeps(value):
-            return value
-        found = _meant(node, kind, rule, path, report)
-        if found is None:
-            _wrong_type(node, rule, path, report)
-            return BAD
-        return found
-    if kind == "map" and rule.needs:
-        return _needs(node, rule, path, report)
-    if rule.words and kind == "text" and value not in rule.words and not report.keeps(value):
-        known = ", ".join(rule.words)
-        report.problem(node, f"cannot use {_shown(value)} as {path}: Compose knows {known}")
-        return BAD
-    return value
-
-
-def _needs(node: Node, rule: Rule, path: str, report: Report) -> Value:
-    entry = node.value
-    assert isinstance(entry, dict)
-    missing = [key for key in rule.needs if key not in entry]
-    if not missing:
-        return entry
-    for key in missing:
-        hint = "condition: service_started" if key == "condition" else f"add {key}"
-        report.problem(node.key_at, f"cannot use {path}: `{key}` is missing", hint)
-    return BAD
-
-
-def _meant(node: Node, kind: str, rule: Rule, path: str, report: Report) -> Value:
-    """What a scalar of another type stands for in this key; None: nothing. BAD: reported already."""
-    value: Any = node.value
-    if kind == "int" and "number" in rule.kinds:
-        return node.value
-    if kind == "number" and "int" in rule.kinds and value.is_integer():
-        return int(value)
-    for name, meaning in _MEANINGS.items():
-        if name in rule.kinds and kind in _TAKEN[name]:
-            try:
-                return meaning(value)
-            except ValueError as error:
-                report.problem(node, f"cannot use {_shown(value)} as {path}: {error}")
-                return BAD
-    if kind == "text" and not rule.strict:
-        return _cast(node, value, rule, path, report)
-    return None
-
-
-_TAKEN = {
-    "duration": ("text",),
-    "size": ("text", "int", "number"),
-    "cpus": ("text", "int", "number"),
-    "mode": ("text", "int"),
-    "scalar": ("text", "int", "number", "bool"),
-}
-
-
-def _cast(node: Node, written: str, rule: Rule, path: str, report: Report) -> Value:
-    """Text → the number or truth it spells; None: it spells none that the key takes."""
-    word = written.strip().lower()
-    if "bool" in rule.kinds and word in _TRUTHS:
-        if word not in ("true", "false"):
-            report.warn(node, f"{path}: {written} is no boolean of YAML 1.2; write {spelled(_TRUTHS[word])}")
-        return _TRUTHS[word]
-    number = parse_number(word) if ("int" in rule.kinds or "number" in rule.kinds) and len(word) <= 40 else None
-    if isinstance(number, float) and "number" not in rule.kinds:
-        return int(number) if number.is_integer() else None
-    return number
-
-
-def _wrong_type(node: Node, rule: Rule, path: str, report: Report) -> None:
-    kinds = [kind for kind in rule.kinds if kind != "null"]
-    wanted = list(dict.fromkeys(_WORDS[kind] for kind in kinds if not (kind == "int" and "number" in kinds)))
-    hint = ""
-    if not isinstance(node.value, dict | list) and node.value is not None:
-        if "duration" in kinds:
-            hint = f"write the unit too, as in {spelled(node.value)}s"
-        elif "text" in kinds:
-            hint = "put it in quotes"
-    expected = ", ".join(wanted[:-1]) + (" or " if wanted[:-1] else "") + wanted[-1]
-    message = f"cannot use {_shown(node.value)} as {path or 'a Compose file'}: it must be {expected}"
-    report.problem(node.key_at if node.value is None else node.at, message + (f"; {hint}" if hint else ""))
-
-
-def _shown(value: Value) -> str:
-    match value:
-        case None:
-            return "an empty value"
-        case dict():
-            return "a mapping"
-        case list():
-            return "a list"
-        case str():
-            return _short(value)
-        case other:
-            return spelled(other)
-
-
-def _short(value: str) -> str:
-    return repr(value if len(value) <= 40 else value[:40] + "…")

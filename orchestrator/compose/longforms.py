@@ -1,0 +1,230 @@
+"""Short forms of single keys → the long one (Compose Specification, per key), as forms.py does for what keys share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from orchestrator.compose import mounts, ports
+from orchestrator.compose.errors import Report
+from orchestrator.compose.forms import Form, each
+from orchestrator.compose.nodes import BAD, Node, Value, fields, items, made, spelled, text
+
+_PORT_COST = 256  # of the budget: a range may stand for 65,535 ports, a stack has room for half as many
+
+
+def _named(**values: Value) -> Form:
+    """["a"] and {a: …} are the same; a bare name stands for the values."""
+
+    def form(node: Node, path: str, report: Report) -> Value:
+        if isinstance(node.value, dict):
+            return node.value
+        return {text(item) or "": made(item, **values) if values else item.with_value(None) for item in items(node)}
+
+    return form
+
+
+def _depends_on(node: Node, path: str, report: Report) -> Value:
+    found = {}
+    for name, entry in fields(Node(_named(condition="service_started")(node, path, report), node.at, node.at)).items():
+        found[name] = entry
+        if isinstance(entry.value, dict):
+            required = entry.value.get("required") or entry.with_value(True)
+            found[name] = entry.with_value({**entry.value, "required": required})
+    return found
+
+
+def _env_file(node: Node, path: str, report: Report) -> Value:
+    found = []
+    for item in [Node(node.value, node.at, node.at)] if isinstance(node.value, str) else items(node):
+        entry = made(item, path=item.value) if isinstance(item.value, str) else item
+        if isinstance(entry.value, dict):
+            found.append(entry.with_value({"required": entry.with_value(True), **entry.value}))
+    return found
+
+
+def _healthcheck_test(node: Node, path: str, report: Report) -> Value:
+    if isinstance(node.value, str):
+        return [node.with_value("CMD-SHELL"), Node(node.value, node.at, node.at)]
+    return node.value
+
+
+def _ports(node: Node, path: str, report: Report) -> Value:
+    def read(item: Node) -> list[Node]:
+        if isinstance(item.value, dict):
+            return [_long_port(item, report)] if BAD not in [child.value for child in item.value.values()] else []
+        found = ports.parse(spelled(item.value))
+        report.spend(len(found) * _PORT_COST, item)
+        return [
+            made(
+                item,
+                mode="ingress",
+                host_ip=port.host_ip or None,
+                target=port.target,
+                published=port.published or None,
+                protocol=port.protocol,
+            )
+            for port in found
+        ]
+
+    return each(node, path, report, read)
+
+
+def _long_port(item: Node, report: Report) -> Node:
+    entry = dict(fields(item))
+    if "target" not in entry:
+        raise ValueError("`target` is missing")
+    published = entry.pop("published", None)
+    if published is not None and spelled(published.value):
+        entry["published"] = published.with_value(spelled(published.value))
+    if (address := text(entry.get("host_ip"))) and not report.keeps(address):
+        entry["host_ip"] = entry["host_ip"].with_value(ports.address(address))
+    entry.setdefault("mode", item.with_value("ingress"))
+    entry.setdefault("protocol", item.with_value("tcp"))
+    return item.with_value(entry)
+
+
+def _expose(node: Node, path: str, report: Report) -> Value:
+    return [item.with_value(spelled(item.value)) for item in items(node)]
+
+
+def _spelled_items(node: Node, path: str, report: Report) -> Value:
+    return [item.with_value(spelled(item.value)) for item in items(node)]
+
+
+def _volumes(node: Node, path: str, report: Report) -> Value:
+    def read(item: Node) -> list[Node]:
+        if isinstance(item.value, dict):
+            if "target" not in item.value:
+                raise ValueError("`target` is missing")
+            target = item.value["target"]
+            return [item.with_value({**item.value, "target": target.with_value(mounts.target(text(target) or ""))})]
+        long, unknown = mounts.volume(text(item) or "")
+        for option in unknown:
+            report.warn(item, f"the mount option {option[:40]!r} is unknown and has no effect")
+        return [_tree(item, long)]
+
+    return each(node, path, report, read)
+
+
+def _tree(at: Node, value: Any) -> Node:
+    """Plain values as nodes, all at one place."""
+    if isinstance(value, dict):
+        return Node({key: _tree(at, child) for key, child in value.items()}, at.at, at.key_at)
+    return Node(value, at.at, at.key_at)
+
+
+def _devices(node: Node, path: str, report: Report) -> Value:
+    def read(item: Node) -> list[Node]:
+        if isinstance(item.value, dict):
+            if "target" not in item.value:
+                raise ValueError("`target` is missing")
+            return [item]
+        parts = (text(item) or "").split(":")
+        if len(parts) > 3 or not parts[0]:
+            raise ValueError("a device is written as SOURCE[:TARGET[:PERMISSIONS]]")
+        source, target, permissions = (*parts, *("", "")[len(parts) - 1 :])[:3]
+        return [made(item, source=source, target=target or source, permissions=permissions or "rwm")]
+
+    return each(node, path, report, read)
+
+
+def _secrets(node: Node, path: str, report: Report) -> Value:
+    def read(item: Node) -> list[Node]:
+        entry = made(item, source=item.value) if isinstance(item.value, str) else item
+        source = text(fields(entry).get("source")) or ""
+        return [
+            entry.with_value(
+                {
+                    **fields(entry),
+                    **({} if "target" in fields(entry) else {"target": item.with_value(f"/run/secrets/{source}")}),
+                }
+            )
+        ]
+
+    return each(node, path, report, read)
+
+
+def _sources(node: Node, path: str, report: Report) -> Value:
+    return [made(item, source=item.value) if isinstance(item.value, str) else item for item in items(node)]
+
+
+def _gpus(node: Node, path: str, report: Report) -> Value:
+    if isinstance(node.value, str):
+        return [made(node, count=-1)]
+    return _device_requests(node, path, report)
+
+
+def _device_requests(node: Node, path: str, report: Report) -> Value:
+    def read(item: Node) -> list[Node]:
+        entry = fields(item)
+        count = entry.get("count")
+        if count is not None and "device_ids" in entry:
+            raise ValueError("`count` and `device_ids` exclude each other")
+        if count is None:
+            return [item.with_value({**entry, "count": item.with_value(-1)} if "device_ids" not in entry else entry)]
+        if isinstance(count.value, str):
+            if count.value != "all" and not count.value.isdecimal():
+                raise ValueError("`count` is a number, or all")
+            count = count.with_value(-1 if count.value == "all" else int(count.value[:9]))
+        return [item.with_value({**entry, "count": count})]
+
+    return each(node, path, report, read)
+
+
+def _build(node: Node, path: str, report: Report) -> Value:
+    return {"context": Node(node.value, node.at, node.at)} if isinstance(node.value, str) else node.value
+
+
+def _external(node: Node, path: str, report: Report) -> Value:
+    """{external: {name: x}}, the old way of {external: true, name: x}."""
+    if not isinstance(node.value, dict):
+        return node.value
+    entry = dict(node.value)
+    external = entry.get("external")
+    if external is not None and isinstance(external.value, dict):
+        report.warn(external, f"{path}.external.name is obsolete: write external: true, and name beside it")
+        inner = external.value.get("name")
+        entry["external"] = external.with_value(True)
+        if inner is not None:
+            if "name" in entry and entry["name"].value != inner.value:
+                raise ValueError("`name` and `external.name` differ; take the latter out")
+            entry["name"] = inner
+    return entry
+
+
+def _watch(node: Node, path: str, report: Report) -> Value:
+    """`x-initialSync` is what `initial_sync` was called before it was one."""
+    entry = dict(fields(node))
+    older = entry.pop("x-initialSync", None)
+    return entry if older is None else {"initial_sync": older, **entry}
+
+
+def _provider_options(node: Node, path: str, report: Report) -> Value:
+    found = {}
+    for key, child in fields(node).items():
+        values = items(child) if isinstance(child.value, list) else [child]
+        found[key] = child.with_value([item.with_value(spelled(item.value)) for item in values])
+    return found
+
+
+FORMS: dict[str, Form] = {
+    "services.*.build": _build,
+    "services.*.build.secrets": _sources,
+    "services.*.configs": _sources,
+    "services.*.depends_on": _depends_on,
+    "services.*.deploy.resources.reservations.devices": _device_requests,
+    "services.*.develop.watch.[]": _watch,
+    "services.*.devices": _devices,
+    "services.*.env_file": _env_file,
+    "services.*.expose": _expose,
+    "services.*.gpus": _gpus,
+    "services.*.group_add": _spelled_items,
+    "services.*.healthcheck.test": _healthcheck_test,
+    "services.*.models": _named(),
+    "services.*.networks": _named(),
+    "services.*.ports": _ports,
+    "services.*.provider.options": _provider_options,
+    "services.*.secrets": _secrets,
+    "services.*.volumes": _volumes,
+    **dict.fromkeys(("volumes.*", "networks.*", "secrets.*", "configs.*"), _external),
+}
