@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
+from weakref import WeakValueDictionary
 
 from agent.kit.errors import GoraeError, Temporary
 from agent.kit.ids import task_id
@@ -60,7 +61,7 @@ class Controller:
         self._agent = agent_socket
         self._new_id = new_id
         self._patience = patience
-        self._ups: dict[str, asyncio.Lock] = {}
+        self._ups: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def up(self, model: Stack, pull: Pull, peer: Peer, progress: Progress) -> Applied:
         """Make the stack as the model says. Two `up` of one stack are applied in the order they came in."""

@@ -8,7 +8,7 @@ from agent.kit.errors import GoraeError
 from agent.kit.ids import Ulids
 from agent.wire.messages import Event, HostStatus, StackStatus
 from orchestrator.decide.records import Counter, Identity, Revision, StackRecord
-from orchestrator.store.port import KEEP_EVENTS, Change, Loaded
+from orchestrator.store.port import KEEP_EVENTS, KEEP_GONE, KEEP_REVISIONS, Change, Loaded
 
 
 class MemoryStore:
@@ -53,6 +53,15 @@ class MemoryStore:
             else:
                 self._stacks[name] = record
                 self._count(name, record.generation, record.revision)
+        used = {(record.name, record.revision) for record in self._stacks.values()}
+        for revision in change.revisions:
+            for key in [key for key in self._revisions if key[0] == revision.stack and key not in used]:
+                if key[1] <= revision.number - KEEP_REVISIONS:
+                    del self._revisions[key]
+        if None in change.stacks.values():
+            gone = [r for r in self._revisions.values() if r.stack not in self._stacks]
+            for revision in sorted(gone, key=lambda r: (-r.at, r.stack, -r.number))[KEEP_GONE:]:
+                del self._revisions[revision.stack, revision.number]
         if change.forget_statuses:
             self._statuses.clear()
         for name, status in change.statuses.items():

@@ -14,11 +14,14 @@ from agent.wire.messages import Cursor, Event, HostStatus, StackStatus
 from orchestrator.decide.records import Counter, Identity, Revision, StackRecord
 
 KEEP_EVENTS = 100_000  # the newest stay
+KEEP_REVISIONS = 100  # of each stack, the newest; the one in use always
+KEEP_GONE = 1000  # revisions of stacks that are gone, the newest of all of them together
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """None and empty: leave alone. A stack set to None is deleted, with its status; revisions and events stay.
+    """None and empty: leave alone. A stack set to None is deleted, with its status; its revisions and events
+    stay, as many as are kept.
 
     Statuses of no stack, or not newer than the kept one by (epoch, seq), are dropped; `forget_statuses` first drops all
     (the agent's journal is a new one, and so is its count of epochs).

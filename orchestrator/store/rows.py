@@ -22,12 +22,16 @@ def wrapped(error: sqlite3.Error, doing: str, path: Path) -> GoraeError:
             hint=f"free space on the disk of {path.parent}; what runs keeps running, and nothing was changed",
         )
     if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
-        return Permanent(
-            f"cannot {doing} {path}: the database is damaged ({error})",
-            code="store-corrupt",
-            hint="move the file away and start again: what runs is taken over from the agent",
-        )
+        return damaged(doing, path, str(error))
     return Temporary(f"cannot {doing} {path}: {error}", code="store-failed", hint="gorae doctor")
+
+
+def damaged(doing: str, path: Path, why: str) -> Permanent:
+    return Permanent(
+        f"cannot {doing} {path}: the database is damaged ({why})",
+        code="store-corrupt",
+        hint="move the file away and start again: what runs is taken over from the agent",
+    )
 
 
 def stack(row: Sequence[Any], tasks: Sequence[Task]) -> StackRecord:

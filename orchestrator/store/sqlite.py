@@ -21,7 +21,7 @@ from agent.kit.ids import Ulids
 from agent.wire.messages import Event, HostStatus, StackStatus, Task
 from orchestrator.decide.records import Counter, Identity, Revision, StackRecord
 from orchestrator.store import rows
-from orchestrator.store.port import KEEP_EVENTS, Change, Loaded
+from orchestrator.store.port import KEEP_EVENTS, KEEP_GONE, KEEP_REVISIONS, Change, Loaded
 from orchestrator.store.schema import MIGRATIONS
 
 _SWEEP = 1000  # events between two sweeps of old ones
@@ -41,6 +41,15 @@ _UPSERT_COUNTER = """
     INSERT INTO counters VALUES (?, ?, ?) ON CONFLICT (stack) DO UPDATE
     SET generation = max(generation, excluded.generation), revision = max(revision, excluded.revision)
 """
+_FORGET_REVISIONS = """
+    DELETE FROM revisions WHERE stack = ? AND number <= ?
+    AND NOT EXISTS (SELECT 1 FROM stacks WHERE name = stack AND stacks.revision = number)
+"""
+_FORGET_GONE = """
+    DELETE FROM revisions WHERE (stack, number) IN (
+        SELECT stack, number FROM revisions WHERE stack NOT IN (SELECT name FROM stacks)
+        ORDER BY at DESC, stack, number DESC LIMIT -1 OFFSET ?)
+"""
 _UPSERT_META = "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
 
 
@@ -51,8 +60,8 @@ class SqliteStore:
         self._path = path
         self._db = connection
         self._keep = keep_events
-        self._since_sweep = 0
-        self._writing = asyncio.Lock()
+        self._since_sweep = _SWEEP  # how many there are from earlier lives is not known
+        self._busy = asyncio.Lock()  # one connection: a read inside a transaction would see what may yet not happen
 
     @classmethod
     async def open(cls, path: Path, keep_events: int = KEEP_EVENTS) -> SqliteStore:
@@ -102,7 +111,7 @@ class SqliteStore:
             )
 
     async def commit(self, change: Change) -> None:
-        async with self._writing, self._errors("save the change in"), self._transaction():
+        async with self._busy, self._errors("save the change in"), self._transaction():
             await self._write(change)
 
     async def _write(self, change: Change) -> None:
@@ -121,6 +130,9 @@ class SqliteStore:
                 await run("DELETE FROM stacks WHERE name = ?", (name,))
             else:
                 await self._write_stack(record)
+        await many(_FORGET_REVISIONS, [(r.stack, r.number - KEEP_REVISIONS) for r in change.revisions])
+        if None in change.stacks.values():
+            await run(_FORGET_GONE, (KEEP_GONE,))
         if change.forget_statuses:
             await run("DELETE FROM statuses")
         if change.statuses:
@@ -190,7 +202,7 @@ class SqliteStore:
         return [Event.model_validate_json(row[0]) for row in reversed(found)]
 
     async def _read(self, query: str, values: Iterable[Any] = ()) -> list[Any]:
-        async with self._errors("read"):
+        async with self._busy, self._errors("read"):
             return await self._rows(query, values)
 
     async def _rows(self, query: str, values: Iterable[Any] = ()) -> list[Any]:
@@ -226,6 +238,8 @@ class SqliteStore:
             yield
         except sqlite3.Error as error:
             raise rows.wrapped(error, doing, self._path) from error
+        except (ValueError, LookupError, TypeError) as error:  # pydantic's errors are ValueErrors
+            raise rows.damaged(doing, self._path, f"a row of it makes no sense: {error}") from error
 
 
 async def _connect(path: Path) -> aiosqlite.Connection:

@@ -165,6 +165,27 @@ async def test_only_the_newest_events_stay(make: Make) -> None:
     assert 10 <= len(kept) < 20
 
 
+async def test_only_the_newest_revisions_stay_and_those_in_use(store: Store) -> None:
+    await store.commit(Change(stacks={"shop": RECORD}, revisions=[REVISION]))
+    for number in range(3, 120):
+        await store.commit(Change(revisions=[replace(REVISION, number=number)]))
+    assert [r.number for r in await store.revisions("shop")] == [2, *range(20, 120)]
+    for number in range(120, 123):
+        used = replace(RECORD, revision=number)
+        await store.commit(Change(stacks={"shop": used}, revisions=[replace(REVISION, number=number)]))
+    assert [r.number for r in await store.revisions("shop")] == list(range(23, 123))
+
+
+async def test_of_stacks_that_are_gone_only_the_newest_revisions_stay(store: Store) -> None:
+    gone = [Revision(f"s{number}", 1, float(number), None, {}) for number in range(1005)]
+    await store.commit(Change(stacks={"shop": RECORD}, revisions=[replace(REVISION, at=-1.0), *gone]))
+    await store.commit(Change(stacks={"s3": None}))
+    kept = [revision.stack for revision in gone if await store.revision(revision.stack, 1)]
+    assert kept == [f"s{number}" for number in range(5, 1005)]
+    assert await store.revision("shop", 2)
+    assert (await store.load()).counters["s0"] == Counter(0, 1)
+
+
 # What only a disk can do ------------------------------------------------------------------------------------------
 
 
@@ -174,6 +195,41 @@ async def test_the_disk_is_as_safe_as_promised(tmp_path: Path) -> None:
     assert found == {"journal_mode": "wal", "synchronous": 2}
     assert (await store._rows("PRAGMA foreign_keys"))[0][0] == 1
     assert (await store._rows("PRAGMA user_version"))[0][0] == len(MIGRATIONS)
+    await store.close()
+
+
+async def test_old_events_go_however_often_it_is_opened(tmp_path: Path) -> None:
+    for _ in range(5):
+        store = await SqliteStore.open(tmp_path / "o.db", keep_events=10)
+        await store.commit(Change(events=[event() for _ in range(6)]))
+        count = len(await store.events())
+        await store.close()
+    assert count <= 12
+
+
+async def test_a_reader_sees_no_transaction_that_is_under_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = await SqliteStore.open(tmp_path / "o.db")
+    read: list[asyncio.Task[Any]] = []
+
+    async def fail(added: int) -> None:
+        read.append(asyncio.create_task(store.events()))
+        await asyncio.sleep(0.05)
+        raise sqlite3.OperationalError("disk I/O error")
+
+    monkeypatch.setattr(store, "_sweep", fail)
+    with pytest.raises(Temporary):
+        await store.commit(Change(events=[event()]))
+    assert await read[0] == []
+    await store.close()
+
+
+async def test_a_row_that_makes_no_sense_is_damage(tmp_path: Path) -> None:
+    store = await SqliteStore.open(tmp_path / "o.db")
+    await store.commit(Change(stacks={"shop": RECORD}, revisions=[REVISION]))
+    await store._db.execute("UPDATE tasks SET document = '{}'")
+    with pytest.raises(Permanent, match="the database is damaged") as caught:
+        await store.load()
+    assert (caught.value.code, "move the file away" in caught.value.hint) == ("store-corrupt", True)
     await store.close()
 
 
