@@ -62,6 +62,7 @@ class FakeAgent:
         self.requests: list[dict[str, Any]] = []
         self.lines: list[dict[str, Any]] = []
         self.hang = asyncio.Event()  # set: a `logs` with follow ends
+        self.pulling = False  # an `ensure` hangs as well
         self._ulids = Ulids()
         self._session: Session | None = None
         self._changed = asyncio.Event()
@@ -282,6 +283,8 @@ class FakeAgent:
                 if name in self.missing:
                     raise self.missing[name]
                 yield {"progress": {"image": name, "step": "present"}}
+            if self.pulling:
+                await self.hang.wait()
             yield {"result": {name: self.images.get(name, f"sha256:{name}") for name in request["images"]}}
         elif request["op"] == "images":
             yield {"result": [{"id": id, "names": [name]} for name, id in self.images.items()]}

@@ -26,7 +26,10 @@ def run(arguments: argparse.Namespace) -> int:
     for word in arguments.targets:
         name, equals, number = word.partition("=")
         if equals:
-            wishes[name.rpartition("/")[2]] = _number(number, word)
+            service = name.rpartition("/")[2]
+            if service in wishes:
+                raise UserError(f"cannot scale {service} twice at once", code="usage", hint="name it once")
+            wishes[service] = _number(number, word)
         words.append(name)
     if not wishes:
         raise UserError("cannot scale: no number of replicas is given", code="usage", hint="gorae scale SERVICE=N")

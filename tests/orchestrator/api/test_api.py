@@ -305,6 +305,22 @@ async def test_a_client_that_leaves_ends_the_agents_request(s: Setting) -> None:
         await asyncio.wait(requests)
 
 
+async def test_a_client_that_leaves_while_images_are_fetched_changes_nothing(s: Setting) -> None:
+    s.agent.pulling = True
+    body = {"model": stack(**TWO).model_dump(mode="json"), "pull": "missing"}
+    _, _, reader, writer = await s.client.open("POST", "/v1/stacks/shop", body)
+    await reader.readline()
+    requests = [task for task in asyncio.all_tasks() if "PeerProtocol" in repr(task) or "run_asgi" in repr(task)]
+    assert requests
+    writer.close()
+    async with asyncio.timeout(2):
+        await asyncio.wait(requests)
+    s.agent.hang.set()
+    s.agent.pulling = False
+    await s.client.up(name="blog")
+    assert [row["name"] for row in (await s.client.ask("GET", "/v1/stacks"))[1]["stacks"]] == ["blog"]
+
+
 async def test_stopping_ends_every_stream(s: Setting) -> None:
     await s.client.up(**TWO)
     s.agent.lines = [{"text": "one"}]

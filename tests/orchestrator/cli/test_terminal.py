@@ -62,7 +62,7 @@ class Terminal:
 @pytest.fixture
 def folder(root: Path, daemon: FakeDaemon) -> Path:
     (root / "compose.yaml").write_text("name: shop\nservices:\n  web: {image: web}\n")
-    done = {"result": {"stack": "shop", "generation": 3, "revision": 2, "actions": [CREATE], "warnings": []}}
+    done = {"result": {"stack": "shop", "generation": 3, "revision": 2, "actions": [CREATE]}}
     daemon.answers["POST", "/v1/stacks/shop"] = [
         {"progress": {"image": "web", "step": "pulling", "done": 5_000_000, "total": 20_000_000}},
         done,
@@ -101,6 +101,16 @@ def test_ctrl_c_stops_waiting_and_says_so(daemon: FakeDaemon, folder: Path) -> N
     text = terminal.until("gorae down shop")
     assert "stopped waiting; stack shop stays as it is" in text
     assert "Traceback" not in text
+    assert terminal.end() == 130
+
+
+def test_ctrl_c_before_the_change_was_stored_promises_nothing(daemon: FakeDaemon, folder: Path) -> None:
+    daemon.answers["POST", "/v1/stacks/shop"] = [{"progress": {"image": "web", "step": "pulling"}}, HOLD]
+    terminal = Terminal(["up"], folder)
+    terminal.until("pulling")
+    terminal.process.send_signal(signal.SIGINT)
+    text = terminal.until("gorae up again")
+    assert "stopped before the daemon said that stack shop was changed" in text
     assert terminal.end() == 130
 
 
