@@ -1,18 +1,20 @@
 """The bench in small, so that a change that makes gorae several times slower is seen at once. Bounds are loose on
-purpose: the
-exact figures are deploy/soak's and README's."""
+purpose: the exact figures are deploy/soak's and README's."""
 
 from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
 
 import pytest
 
 from tests.bench.bench import measure, tell
+from tests.bench.compose import pipeline, seconds, stack
 from tests.host.conftest import import_images, sample_tars
 from tests.support.host import Host
 
-pytestmark = pytest.mark.host
 
-
+@pytest.mark.host
 def test_the_figures_in_small() -> None:
     with Host() as host:
         import_images(host, sample_tars("busybox"), "busybox")
@@ -24,3 +26,12 @@ def test_the_figures_in_small() -> None:
     assert result["memory"]["per_container_mib"] < 2
     assert result["memory"]["fixed_mib"] < 140
     assert result["idle_percent"] < 10
+
+
+def test_reading_a_compose_file_is_linear_in_its_size(tmp_path: Path) -> None:
+    taken = {}
+    for count in (40, 160):
+        file = tmp_path / f"{count}.yaml"
+        file.write_text(stack(count))
+        taken[count] = min(seconds(partial(pipeline, file)) for _ in range(5)) / count
+    assert taken[160] < 2 * taken[40]
