@@ -52,8 +52,13 @@ async def _adopt(ledger: Ledger, verdict: Adopt) -> None:
         changed = identities.take_over(ledger.stacks, ledger.identity, verdict, now)
         records = {name: await _numbered(ledger, record) for name, record in changed.items()}
         taken = [record for record in records.values() if not record.held]
+        for record in records.values():
+            if record.held:
+                ledger.statuses.pop(record.name, None)  # of the time of the copy: nothing of it runs
         change = Change(
             identity=identities.adopted(ledger.identity, verdict.store_id),
+            forget_statuses=True,
+            statuses=dict(ledger.statuses),
             stacks=records,
             revisions=[Revision(record.name, record.revision, now, None, record.model) for record in taken],
             events=[_event(ledger, record, verdict.store_id) for record in records.values()],

@@ -197,6 +197,7 @@ async def test_a_restored_database_adopts_and_starts_nothing(
         await o.up(stack("gone"))
         await o.converged()
         await o.converged("gone")
+        await o.ledger.commit(Change(statuses=dict(o.ledger.statuses)))
     shutil.copy(db, copy)
     async with orchestrating(broker, socket, db) as o:
         for replicas in (3, 4, 5):
@@ -222,6 +223,8 @@ async def test_a_restored_database_adopts_and_starts_nothing(
         }
         assert o.ledger.stacks["gone"].held
         assert "gone" not in agent.assignments
+        assert "gone" not in o.ledger.statuses, "what ran when the copy was made runs no more"
+        assert "gone" not in (await o.ledger.store.load()).statuses
         await o.converged()
         kinds = [e.kind for e in await o.events() if e.kind.startswith(("store.", "stack.held", "stack.adopted"))]
         assert sorted(kinds) == ["stack.adopted", "stack.adopted", "stack.held", "store.restored"]
