@@ -10,6 +10,7 @@ import fcntl
 import ipaddress
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,22 +54,45 @@ def _check(index: int) -> None:
 
 
 def claim(instance: str, root: Path, registry: Path = REGISTRY) -> Slice:
-    """This instance's slice, the same at every start; UserError no-slice when all are taken."""
+    """This instance's slice, the same at every start. `root`: its state directory, with the instance's id in it.
+
+    UserError no-slice when all are taken; instance-copied when `root` is a copy of one that is still there: what runs
+    of that one would pass for ours, and be ended.
+    """
     with _locked(registry) as entries:
-        mine = next((int(n) for n, e in entries.items() if e["instance"] == instance), None)
+        mine = next((n for n, e in entries.items() if e["instance"] == instance), None)
         if mine is None:
-            for number in map(str, range(SLICES)):
-                if number not in entries or not Path(entries[number]["root"]).exists():
-                    mine = int(number)
-                    break
-            else:
-                raise UserError(
-                    f"cannot give this instance addresses: all {SLICES} slices in {registry} are taken",
-                    code="no-slice",
-                    hint="remove the entry of an instance that is gone",
-                )
-        entries[str(mine)] = {"instance": instance, "root": str(root)}
-        return Slice(mine)
+            mine = _free(entries, registry)
+        elif _lives(instance, original := Path(entries[mine]["root"])) and not original.samefile(root):
+            raise UserError(
+                f"cannot start: {root} is a copy of {original}, whose containers it would take for its own",
+                code="instance-copied",
+                hint=f"delete {root}/instance and {root}/agent to make it a gorae of its own, "
+                f"or {original} if this is to take its place",
+            )
+        entries[mine] = {"instance": instance, "root": str(root)}
+        return Slice(int(mine))
+
+
+def _free(entries: Mapping[str, Mapping[str, str]], registry: Path) -> str:
+    """One that nobody ever had, before one whose root is gone: that may be on a disk that is not mounted yet."""
+    numbers = list(map(str, range(SLICES)))
+    never = (number for number in numbers if number not in entries)
+    gone = (number for number in numbers if number in entries and not Path(entries[number]["root"]).exists())
+    for number in (*never, *gone):
+        return number
+    raise UserError(
+        f"cannot give this instance addresses: all {SLICES} slices in {registry} are taken",
+        code="no-slice",
+        hint="remove the entry of an instance that is gone",
+    )
+
+
+def _lives(instance: str, root: Path) -> bool:
+    try:
+        return (root / "instance").read_text().strip() == instance
+    except OSError:
+        return False
 
 
 def release(instance: str, registry: Path = REGISTRY) -> None:

@@ -64,7 +64,31 @@ def test_a_released_slice_and_one_whose_root_is_gone_are_free(tmp_path: Path, re
     gone.rmdir()
     release("b", registry)
     release("b", registry)
-    assert [claim(name, tmp_path, registry).number for name in ("d", "e", "f")] == [0, 1, 3]
+    assert [claim(name, tmp_path, registry).number for name in ("d", "e")] == [1, 3]
+
+
+def test_a_root_that_is_gone_may_come_back_and_its_slice_goes_last(tmp_path: Path, registry: Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    claim("a", gone, registry)
+    gone.rmdir()
+    assert [claim(f"i{number}", tmp_path, registry).number for number in range(SLICES)] == [*range(1, SLICES), 0]
+
+
+def test_a_copy_of_a_root_is_not_the_instance(tmp_path: Path, registry: Path) -> None:
+    original, copy, moved = (tmp_path / name for name in ("original", "copy", "moved"))
+    for root in (original, copy):
+        root.mkdir()
+        (root / "instance").write_text("0badcafe\n")
+    claim("0badcafe", original, registry)
+    with pytest.raises(UserError, match=f"{copy} is a copy of {original}") as caught:
+        claim("0badcafe", copy, registry)
+    assert caught.value.code == "instance-copied"
+    link = tmp_path / "link"
+    link.symlink_to(original)
+    assert claim("0badcafe", link, registry) == claim("0badcafe", original, registry)
+    original.rename(moved)
+    assert claim("0badcafe", moved, registry).number == 0, "one that was moved is"
 
 
 def test_when_all_are_taken_it_says_so(tmp_path: Path, registry: Path) -> None:
