@@ -5,9 +5,11 @@ Read from /proc, /sys and our own directories; nothing here changes the host, ex
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import uuid
+from contextlib import suppress
 from pathlib import Path
 
 from agent.kit.layout import Layout
@@ -71,9 +73,16 @@ class RealHost:
         return free_port(port.protocol, port.host_ip, taken)
 
     def trace(self, task: str) -> tuple[str | None, int | None]:
-        """The name of its log file tells the stack, the owner of its writable layer the range of ids."""
+        """The name of its log file tells the stack, or its bundle does; the owner of its writable layer the range of
+        ids."""
         log = next(self._layout.logs.glob(f"*/*/*-{task}.log"), None)
-        return (None if log is None else log.parent.parent.name), self._index(task)
+        return (self._stack(task) if log is None else log.parent.parent.name), self._index(task)
+
+    def _stack(self, task: str) -> str | None:
+        for config in self._layout.run_tasks.glob(f"{task}/*/config.json"):
+            with suppress(OSError, ValueError, KeyError, TypeError):  # removed, or torn, under our eyes
+                return str(json.loads(config.read_text())["annotations"]["gorae.stack"])
+        return None
 
     def _index(self, task: str) -> int | None:
         try:

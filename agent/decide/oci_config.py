@@ -103,7 +103,7 @@ def oci_config(
             "cwd": working_dir(task, image),
             "capabilities": _capabilities(ids),
             "noNewPrivileges": True,
-            "oomScoreAdj": 0,  # the agent's own is low; a container must not inherit that
+            "oomScoreAdj": 0,  # whatever a service manager gave the agent, a container must not inherit it
         },
         "mounts": [*_system_mounts(cgroup), *_binds(binds), *_name_mounts(names)],
         "annotations": {

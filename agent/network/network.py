@@ -19,7 +19,7 @@ from typing import TypeVar
 
 from agent.decide import hosts, nft_rules
 from agent.decide.nft_rules import ANY, Member, Served
-from agent.kit.errors import Permanent, Temporary, UserError
+from agent.kit.errors import GoraeError, Permanent, Temporary, UserError
 from agent.kit.layout import Layout
 from agent.kit.pools import Slice
 from agent.network import conntrack, forwarding, names, nft, routes, watching
@@ -155,7 +155,7 @@ class RoutedNetwork:
                 try:
                     await self._commit()
                     log.warning("someone deleted the nftables table %s; it is back", self._table)
-                except Temporary as error:
+                except GoraeError as error:  # whatever it is (no nft any more): it must not end the agent
                     log.error("%s", error)
                     await asyncio.sleep(1)
 

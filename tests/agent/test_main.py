@@ -77,6 +77,12 @@ def test_a_run_ends_with_its_directory_or_its_boot(host: RealHost, tmp_path: Pat
 
 def test_what_a_task_left_tells_whose_it_was(host: RealHost, tmp_path: Path) -> None:
     assert host.trace("t1") == (None, None)
+    bundle = tmp_path / "run" / "tasks" / "t1" / "3"
+    bundle.mkdir(parents=True)
+    (bundle / "config.json").write_text('{"annotations": {"gorae.stack": "shop"}}')
+    assert host.trace("t1") == ("shop", None), "though somebody has deleted its log"
+    (bundle / "config.json").write_text("{")
+    assert host.trace("t1") == (None, None)
     log = tmp_path / "state" / "logs" / "shop" / "web" / "2-t1.log"
     log.parent.mkdir(parents=True)
     log.touch()

@@ -514,6 +514,28 @@ async def test_a_flushed_ruleset_is_back_within_a_second(world: World) -> None:
     assert await ask(outside, LAN, 8080) == f"web sees {CLIENT}"
 
 
+async def test_the_watch_goes_on_when_nft_is_gone_for_a_while(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    outside = world.machine()
+    await world.publish(await world.task("web"))
+    commit, away = nft.commit, asyncio.Event()
+
+    def missing(text: str) -> None:
+        loop.call_soon_threadsafe(away.set)
+        monkeypatch.setattr(nft, "commit", commit)
+        raise Permanent("cannot run nft: it is not installed", code="nft-missing")
+
+    loop = asyncio.get_running_loop()
+    async with asyncio.TaskGroup() as group:
+        watcher = group.create_task(world.network.watch())
+        monkeypatch.setattr(nft, "commit", missing)
+        run("nft", "flush", "ruleset")
+        await asyncio.wait_for(away.wait(), PATIENCE)
+        until = time.monotonic() + PATIENCE
+        while await outcome(outside, LAN, 8080) == "refused":
+            assert time.monotonic() < until
+        watcher.cancel()
+
+
 @pytest.mark.parametrize("name", ["", "..", "../x", "a b", "a\nb", "x" * 101])
 async def test_what_is_no_name_is_refused(world: World, name: str) -> None:
     attachment = Attachment(name, "visits", Path("/nowhere"), 0, world.slice.address(0))
