@@ -30,8 +30,12 @@ def status(root: str | None, why: Unreachable) -> dict[str, Any]:
 
 def logs(root: str | None, why: Unreachable, **arguments: Any) -> Iterator[dict[str, Any]]:
     wanted = {key: value for key, value in arguments.items() if value is not None}
+    noted = False
     try:
         for kind, value in ask_agent(root, "logs", **wanted):
+            if not noted:
+                print("note  the orchestrator is down: these logs come from the agent", file=sys.stderr)
+                noted = True
             if kind == "line":
                 yield value
     except Unreachable:

@@ -33,6 +33,7 @@ VERBS = {
     "recreate": "throw containers away and make them anew",
     "scale": "change the number of replicas",
     "image": "list, pull, import, load and remove images",
+    "config": "print what the Compose files say, in canonical form",
     "doctor": "check this host, and say what to mend",
     "daemon": "run gorae's daemons",
     "version": "show the versions of this program and of the daemons",

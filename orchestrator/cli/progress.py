@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from agent.kit.errors import Temporary
-from orchestrator.cli.client import Stream
+from orchestrator.cli.client import Stream, Unreachable
 from orchestrator.cli.render import Screen, cut, size
 
 
@@ -25,7 +24,7 @@ class Progress:
                         self._show(document["progress"])
         finally:
             self._screen.erase()
-        raise Temporary(
+        raise Unreachable(
             "cannot tell how it ended: the daemon ended the connection", code="daemon-away", hint="gorae status"
         )
 

@@ -27,14 +27,16 @@ if TYPE_CHECKING:
 FILES = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
 
 
-def register_files(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "-f", "--file", metavar="FILE", action="append", default=[], help="a Compose file; may be given again"
-    )
+def register_files(parser: argparse.ArgumentParser, *, short: bool = True) -> None:
+    """`short`: -f is --file here, too."""
+    for flags, name, text in (
+        (("-f", "--file") if short else ("--file",), "FILE", "a Compose file; may be given again"),
+        (("--env-file",), "FILE", "variables for the file, instead of .env"),
+        (("--profile",), "NAME", "services with this profile, too; * is every one"),
+    ):
+        parser.add_argument(*flags, metavar=name, action="append", default=[], help=text)
     parser.add_argument("-p", "--project-name", metavar="NAME", dest="project", help="the name of the stack")
-    parser.add_argument(
-        "--env-file", metavar="FILE", action="append", default=[], help="variables for the file, instead of .env"
-    )
+    parser.add_argument("--project-directory", metavar="DIR", help="where relative paths begin, and .env is")
 
 
 def register_targets(parser: argparse.ArgumentParser, *, services: bool = True) -> None:
@@ -45,17 +47,32 @@ def register_targets(parser: argparse.ArgumentParser, *, services: bool = True) 
 
 
 def load(arguments: argparse.Namespace) -> Any:
-    """The stack of the Compose files that are meant. Raises ComposeError."""
+    """The stack of the Compose files that are meant (orchestrator/compose/load.py, load). Raises ComposeError."""
+    return _loader().load(**_meant(arguments))
+
+
+def read(arguments: argparse.Namespace, **more: object) -> Any:
+    """The project of the Compose files that are meant (orchestrator/compose/load.py, read). Raises ComposeError."""
+    return _loader().read(**_meant(arguments), **more)
+
+
+def _loader() -> Any:
+    # By name: the contract that keeps pydantic and yaml out of start-up also reads imports inside functions.
+    return import_module("orchestrator.compose.load")
+
+
+def _meant(arguments: argparse.Namespace) -> dict[str, Any]:
     from pathlib import Path
 
-    # By name: the contract that keeps pydantic and yaml out of start-up also reads imports inside functions.
-    return import_module("orchestrator.compose.load").load(
-        [Path(name) for name in arguments.file] or None,
-        project=arguments.project,
-        env_files=[Path(name) for name in arguments.env_file] or None,
-        environ=os.environ,
-        cwd=Path.cwd(),
-    )
+    return {
+        "files": [Path(name) for name in arguments.file],
+        "environ": os.environ,
+        "cwd": Path.cwd(),
+        "project": arguments.project,
+        "env_files": [Path(name) for name in arguments.env_file],
+        "project_directory": Path(arguments.project_directory) if arguments.project_directory else None,
+        "profiles": arguments.profile,
+    }
 
 
 def find(arguments: argparse.Namespace, client: Client, *, required: bool) -> tuple[str | None, tuple[str, ...]]:

@@ -14,11 +14,12 @@ from typing import Any
 
 from agent.kit.errors import Temporary, UserError
 from orchestrator.cli.board import brief, proof, state_text
-from orchestrator.cli.client import Client, TimedOut
+from orchestrator.cli.client import Client, TimedOut, Unreachable
 from orchestrator.cli.render import Screen, count, cut, span
 
 TRIES = 5  # a container that ended this often in a row is reported, though gorae goes on trying
 SETTLED = 0.2  # seconds; what has no healthcheck must have run this long
+RETURN = 10.0  # seconds that a daemon which went away while we wait has to come back
 _TICK = 0.5  # seconds between redraws, for the counters
 _AT_REST = ("running", "completed", "stopped", "failed", "waiting")
 
@@ -77,10 +78,19 @@ def wait(
     stack (or made it anew) meanwhile.
     """
     deadline = time.monotonic() + timeout
-    shown = _Shown(screen)
+    shown, away = _Shown(screen), None
     try:
         while True:
-            document = _follow(client, stack, generation, deadline, timeout, shown, doing)
+            began = time.monotonic()
+            try:
+                document = _follow(client, stack, generation, deadline, timeout, shown, doing)
+            except Unreachable:
+                now = time.monotonic()
+                away = now if away is None or now - began > 1 else away
+                if now > min(away + RETURN, deadline):
+                    raise
+                time.sleep(0.1)
+                continue
             if bool(document["stacks"]) is (doing == "remove"):
                 what = "made it anew" if document["stacks"] else "removed it"
                 raise Temporary(
@@ -156,7 +166,7 @@ def _ended(document: dict[str, Any] | None, stack: str, generation: int) -> dict
     entry = document["stacks"][0] if document else {"converged": False}
     if document and entry["converged"] and entry["observed_generation"] >= generation:
         return document
-    raise Temporary(
+    raise Unreachable(
         f"cannot follow stack {stack}: the daemon ended the connection; gorae goes on with it",
         code="daemon-away",
         hint=f"gorae status {stack}",

@@ -49,9 +49,8 @@ def _entries(node: Node, path: str, report: Report) -> Value:
 def _variables(node: Node, path: str, report: Report) -> Value:
     found = _entries(node, path, report)
     for key, child in found.items() if isinstance(found, dict) else ():
-        if not key or "=" in key or key.endswith(" "):
-            why = "it is empty, holds '=' or ends in a space"
-            report.problem(child.key_at, f"cannot use {key!r} as the name of a variable in {path}: {why}")
+        if key.endswith(" "):
+            report.problem(child.key_at, f"cannot use {short(key)} as the name of a variable in {path}: it ends in a space")
     return found
 
 

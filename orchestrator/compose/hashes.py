@@ -13,10 +13,28 @@ from typing import Any
 
 from orchestrator.compose.keys import ROOT, Branch
 
-# Policies, which are changed in a running container, and what no container is made from (orchestrator/decide/expand.py).
+# Policies, which change while a container runs, and what no container is made from: orchestrator/decide/expand.py.
 _APART = frozenset(
-    "attach build cpus depends_on deploy develop healthcheck mem_limit mem_reservation pids_limit profiles pull_policy "
-    "pull_refresh_after restart scale stop_grace_period stop_signal x-gorae-healthcheck".split()
+    (
+        "attach",
+        "build",
+        "cpus",
+        "depends_on",
+        "deploy",
+        "develop",
+        "healthcheck",
+        "mem_limit",
+        "mem_reservation",
+        "pids_limit",
+        "profiles",
+        "pull_policy",
+        "pull_refresh_after",
+        "restart",
+        "scale",
+        "stop_grace_period",
+        "stop_signal",
+        "x-gorae-healthcheck",
+    )
 )
 
 
@@ -34,12 +52,13 @@ def service_hash(document: dict[str, Any], name: str) -> str:
 
 
 def _counted(value: Any, branch: Branch | None) -> Any:
-    """The value without what the table of keys ignores."""
+    """The value without what the table of keys ignores, and without mappings that are empty then."""
     if branch is None:
         return value
     if isinstance(value, dict):
         below = {key: branch.children.get(key, branch.children.get("*")) for key in value}
-        return {key: _counted(value[key], child) for key, child in below.items() if not _idle(child)}
+        found = {key: _counted(value[key], child) for key, child in below.items() if not _idle(child)}
+        return {key: child for key, child in found.items() if child != {}}
     if isinstance(value, list):
         return [_counted(item, branch.children.get("[]")) for item in value]
     return value

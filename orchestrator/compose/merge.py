@@ -43,7 +43,8 @@ def _field(name: str, root: str = "") -> Callable[[Node], Hashable]:
         if not isinstance(entry.value, dict):
             return spelled(entry.value)
         node = entry.value.get(name)
-        return spelled(node.value) if node else f"{root}{spelled(fields(entry)['source'].value)}"
+        source = entry.value.get("source")
+        return spelled(node.value) if node else root + (spelled(source.value) if source else "")
 
     return identity
 

@@ -65,6 +65,15 @@ def flag(node: Node | None, default: bool) -> bool:
     return node.value if node is not None and isinstance(node.value, bool) else default
 
 
+def below(entry: dict[str, Node], path: str) -> Node | None:
+    """What stands at a path of keys, "deploy.resources.limits"."""
+    node = None
+    for key in path.split("."):
+        node = entry.get(key)
+        entry = fields(node)
+    return node
+
+
 def made(at: Node, **values: Value) -> Node:
     """A mapping that stands for something written shorter, at the place where that was written. None is left out."""
     return Node(

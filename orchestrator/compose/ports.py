@@ -27,13 +27,13 @@ class Port(NamedTuple):
 def parse(text: str) -> list[Port]:
     if len(text) > 100:
         raise ValueError("a port is written as [HOST_IP:][PUBLISHED:]TARGET[/PROTOCOL]")
-    rest, slash, protocol = text.partition("/")
+    rest, _, protocol = text.partition("/")
     rest, _, target = rest.rpartition(":")
     host_ip, _, published = rest.rpartition(":")
     if not target:
         raise ValueError("the container's port is missing")
     low, high = port_range(target)
-    protocol, host_ip = _protocol(protocol) if slash else "tcp", address(host_ip)
+    protocol, host_ip = _protocol(protocol or "tcp"), address(host_ip)
     if not published:
         return [Port(port, "", protocol, host_ip) for port in range(low, high + 1)]
     first, last = port_range(published, lowest=0)

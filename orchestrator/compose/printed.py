@@ -37,7 +37,7 @@ _WIDTH = 2**31 - 1  # a text is on one line: folded ones are hard to read
 def typed(document: dict[str, Any]) -> dict[str, Any]:
     """The document, each value of the type its model says, each key in its place, names in alphabetical order."""
     try:
-        project = Project.model_validate(document)
+        project = Project.model_validate({"services": {}, **document})
     except ValidationError as error:
         # A value that every stage let pass and the model refuses: our mistake, but the user gets a sentence.
         first = error.errors(include_url=False)[0]
@@ -65,6 +65,13 @@ def _place(item: tuple[str, Any]) -> int:
     return SERVICE_ORDER[item[0]]
 
 
+def alphabetical(value: Any) -> Any:
+    """The same, every mapping in alphabetical order: for what is not interpolated, and so has no types yet."""
+    if isinstance(value, dict):
+        return {key: alphabetical(value[key]) for key in sorted(value)}
+    return [alphabetical(item) for item in value] if isinstance(value, list) else value
+
+
 def escaped(value: Any) -> Any:
     """The same with every `$` of a value doubled."""
     if isinstance(value, dict):
@@ -79,14 +86,22 @@ def as_json(document: dict[str, Any]) -> str:
 
 
 def as_yaml(document: dict[str, Any]) -> str:
-    """Block style. A command that is null is left out: that is the same (05-services.md, command)."""
-    services = {name: _without_null(service) for name, service in document.get("services", {}).items()}
+    """Block style."""
+    services = {name: _as_written(service) for name, service in document.get("services", {}).items()}
     shown = {**document, "services": services} if "services" in document else document
     return str(yaml.dump(shown, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=_WIDTH))
 
 
-def _without_null(service: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in service.items() if value is not None}
+def _as_written(service: dict[str, Any]) -> dict[str, Any]:
+    """Without what stands in JSON alone: a command that is null, and capital letters in blkio_config."""
+    found = {key: value for key, value in service.items() if value is not None}
+    if isinstance(blkio := found.get("blkio_config"), dict):
+        found["blkio_config"] = {key: _lowered(value) for key, value in blkio.items()}
+    return found
+
+
+def _lowered(value: Any) -> Any:
+    return [{key.lower(): item[key] for key in item} for item in value] if isinstance(value, list) else value
 
 
 class _Dumper(yaml.CSafeDumper):

@@ -55,8 +55,7 @@ def _complete(node: Node, branch: Branch, path: str, report: Report) -> None:
             continue
         where = f"{path}.{key}" if path else key
         if child.value is None and "null" not in inner.rule.kinds:
-            if not (inner is any_name and "set" in rule.kinds):  # a name alone, as of a list
-                wrong_type(child, inner.rule, where, report)
+            wrong_type(child, inner.rule, where, report)
         elif inner.children:
             _complete(child, inner, where, report)
 

@@ -1,4 +1,4 @@
-"""Which variables the files ask for (12-interpolation.md), and what they say of each; whether one is set is no matter."""
+"""The variables that files ask for (12-interpolation.md), and what they say of each. Whether it is set is no matter."""
 
 from __future__ import annotations
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 import time
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -30,9 +29,7 @@ def register(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-n", "--tail", metavar="N", type=int, help="only the last N lines of each container")
     parser.add_argument("-t", "--timestamps", action="store_true", help="with the time of each line")
     parser.add_argument("--json", action="store_true", help="one JSON document a line (docs/api.md)")
-    parser.add_argument("--file", metavar="FILE", action="append", default=[], help="a Compose file")
-    parser.add_argument("-p", "--project-name", metavar="NAME", dest="project", help="the name of the stack")
-    parser.set_defaults(env_file=[])
+    targets.register_files(parser, short=False)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -65,7 +62,6 @@ def _lines(client: Client, root: str | None, query: dict[str, Any]) -> Iterator[
             raise
         from orchestrator.cli.fallback import logs
 
-        print("note  the orchestrator is down: these logs come from the agent", file=sys.stderr)
         yield from logs(root, error, services=query.pop("service") or None, **query)
         return
     with stream:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import socket
 import threading
+from collections import deque
 from pathlib import Path
 from typing import Any
 
-Answer = Any  # a document, or a list of documents (NDJSON), or (status, document)
+Answer = Any  # a document, or a list of documents (NDJSON), or (status, document); or a deque of these, one a request
 
 
 class FakeDaemon:
@@ -56,6 +57,8 @@ class FakeDaemon:
         self.asked.append((method, target, body))
         answer = self.answers.get((method, target.partition("?")[0]))
         status = 200
+        if isinstance(answer, deque):
+            answer = answer.popleft()
         if answer is None:
             status, answer = 404, error(f"cannot find {target}", code="path-unknown")
         elif isinstance(answer, tuple):

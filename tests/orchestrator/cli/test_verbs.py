@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections import deque
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from orchestrator.cli import waiting
 from orchestrator.cli.main import main
 from tests.orchestrator.cli.fakes import CUT, HOLD, FakeDaemon, document, error, service, stack, task
 
@@ -142,8 +144,20 @@ def test_an_error_of_the_daemon_is_said_with_its_hint(
     assert capsys.readouterr().err == "cannot start shop/web: no\ntry  later\n"
 
 
-def test_no_daemon_is_exit_code_3(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["ls", "--root", str(root)]) == 3
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(["up"], ["down"], ["down", "shop"], ["stop"], ["scale", "shop/web=2"], ["status"], ["ls"], ["logs"]),
+        *(["events"], ["image", "ls"], ["image", "pull", "x"], ["version"]),
+    ],
+    ids=" ".join,
+)
+def test_no_daemon_is_exit_code_3(
+    root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    (root / "compose.yaml").write_text(FILE)
+    monkeypatch.chdir(root)
+    assert main([*words, "--root", str(root)]) == 3
     assert capsys.readouterr().err.splitlines() == [
         f"cannot reach gorae at {root}/run/api/gorae.sock: it is not running",
         "try  gorae daemon --detach (as root), or gorae doctor",
@@ -259,6 +273,30 @@ def test_a_stack_that_is_made_anew_while_it_is_removed(daemon: FakeDaemon, capsy
     daemon.answers["GET", "/v1/stacks/shop/watch"] = [document(anew)]
     assert main(["down", "shop"]) == 1
     assert capsys.readouterr().err.startswith("cannot remove shop: somebody else has made it anew meanwhile\n")
+
+
+def test_up_waits_on_when_the_daemon_was_started_again(
+    daemon: FakeDaemon, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    daemon.answers["POST", "/v1/stacks/shop"] = [result(CREATE)]
+    starting = document(stack("shop", service("web", task(state="starting")), converged=False))
+    daemon.answers["GET", "/v1/stacks/shop/watch"] = deque([[starting], [], CUT, [UP]])
+    assert main(["up"]) == 0
+    captured = capsys.readouterr()
+    assert (captured.err, "stack shop is up" in captured.out) == ("", True)
+
+
+def test_up_tells_of_a_daemon_that_does_not_come_back(
+    daemon: FakeDaemon, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waiting, "RETURN", 0.2)
+    daemon.answers["POST", "/v1/stacks/shop"] = [result(CREATE)]
+    daemon.answers["GET", "/v1/stacks/shop/watch"] = []
+    assert main(["up"]) == 3
+    assert capsys.readouterr().err.startswith("cannot follow stack shop: the daemon ended the connection")
+    daemon.answers["POST", "/v1/stacks/shop"] = [{"progress": {"image": "web", "step": "pulling"}}]
+    assert main(["up"]) == 3
+    assert capsys.readouterr().err.startswith("cannot tell how it ended: the daemon ended the connection")
 
 
 def test_a_stack_that_somebody_changes_meanwhile_is_noted(
