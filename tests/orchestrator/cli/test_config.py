@@ -102,7 +102,7 @@ def test_json_is_the_same_project_with_a_command_for_each_service(capsys: pytest
     ("words", "lines"),
     [
         pytest.param(["--services", "db"], ["db"], id="of one service"),
-        pytest.param(["--services"], ["db"], id="services"),
+        pytest.param(["--services"], ["db", "web"], id="services"),
         pytest.param(["--images"], ["redis", "web:1"], id="images"),
         pytest.param(["--images", "cron"], ["shop-cron"], id="the image that a build makes"),
         pytest.param(["--volumes"], ["data"], id="volumes"),
@@ -207,7 +207,7 @@ def test_what_goes_wrong(words: list[str], code: int, err: str, capsys: pytest.C
 def test_a_warning_is_a_note_on_stderr(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
     (folder / "compose.yaml").write_text("services: {a: {image: 'x$MISSING'}}")
     assert main(["config", "-q"]) == 0
-    assert capsys.readouterr().err.startswith("note  compose.yaml:1:25: the variable MISSING is not set")
+    assert capsys.readouterr().err.startswith("note  compose.yaml:1:23: the variable MISSING is not set")
 
 
 def test_it_speaks_to_no_daemon() -> None:
