@@ -1,4 +1,5 @@
-"""What gorae makes of every key that a project uses: honoured, ignored, warned of or refused, each with its reason.
+"""What gorae makes of every key that a project uses: honoured, honoured in its own way, ignored, warned of or refused,
+each with its reason.
 
 The verdicts are the table's (table.py); this walks a canonical tree beside it. `gorae check` shows all findings, `up`
 stops at a refused one.
@@ -41,15 +42,18 @@ def _below(node: Node, branch: Branch, path: str) -> Iterator[Finding]:
             yield from _below(child, branch.children["[]"], f"{path}[{index}]")
 
 
-def _one(node: Node, branch: Branch, path: str, named: bool) -> Iterator[Finding]:
+def _one(node: Node, branch: Branch, path: str, told: bool) -> Iterator[Finding]:
+    """`told`: no finding is wanted for the key itself, when it is honoured: a name that a person chose."""
     rule = branch.rule
     if rule.verdict != "supported" and not _spared(node, rule):
         value = spelled(node.value) if rule.but else ""
-        yield Finding(rule.verdict, path, value, node.key_at, rule.why)
-        return
+        yield Finding(rule.verdict, path, value, node.at if rule.but and not named else node.key_at, rule.why)
+        if rule.verdict != "differs":
+            return
+        told = True
     if branch.children and not rule.shape and isinstance(node.value, dict | list):
         yield from _below(node, branch, path)
-    elif not named:
+    elif not told:
         yield Finding("supported", path, "", node.key_at, "")
 
 

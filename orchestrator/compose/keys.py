@@ -12,8 +12,7 @@ from typing import Literal, cast
 
 from orchestrator.compose.table import TEXT
 
-Verdict = Literal["supported", "ignored", "warned", "refused"]
-VERDICTS: tuple[Verdict, ...] = ("supported", "ignored", "warned", "refused")
+Verdict = Literal["supported", "differs", "ignored", "warned", "refused"]
 
 _REASONS = {
     "@later": "gorae does not support it yet",
@@ -31,7 +30,7 @@ _SHAPES: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {  # kinds of the v
     "hosts": (("map", "list"), {"*": "text|list", "[]": "text"}),
 }
 _HOLDS = re.compile(r"([^(\s]+)(?:\(([^)]*)\))?(\|\S+)?(?: needs (.*))?")
-_VERDICT = re.compile(r"(ignored|warned|refused)(?: but ([^:]*):)? (.*)")
+_VERDICT = re.compile(r"(differs|ignored|warned|refused)(?: but ([^:]*):)? (.*)")
 
 
 @dataclass(frozen=True, slots=True)

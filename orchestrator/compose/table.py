@@ -6,8 +6,9 @@ list. The keys are those of the Specification's schema; one that is not here doe
 but for `x-…`, which is free and silent (11-extension.md), unless it begins `x-gorae`: those are ours. A section that is
 `closed` takes no `x-…`.
 
-holds     text int number bool null map list, joined by |; text(a b) takes only these words; a ! after bool or int
-          takes no quotes around it. With meaning:
+holds     text int number bool null map list, joined by |; text(a b) takes only these words; a ! after bool, int or
+          count takes no quotes around it. With meaning:
+              count                       a whole number, 0 or more
               duration size limit cpus    1m30s · 64m, or bytes · the same, or -1 for none · 0.5
               mode                        permission bits, in octal
               scalar option               text, a number or a truth, taken as text · no truth
@@ -17,7 +18,8 @@ holds     text int number bool null map list, joined by |; text(a b) takes only 
               words hosts                 a command line or its words · names and addresses
           "needs a b" after it: keys that must be there.
 verdict   nothing: honoured. ignored, warned, refused: with the reason, which a person reads after "cannot use KEY: ".
-          "refused but a b: …" honours these values and refuses the rest. Children go with their parent.
+          differs: honoured, in another way than docker compose does; with what is other.
+          "refused but a b: …" honours these values and refuses the rest. Children go with their parent, but for differs.
           @later: gorae does not do it yet.    @swarm: it is for clusters of machines.
 """
 
@@ -70,7 +72,7 @@ cpu_shares              int                                     refused @later
 cpus                    cpus
 cpuset                  text                                    refused @later
 credential_spec         map                                     refused it is for Windows
-depends_on              map|set
+depends_on              map|set                         differs the order holds at boot, too, and every replica of a dependency is waited for
 deploy                  map|null
 develop                 map|null                                warned gorae does not watch source files
 device_cgroup_rules     set:text                                refused @later
@@ -82,13 +84,13 @@ domainname              text                                    refused @later
 entrypoint              words
 env_file                text|list
 environment             variables
-expose                  list
+expose                  list                            differs it opens nothing: containers that share a network reach each other at every port
 extends                 text|map
 external_links          set:text                                refused gorae has no containers but those of stacks
 extra_hosts             hosts                                   refused @later
 gpus                    text(all)|list                          refused @later
 group_add               set                                     refused @later
-healthcheck             map
+healthcheck             map                             differs a container that turns unhealthy is restarted, unless `restart` is no
 hostname                text
 image                   text
 init                    bool                                    refused @later
@@ -100,7 +102,7 @@ links                   list:text                               refused @later
 logging                 map                                     refused @later
 mac_address             text                                    refused @later
 mem_limit               limit
-mem_reservation         limit
+mem_reservation         limit                           differs what all stacks reserve must fit the host, or up refuses; it is no limit at run time
 mem_swappiness          limit                                   refused @later
 memswap_limit           limit                                   refused @later
 models                  map|set                                 refused gorae runs no language models
@@ -111,7 +113,7 @@ oom_score_adj           int                                     refused @later
 pid                     text|null                               refused @later
 pids_limit              int
 platform                text                                    refused @later
-ports                   list
+ports                   list                            differs only containers that are ready get connections, in turn; replicas share a port
 post_start              list                                    refused @later
 pre_start               list                                    refused @later
 pre_stop                list                                    refused @later
@@ -121,7 +123,7 @@ provider                map needs type                          refused gorae ca
 pull_policy             text                                    refused but missing: choose with gorae up --pull
 pull_refresh_after      text                                    refused choose with gorae up --pull
 read_only               bool
-restart                 text
+restart                 text                            differs but no on-failure unless-stopped: a service stopped with gorae stop stays stopped after a reboot
 runtime                 text                                    refused gorae runs containers with crun
 scale                   int
 secrets                 list                                    refused @later
@@ -149,7 +151,7 @@ device_read_bps         list
 device_read_iops        list
 device_write_bps        list
 device_write_iops       list
-weight                  int
+weight                  count
 weight_device           list
 
 [services.*.blkio_config.device_read_bps]
@@ -185,7 +187,7 @@ rate                    size
 
 [services.*.blkio_config.weight_device.[]] closed
 path                    text
-weight                  int!
+weight                  count!
 
 [services.*.configs]
 []                      text|map
@@ -250,7 +252,7 @@ options                 entries
 [services.*.healthcheck]
 disable                 bool
 interval                duration
-retries                 int
+retries                 count
 start_interval          duration
 start_period            duration
 test                    text|list
@@ -296,7 +298,7 @@ mode                    text                                    refused but ingr
 name                    text                                    ignored a name for people
 protocol                text                                    refused but tcp udp: gorae publishes tcp and udp
 published               text|int
-target                  int
+target                  count
 
 [services.*.post_start]
 []                      map needs command
@@ -381,7 +383,7 @@ selinux                 text(z Z)                               ignored gorae se
 subpath                 text
 
 [services.*.volumes.[].tmpfs]
-mode                    int!
+mode                    count!
 size                    size
 
 [services.*.volumes.[].volume]
@@ -392,7 +394,7 @@ subpath                 text                                    refused @later
 [services.*.x-gorae-healthcheck]
 http                    map needs port
 interval                duration
-retries                 int
+retries                 count
 start_interval          duration
 start_period            duration
 tcp                     map needs port
@@ -464,7 +466,7 @@ update_config           map                                     refused @later
 
 [services.*.deploy.placement]
 constraints             list:text
-max_replicas_per_node   int
+max_replicas_per_node   count
 preferences             list
 
 [services.*.deploy.placement.preferences]
@@ -483,10 +485,10 @@ memory                  size
 pids                    int
 
 [services.*.deploy.resources.reservations]
-cpus                    cpus
+cpus                    cpus                            differs what all stacks reserve must fit the host, or up refuses
 devices                 list                                    refused @later
 generic_resources       list                                    refused @swarm
-memory                  size
+memory                  size                            differs what all stacks reserve must fit the host, or up refuses
 
 [services.*.deploy.resources.reservations.devices]
 []                      map needs capabilities
@@ -511,7 +513,7 @@ value                   int
 [services.*.deploy.restart_policy]
 condition               text                            refused but none on-failure any: Compose has no such condition
 delay                   duration
-max_attempts            int
+max_attempts            count
 window                  duration
 
 [services.*.deploy.rollback_config]
@@ -520,7 +522,7 @@ failure_action          text
 max_failure_ratio       number
 monitor                 duration
 order                   text(start-first stop-first)
-parallelism             int
+parallelism             count
 
 [services.*.deploy.update_config]
 delay                   duration
@@ -528,7 +530,7 @@ failure_action          text
 max_failure_ratio       number
 monitor                 duration
 order                   text(start-first stop-first)
-parallelism             int
+parallelism             count
 
 # develop.md
 [services.*.develop]
