@@ -13,6 +13,20 @@ from agent.wire.messages import Event
 
 log = logging.getLogger("gorae.agent")
 
+LONGEST, MOST = 1000, 20  # characters of a text, entries of a list
+
+
+def bounded(value: Any, longest: int = LONGEST) -> Any:
+    """A JSON value, cut where it is too long. An image or a container can say megabytes, and what is said is kept, and
+    repeated in every status: a broker hangs up on a message that is too large, again and again."""
+    if isinstance(value, str):
+        return value if len(value) <= longest else value[: longest - 1] + "…"
+    if isinstance(value, dict):
+        return {bounded(key, longest): bounded(item, longest) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [bounded(item, longest) for item in value[:MOST]]
+    return value
+
 
 def event(
     ports: Ports, kind: str, message: str = "", *, evidence: dict[str, Any] | None = None, **fields: Any
@@ -26,8 +40,8 @@ def event(
         monotonic=ports.clock.now(),
         source="agent",
         kind=kind,
-        message=message,
-        evidence=evidence or {},
+        message=bounded(message),
+        evidence=bounded(evidence or {}),
         **fields,
     )
 

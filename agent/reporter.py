@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from pydantic import ValidationError
@@ -23,6 +23,7 @@ from agent.wire import topics
 from agent.wire.bus import Bus, BusDown, Message, Session
 from agent.wire.messages import (
     Cursor,
+    Event,
     EventBatch,
     HostStatus,
     Listener,
@@ -41,7 +42,7 @@ GAP_FIRST, GAP, GAP_PER_TASK = 0.005, 0.03, 0.001
 RECONNECT_FIRST, RECONNECT_CAP = 0.05, 1.0  # seconds
 LASTING = 5.0  # seconds; a session that lived longer ends a row of failures
 HOST_EVERY = 5.0  # seconds between two looks at the host's listeners
-BATCH = 200  # events
+BATCH, BATCH_BYTES = 200, 4 << 20  # events; the broker takes 32 MiB
 RESEND = 6  # looks at the host after which a batch that nobody took is sent again
 
 
@@ -265,11 +266,17 @@ class Reporter:
         entries = await self._journal.events_after(self._acked, BATCH)
         if not entries:
             return
-        batch = EventBatch.model_construct(
-            journal_id=self._who.journal_id, after=self._acked, events=tuple((seq, event) for seq, event in entries)
-        )
+        payload = self._batch(entries)
+        while len(payload) > BATCH_BYTES and len(entries) > 1:
+            entries = entries[: len(entries) // 2]
+            payload = self._batch(entries)
         self._sent = entries[-1][0]
-        await session.publish(topics.EVENTS, _bytes(batch))
+        await session.publish(topics.EVENTS, payload)
+
+    def _batch(self, entries: Sequence[tuple[int, Event]]) -> bytes:
+        return _bytes(
+            EventBatch.model_construct(journal_id=self._who.journal_id, after=self._acked, events=tuple(entries))
+        )
 
     async def _take_cursor(self, payload: bytes) -> None:
         try:

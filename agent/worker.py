@@ -35,10 +35,10 @@ from agent.decide.action import (
 from agent.decide.health import Check
 from agent.decide.next_action import next_action
 from agent.decide.record import Ending, TaskRecord, dump, ending
-from agent.decide.running import TAIL_LINES
+from agent.decide.running import TAIL_LINES, TAIL_WIDTH
 from agent.decide.view import Probed, Seen, Trouble
 from agent.effects import Ports, Prepared
-from agent.events import event, persist
+from agent.events import bounded, event, persist
 from agent.kit import backoff
 from agent.kit.errors import GoraeError, Permanent, Temporary, UserError
 from agent.ports import Change, Found, ImageConfig, ProbeResult, Process
@@ -225,8 +225,8 @@ class Worker:
                 action=type(action).__name__,
                 permanent=isinstance(error, Permanent | UserError),
                 code=error.code,
-                message=error.message,
-                evidence={**error.evidence, **({"hint": error.hint} if error.hint else {})},
+                message=bounded(error.message),
+                evidence=bounded({**error.evidence, **({"hint": error.hint} if error.hint else {})}),
                 at=self._ports.clock.wall(),
             )
             self._seen = self._seen.failed(trouble)
@@ -301,7 +301,8 @@ class Worker:
     async def _tail(self) -> tuple[str, ...]:
         record = self._record
         try:
-            return await self._ports.logs.tail(record.stack, record.service, record.slot, record.id, TAIL_LINES)
+            lines = await self._ports.logs.tail(record.stack, record.service, record.slot, record.id, TAIL_LINES)
+            return tuple(bounded(list(lines), TAIL_WIDTH))
         except GoraeError:
             return ()  # evidence is welcome, not needed
 

@@ -15,7 +15,7 @@ from agent.decide.view import View
 from agent.ports import Exit, Found
 
 LONGEST = CAP * (1 + JITTER)  # seconds an attempt can be put off, unless the policy's delay is longer
-TAIL_LINES = 10
+TAIL_LINES, TAIL_WIDTH = 10, 300  # characters
 NEWS = frozenset({"healthy", "unhealthy"})
 
 

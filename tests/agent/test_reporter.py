@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from agent.fakes.journal import FakeJournal
+from agent.ports import Change
+from agent.reporter import BATCH_BYTES
 from agent.wire import topics
-from agent.wire.messages import Cursor, Listener, Online, StackStatus
+from agent.wire.messages import Cursor, Event, Listener, Online, StackStatus
 from tests.agent.test_worker import task
 from tests.agent.world import World, running
 
@@ -113,6 +115,16 @@ async def test_events_of_an_outage_are_all_there_afterwards() -> None:
         assert exits[-6:] == ["exit-error"] * 5 + ["oom"]
         seqs = [seq for seq, _ in delivered(world)]
         assert seqs == list(range(1, len(seqs) + 1))
+
+
+async def test_a_batch_stays_far_below_what_the_broker_takes() -> None:
+    async with running() as world:
+        big = [Event(id=f"{number:026}", at=1.0, kind="task.exited", message="x" * 100_000) for number in range(1, 151)]
+        await world.journal.record(Change(events=big))
+        async with world.collecting():
+            await world.settle(5)
+        assert max(len(batch.model_dump_json()) for batch in world.batches) <= BATCH_BYTES
+        assert [told for _, told in delivered(world) if told.message == big[0].message] == big
 
 
 async def test_one_batch_is_under_way_at_a_time() -> None:

@@ -64,6 +64,22 @@ async def test_a_crash_loop_backs_off_and_shows_the_last_words() -> None:
         assert 4 <= len(world.runtime.started) <= 6
 
 
+async def test_what_a_container_or_an_image_says_is_told_in_short() -> None:
+    async with running() as world:
+        for _ in range(12):
+            world.logs.write("shop", "web", 1, "t1", "\0" * 300_000)
+        words = ["x" * 100_000] * 1000
+        world.runtime.failures["t1"] = Permanent(f"cannot start `{' '.join(words)}`", args=words, crun="y" * 10**6)
+        await world.assign(task(world))
+        await world.settle(3)
+        status = world.task()
+        assert status is not None and status.state == "failed"
+        assert status.message.startswith("cannot start `xxx") and len(status.evidence["log_tail"]) == 10
+        assert len(status.model_dump_json()) < 64 << 10
+        assert max(len(told.model_dump_json()) for _, told in world.journal.events) < 64 << 10
+        assert max(map(len, world.journal.records.values())) < 64 << 10
+
+
 async def test_each_record_is_durable_before_the_next_effect() -> None:
     async with running() as world:
         order: list[str] = []
