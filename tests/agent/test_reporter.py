@@ -124,7 +124,7 @@ async def test_a_batch_stays_far_below_what_the_broker_takes() -> None:
         async with world.collecting():
             await world.settle(5)
         assert max(len(batch.model_dump_json()) for batch in world.batches) <= BATCH_BYTES
-        assert [told for _, told in delivered(world) if told.message == big[0].message] == big
+        assert [told for b in world.batches for _, told in b.events if told.message == big[0].message] == big
 
 
 async def test_one_batch_is_under_way_at_a_time() -> None:
