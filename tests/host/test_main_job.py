@@ -93,8 +93,7 @@ def test_kill_of_the_process_brings_it_back_at_once(shared: Host) -> None:
         took = time.monotonic() - began
         assert new["id"] == task["id"] and new["attempt"] == 2 and new["address"] == task["address"]
         assert took < 2.0, took
-        kinds = [e["kind"] for e in shared.events("crash")]
-        assert "task.exited" in kinds
+        until(lambda: any(e["kind"] == "task.exited" for e in shared.events("crash")), "its event")
     finally:
         shared.down("crash")
 
@@ -113,6 +112,7 @@ def test_an_unhealthy_container_is_restarted_and_says_why(shared: Host) -> None:
         Path(f"/proc/{task['pid']}/root/tmp").mkdir(exist_ok=True)
         Path(f"/proc/{task['pid']}/root/tmp/sick").touch()
         shared.wait_task("sick", "app", lambda t: t["attempt"] >= 2, "a restart of the unhealthy container")
+        until(lambda: any(e["kind"] == "task.unhealthy" for e in shared.events("sick")), "the event of its illness")
         events = shared.events("sick")
         unhealthy = next(e for e in events if e["kind"] == "task.unhealthy")
         assert unhealthy["evidence"], "the probe's output is kept"
@@ -260,7 +260,10 @@ services:
     try:
         eater = shared.wait_task("limits", "eater", lambda t: t["state"] == "failed", "the OOM kill")
         assert eater["oom"] and eater["exit_code"] == 137
-        assert any(e["evidence"].get("oom") for e in shared.events("limits") if e["kind"] == "task.exited")
+        until(
+            lambda: any(e["evidence"].get("oom") for e in shared.events("limits") if e["kind"] == "task.exited"),
+            "the event of the OOM kill",
+        )
         app = shared.wait_task("limits", "app", lambda t: t["state"] == "running", "app")
         found = {}
         for name in ("memory.limit_in_bytes", "memory.max", "pids.max", "cpu.cfs_quota_us", "cpu.max"):
