@@ -63,13 +63,16 @@ CLASSES = (
     _class(r"mutual+y exclusive `?(?P<a>\w+)`? and `?(?P<b>\w+)`?", BOTH),
     _class(r"^\w+\.(?P<a>[^:]+): [\w|]+ attributes are mutually exclusive", BOTH),
     _class(r'"(?P<a>\w+)" and "(?P<b>\w+)" attributes are exclusive', BOTH),
-    _class(r"distinct values on '(?P<a>[^']+)' and '(?P<b>[^']+)'", r"differ|distinct|conflict|same|both|agree|equal"),
+    _class(
+        r"distinct values on '(?P<a>[^']+)' and '(?P<b>[\w.]+)\.\w+'", r"differ|distinct|conflict|same|both|agree|equal"
+    ),
     _class(r"can't set (?P<a>container_name) and (?P<b>\S+) as", r"one|unique|container"),
     _class(r'conflicting parameters "(?P<a>[^"]+)" and "(?P<b>[^"]+)"', r"external"),
     _class(r'^secret "(?P<a>[^"]+)" must declare either', r"file|environment|come"),
     _class(r"^\w+\.(?P<a>[^:]+): one of [\w|]+ must be set", r"need|must|neither|one of|where|missing"),
     # Values
-    _class(r"invalid spec: (?P<a>\S+): (empty section|too many colons)", r"empty|source|target|volume|mount"),
+    _class(r"invalid spec: .*: empty section between colons", r"(empty|nothing).*colons"),
+    _class(r"invalid spec: .*: too many colons", r"too many|SOURCE:TARGET"),
     _class(r"invalid empty volume spec", r"volumes\[\d+\].*(empty|written|missing)"),
     _class(r"ranges specified for container and host Ports: (?P<a>[\d-]+) and (?P<b>[\d-]+)", r"port|range|long"),
     _class(r"invalid (container|host)Port: (?P<a>\S+)", r"port"),
