@@ -195,6 +195,8 @@ def connect(path: str, who: str) -> socket.socket:
             reason, hint = "permission denied", "join the group gorae, or use sudo"
         elif isinstance(error, FileNotFoundError | ConnectionRefusedError):
             reason, hint = "it is not running", "gorae daemon --detach (as root), or gorae doctor"
+        elif len(path.encode()) > 107:
+            reason, hint = "a unix socket's path has 107 bytes at most", "a shorter --root"
         else:
             reason, hint = error.strerror or str(error), "gorae doctor"
         raise Unreachable(f"cannot reach {who} at {path}: {reason}", code="daemon-away", hint=hint) from error

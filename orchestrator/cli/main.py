@@ -118,6 +118,11 @@ def main(argv: list[str] | None = None) -> int:
         # The reader (head, less) has gone. Python would complain once more while it shuts down.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 141
+    except OSError as error:  # what no verb expects: a full disk behind stdout, a folder that is gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"cannot go on: {where}{error.strerror or error}\ntry  gorae doctor", file=sys.stderr)
+        return 1
     return code
 
 

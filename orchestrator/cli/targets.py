@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from collections.abc import Sequence
 from importlib import import_module
 
@@ -23,6 +24,7 @@ TYPE_CHECKING = False  # typing itself costs 2 ms of start-up
 if TYPE_CHECKING:
     from typing import Any
 
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")  # as orchestrator/compose/model.py has it
 # As orchestrator/compose/files.py has them (a test compares): importing that would load YAML for every status.
 FILES = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
 
@@ -77,6 +79,22 @@ def _meant(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def find(arguments: argparse.Namespace, client: Client, *, required: bool) -> tuple[str | None, tuple[str, ...]]:
     """(stack, services); services () means all. (None, ()) only when not `required`: every stack."""
+    stack, services = _find(arguments, client, required=required)
+    return None if stack is None else checked(stack), services
+
+
+def checked(stack: str) -> str:
+    """It becomes part of a path of the API."""
+    if not _NAME.fullmatch(stack):
+        raise UserError(
+            f"cannot use {stack!r} as the name of a stack: it has small letters, digits, _ and -",
+            code="usage",
+            hint="gorae ls",
+        )
+    return stack
+
+
+def _find(arguments: argparse.Namespace, client: Client, *, required: bool) -> tuple[str | None, tuple[str, ...]]:
     words: Sequence[str] = arguments.targets
     chosen = arguments.project or (str(load(arguments).stack.name) if arguments.file else None)
     if any("/" in word for word in words):
@@ -119,7 +137,9 @@ def _explicit(words: Sequence[str]) -> tuple[str, tuple[str, ...]]:
     services = []
     for word in words:
         first, slash, service = word.partition("/")
-        if (slash and first != stack) or (not slash and word == stack) or "/" in service:
+        if "/" in service:
+            raise UserError(f"cannot understand {word}", code="usage", hint="a service is STACK/SERVICE")
+        if (slash and first != stack) or (not slash and word == stack):
             raise UserError("cannot act on more than one stack at once", code="usage", hint="one command for each")
         if slash and service:
             services.append(service)

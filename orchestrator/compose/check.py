@@ -8,11 +8,18 @@ from collections.abc import Collection
 from graphlib import CycleError, TopologicalSorter
 
 from orchestrator.compose.errors import Report
-from orchestrator.compose.nodes import BAD, Node, fields, flag, items, spelled, text
+from orchestrator.compose.nodes import BAD, Node, below, fields, flag, items, spelled, text
 
 _PULL = re.compile(r"always|never|build|if_not_present|missing|refresh|daily|weekly|every_([0-9]+[wdhms])+", re.ASCII)
 _CONTAINER = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+", re.ASCII)
-_RANGES = {"oom_score_adj": (-1000, 1000), "cpu_percent": (0, 100), "cpu_count": (0, 2**63)}
+_MOST = 2**63
+_RANGES = {
+    "cpu_count": (0, _MOST),
+    "cpu_percent": (0, 100),
+    "deploy.replicas": (0, _MOST),
+    "oom_score_adj": (-1000, 1000),
+    "scale": (0, _MOST),
+}
 _ULIMIT = re.compile(r"[a-z]+")
 _LIMITS = "deploy.resources.limits"
 _RESERVATIONS = "deploy.resources.reservations"
@@ -74,8 +81,12 @@ def _references(
     for section, what in (("configs", "config"), ("secrets", "secret")):
         nodes = [*items(entry.get(section)), *(items(fields(entry.get("build")).get(section)))]
         for node in nodes:
-            other = text(fields(node).get("source")) or ""
-            if other not in fields(top.get(section)) and not report.keeps(other):
+            source = fields(node).get("source")
+            if source is None:
+                report.problem(node, f"cannot use this {what} in {name}: `source` is missing", "source: NAME")
+                continue
+            other = text(source) or ""
+            if source.value is not BAD and other not in fields(top.get(section)) and not report.keeps(other):
                 _undeclared(name, what, section, other, node, report)
 
 
@@ -127,30 +138,21 @@ def _build(name: str, entry: dict[str, Node], services: dict[str, Node], report:
         report.problem(entry["platform"], f"cannot build {name} for {platform}: build.platforms does not name it")
 
 
-def at(entry: dict[str, Node], path: str) -> Node | None:
-    node = None
-    for key in path.split("."):
-        node = entry.get(key)
-        entry = fields(node)
-    return node
-
-
 def _twins(name: str, entry: dict[str, Node], report: Report) -> None:
     for short, long in _TWINS:
-        one, other = entry.get(short), at(entry, long)
-        if one is None or one.value is BAD or not one.value or (short == "scale" and other is None):
+        one, other = entry.get(short), below(entry, long)
+        if one is None or one.value in (None, BAD) or (one.value in (0, "0") and short != "scale"):
             continue
-        block = at(entry, long.rpartition(".")[0])
+        block = below(entry, long.rpartition(".")[0])
         if other is None and (block is None or short == "scale"):
             continue
-        if (other.value if other is not None else None) != one.value:
+        if other is None:
+            message = f"cannot use {short} in {name}: {long.rpartition('.')[0]} is there, and does not say the same"
+            report.problem(one, message, f"write {long}")
+        elif other.value not in (BAD, one.value):
             message = f"cannot use both {short} and {long} in {name}: they differ"
             report.problem(one, message, "take one of them out")
-    for path in ("scale", "deploy.replicas"):
-        node = at(entry, path)
-        if node is not None and isinstance(node.value, int) and node.value < 0:
-            report.problem(node, f"cannot use {node.value} as services.{name}.{path}: it must be 0 or more")
-    count = entry.get("scale") or at(entry, "deploy.replicas")
+    count = entry.get("scale") or below(entry, "deploy.replicas")
     if count is not None and isinstance(count.value, int) and count.value > 1 and "container_name" in entry:
         message = f"cannot run {count.value} containers of {name}: container_name names only one"
         report.problem(entry["container_name"].key_at, message, "take container_name out")
@@ -168,11 +170,11 @@ def _words(name: str, entry: dict[str, Node], report: Report) -> None:
     word(
         entry.get("container_name"), "container_name", _CONTAINER, "it has two or more letters, digits, '_', '.' or '-'"
     )
-    for key, (low, high) in _RANGES.items():
-        value = entry[key].value if key in entry else None
-        if isinstance(value, int | float) and not low <= value <= high:
-            known = f"it is {low} to {high}" if high < 2**63 else f"it is {low} or more"
-            report.problem(entry[key], f"cannot use {value} as services.{name}.{key}: {known}")
+    for path, (low, high) in _RANGES.items():
+        node = below(entry, path)
+        if node is not None and isinstance(node.value, int | float) and not low <= node.value <= high:
+            known = f"it is {low} to {high}" if high < _MOST else f"it is {low} or more"
+            report.problem(node, f"cannot use {spelled(node.value)} as services.{name}.{path}: {known}")
     for key, node in fields(entry.get("ulimits")).items():
         if not _ULIMIT.fullmatch(key):
             report.problem(node.key_at, f"cannot use services.{name}.ulimits.{_short(key)}: there is no such limit")

@@ -14,6 +14,7 @@ from orchestrator.compose.errors import Report
 from orchestrator.compose.files import shown, text_of
 from orchestrator.compose.interpolate import Lookup
 from orchestrator.compose.nodes import BAD, Node, Value, fields, flag, items, text
+from orchestrator.compose.values import short
 
 
 class Files:
@@ -58,14 +59,13 @@ class Files:
 
         read: dict[str, Node] = {}
         for entry in items(service.get("env_file")):
-            raw = text(fields(entry).get("format"))
-            if raw not in (None, "raw", "env_file", ""):
-                self._report.problem(
-                    entry, f"cannot read {path}.env_file as {raw[:40]!r}: raw is the only other format"
-                )
+            form = text(fields(entry).get("format")) or ""
+            if form not in ("", "raw", "env_file"):
+                message = f"cannot read {path}.env_file as {short(form)}: raw is the only other format"
+                self._report.problem(fields(entry)["format"], message)
                 continue
             for name, value in self._read(
-                entry, fields(entry).get("path"), path, "env_file", lookup, raw == "raw"
+                entry, fields(entry).get("path"), path, "env_file", lookup, form == "raw"
             ).items():
                 found[name] = value
                 read[name] = Node(value, entry.at, entry.key_at)
@@ -90,7 +90,7 @@ class Files:
                 self._report.problem(entry, f"cannot find the {key} {name}", hint)
             return {}
         if place not in self._texts:
-            self._texts[place] = text_of(place, name, self._report)
+            self._texts[place] = text_of(place, name, self._report, entry)
         content = self._texts[place]
         if content is None:
             return {}

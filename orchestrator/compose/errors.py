@@ -88,12 +88,20 @@ class Report:
 
     def stop(self, at: Node | Mark | None, message: str, hint: str = "") -> NoReturn:
         mark = at.at if isinstance(at, Node) else at
-        raise ComposeError([*self.problems, Problem(mark, _plain(message), hint)])
+        raise ComposeError([*_by_place(self.problems), Problem(mark, _plain(message), hint)])
 
     def finish(self) -> None:
         """Raise if there was any problem."""
         if self.problems:
-            raise ComposeError(self.problems)
+            raise ComposeError(_by_place(self.problems))
+
+
+def _by_place(problems: list[Problem]) -> list[Problem]:
+    """As a person meets them who goes through the files; what is about no place last."""
+    files = {problem.mark.file: None for problem in problems if problem.mark}
+    order = {file: place for place, file in enumerate(files)}
+    end = (len(order), 0, 0)
+    return sorted(problems, key=lambda found: (order[found.mark.file], *found.mark[1:]) if found.mark else end)
 
 
 def _plain(message: str) -> str:

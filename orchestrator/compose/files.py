@@ -17,7 +17,7 @@ from pathlib import Path
 
 from orchestrator.compose import dotenv
 from orchestrator.compose.errors import Report
-from orchestrator.compose.nodes import Mark
+from orchestrator.compose.nodes import Mark, Node
 from orchestrator.compose.read import MAX_BYTES
 
 NAMES = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
@@ -108,25 +108,26 @@ def shown(path: Path, cwd: Path) -> str:
     return str(path.relative_to(cwd)) if path.is_relative_to(cwd) else str(path)
 
 
-def bytes_of(path: Path, name: str, report: Report) -> bytes | None:
-    """What the file holds, at most one byte more than is allowed. Never waits for a device or a pipe's writer."""
+def bytes_of(path: Path, name: str, report: Report, at: Node | None = None) -> bytes | None:
+    """What the file holds, at most one byte more than is allowed. Never waits for a device or a pipe's writer. `at`: who
+    names the file, if a file does."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
             if stat.S_ISREG(os.fstat(descriptor).st_mode):
                 with os.fdopen(descriptor, "rb", closefd=False) as file:
                     return file.read(MAX_BYTES + 1)
-            report.problem(None, f"cannot read {name}: it is no regular file")
+            report.problem(at, f"cannot read {name}: it is no regular file")
         finally:
             os.close(descriptor)
     except (OSError, ValueError) as error:
         why = (error.strerror if isinstance(error, OSError) else None) or str(error)
-        report.problem(None, f"cannot read {name}: {why}", "check the path and its permissions")
+        report.problem(at, f"cannot read {name}: {why}", "check the path and its permissions")
     return None
 
 
-def text_of(path: Path, name: str, report: Report) -> str | None:
-    data = bytes_of(path, name, report)
+def text_of(path: Path, name: str, report: Report, at: Node | None = None) -> str | None:
+    data = bytes_of(path, name, report, at)
     if data is None:
         return None
     try:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from orchestrator.compose import units
 from orchestrator.compose.errors import Report
 from orchestrator.compose.nodes import BAD, Node, Value, fields, items, text
+from orchestrator.compose.values import short
 
 Form = Callable[[Node, str, Report], Value]
 
@@ -32,14 +33,15 @@ def each(node: Node, path: str, report: Report, read: Callable[[Node], list[Node
     return found
 
 
-def _entries(node: Node, path: str, report: Report) -> Value:
+def _options(node: Node, path: str, report: Report) -> dict[str, Node]:
+    return {key: child for key, child in fields(node).items() if child.value is not BAD}
+
+
+def _entries(node: Node, path: str, report: Report) -> dict[str, Node]:
     """["A=1", "B"] and {A: 1, B: } are the same."""
-    found: dict[str, Node] = {}
-    for key, child in fields(node).items():
-        if "\0" in key:
-            report.problem(child.key_at, f"cannot use {key!r} as a name in {path}: it holds a NUL")
-        elif child.value is not BAD:
-            found[key] = child
+    found = _options(node, path, report)
+    if "" in found:
+        report.problem(found.pop("").key_at, f"cannot use an empty name in {path}")
     for item in items(node):
         key, sign, value = (text(item) or "").partition("=")
         found[key] = item.with_value(value if sign else None)
@@ -48,9 +50,10 @@ def _entries(node: Node, path: str, report: Report) -> Value:
 
 def _variables(node: Node, path: str, report: Report) -> Value:
     found = _entries(node, path, report)
-    for key, child in found.items() if isinstance(found, dict) else ():
+    for key, child in found.items() if isinstance(node.value, list) else ():
         if key.endswith(" "):
-            report.problem(child.key_at, f"cannot use {short(key)} as the name of a variable in {path}: it ends in a space")
+            message = f"cannot use {short(key)} as the name of a variable in {path}: it ends in a space"
+            report.problem(child.key_at, message, "write NAME=VALUE")
     return found
 
 
@@ -70,6 +73,8 @@ def _hosts(node: Node, path: str, report: Report) -> Value:
     """["A:1.1.1.1", "B=::1"] and {A: 1.1.1.1, B: [::1]} → ["A=1.1.1.1", "B=::1"]."""
     pairs: list[tuple[str, str, Node]] = []
     for name, child in fields(node).items():
+        if not name:
+            report.problem(child.key_at, f"cannot use an empty name in {path}")
         pairs += [(name, text(item) or "", item) for item in (items(child) or [child]) if item.value is not BAD]
 
     def read(item: Node) -> list[Node]:
@@ -89,7 +94,7 @@ def _host(name: str, address: str, at: Node) -> Node:
 
 SHAPES: dict[str, Form] = {
     "entries": _entries,
-    "options": _entries,
+    "options": _options,
     "ssh": _entries,
     "variables": _variables,
     "words": _words,

@@ -43,10 +43,6 @@ def _test(node: Node | None, path: str, context: Context) -> tuple[str, ...] | N
         return None
     if words[0] == "NONE":
         return ("NONE",)
-    if words[0] not in ("CMD", "CMD-SHELL"):
-        message = f"cannot use {path}.healthcheck.test: a list must begin with CMD, CMD-SHELL or NONE"
-        context.report.problem(node, message, "put CMD first")
-        return None
     if len(words) == 1:
         context.report.problem(node, f"cannot use {path}.healthcheck.test: there is no command after {words[0]}")
         return None
@@ -57,7 +53,7 @@ def _times(entry: dict[str, Node], path: str, context: Context) -> dict[str, Any
     """The times that are set; 0 stands for the default, but for start_period, where it means none."""
     found: dict[str, Any] = {}
     for key in ("interval", "timeout", "start_period", "start_interval"):
-        seconds = context.value(entry.get(key), f"{path}.{key}", units.duration)
+        seconds = context.value(entry.get(key), f"{path}.{key}", units.span)
         if seconds is not None and (seconds > 0 or key == "start_period"):
             found[key] = seconds
     retries = context.value(entry.get("retries"), f"{path}.retries", _retries)

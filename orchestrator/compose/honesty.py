@@ -36,24 +36,24 @@ def _below(node: Node, branch: Branch, path: str) -> Iterator[Finding]:
         for key, child in node.value.items():
             inner = branch.children.get(key, any_name)
             if inner is not None:
-                yield from _one(child, inner, f"{path}.{key}" if path else key, inner is any_name)
+                yield from _one(child, inner, f"{path}.{key}" if path else key, key if inner is any_name else "")
     elif isinstance(node.value, list) and "[]" in branch.children:
         for index, child in enumerate(node.value):
             yield from _below(child, branch.children["[]"], f"{path}[{index}]")
 
 
-def _one(node: Node, branch: Branch, path: str, told: bool) -> Iterator[Finding]:
-    """`told`: no finding is wanted for the key itself, when it is honoured: a name that a person chose."""
+def _one(node: Node, branch: Branch, path: str, named: bool) -> Iterator[Finding]:
+    """`named`: the key is a name that a person chose; of itself there is nothing to tell."""
     rule = branch.rule
-    if rule.verdict != "supported" and not _spared(node, rule):
+    judged = rule.verdict != "supported" and not _spared(node, rule)
+    if judged:
         value = spelled(node.value) if rule.but else ""
         yield Finding(rule.verdict, path, value, node.at if rule.but and not named else node.key_at, rule.why)
-        if rule.verdict != "differs":
-            return
-        told = True
+    if judged and rule.verdict != "differs":
+        return
     if branch.children and not rule.shape and isinstance(node.value, dict | list):
         yield from _below(node, branch, path)
-    elif not told:
+    elif not named and not judged:
         yield Finding("supported", path, "", node.key_at, "")
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from orchestrator.compose import units
 from orchestrator.compose.context import Context
 from orchestrator.compose.model import ResourcesModel, RestartModel
-from orchestrator.compose.nodes import Node, fields, text
+from orchestrator.compose.nodes import Node, below, fields, text
 
 MAX_REPLICAS = 1000
 _RESTART = re.compile(r"(no||always|unless-stopped|on-failure)(?::(\d{1,9}))?", re.ASCII)
@@ -27,10 +27,10 @@ def restart(service: dict[str, Node], path: str, context: Context) -> RestartMod
         return plain
     policy, where = node.value, f"{path}.deploy.restart_policy"
     return RestartModel(
-        condition=_CONDITIONS[text(policy.get("condition")) or "any"],
+        condition=_CONDITIONS.get(text(policy.get("condition")) or "any", "default"),  # others: honesty.py
         max_attempts=context.value(policy.get("max_attempts"), f"{where}.max_attempts", _attempts),
-        delay=context.value(policy.get("delay"), f"{where}.delay", units.duration),
-        window=context.value(policy.get("window"), f"{where}.window", units.duration),
+        delay=context.value(policy.get("delay"), f"{where}.delay", units.span),
+        window=context.value(policy.get("window"), f"{where}.window", units.span),
     )
 
 
@@ -43,13 +43,13 @@ def _restart(written: str) -> RestartModel:
 
 
 def _attempts(count: int) -> int:
-    if not 0 <= count < 10**9:
-        raise ValueError("a number of attempts is 0 or more")
+    if count >= 10**9:
+        raise ValueError("nobody counts so far; leave it out for no limit")
     return count
 
 
 def replicas(service: dict[str, Node], path: str, context: Context) -> int:
-    count = _twins(service, path, "scale", "deploy.replicas", _replicas, context)
+    count = _either(service, path, "scale", "deploy.replicas", _replicas, context)
     return 1 if count is None else count
 
 
@@ -61,17 +61,17 @@ def _replicas(count: int) -> int:
 
 def resources(service: dict[str, Node], path: str, context: Context) -> ResourcesModel:
     limits, reservations = "deploy.resources.limits", "deploy.resources.reservations"
-    memory = _twins(service, path, "mem_limit", f"{limits}.memory", _limit, context)
-    reserved = _twins(service, path, "mem_reservation", f"{reservations}.memory", _limit, context)
-    cpus = _twins(service, path, "cpus", f"{limits}.cpus", units.cores, context)
-    cpus_reserved = context.value(_at(service, f"{reservations}.cpus"), f"{path}.{reservations}.cpus", units.cores)
-    pids = _twins(service, path, "pids_limit", f"{limits}.pids", _pids, context)
+    memory = _either(service, path, "mem_limit", f"{limits}.memory", _limit, context)
+    reserved = _either(service, path, "mem_reservation", f"{reservations}.memory", _limit, context)
+    cpus = _either(service, path, "cpus", f"{limits}.cpus", units.cores, context)
+    cpus_reserved = context.value(below(service, f"{reservations}.cpus"), f"{path}.{reservations}.cpus", units.cores)
+    pids = _either(service, path, "pids_limit", f"{limits}.pids", _pids, context)
     if memory and reserved and reserved > memory:
-        node = service.get("mem_reservation") or _at(service, f"{reservations}.memory")
+        node = service.get("mem_reservation") or below(service, f"{reservations}.memory")
         context.report.problem(node, f"cannot reserve more memory for {path} than its limit")
     if cpus and cpus_reserved and cpus_reserved > cpus:
         context.report.problem(
-            _at(service, f"{reservations}.cpus"), f"cannot reserve more cpus for {path} than its limit"
+            below(service, f"{reservations}.cpus"), f"cannot reserve more cpus for {path} than its limit"
         )
     return ResourcesModel(
         memory=memory or None,
@@ -92,21 +92,10 @@ def _pids(count: int) -> int:
     return max(count, 0)
 
 
-def _at(service: dict[str, Node], path: str) -> Node | None:
-    entry, node = service, None
-    for key in path.split("."):
-        node = entry.get(key)
-        entry = fields(node)
-    return node
-
-
-def _twins(
+def _either(
     service: dict[str, Node], path: str, short: str, long: str, understand: Callable[[Any], Any], context: Context
 ) -> Any:
-    one, other = service.get(short), _at(service, long)
-    first = context.value(one, f"{path}.{short}", understand)
-    second = context.value(other, f"{path}.{long}", understand)
-    if first is not None and second is not None and first != second:
-        message = f"cannot use both {path}.{short} and {path}.{long}: they differ"
-        context.report.problem(one, message, "take one of them out")
-    return first if second is None else second
+    """Of two keys that say the same thing; check.py has seen that they do."""
+    first = context.value(service.get(short), f"{path}.{short}", understand)
+    second = context.value(below(service, long), f"{path}.{long}", understand)
+    return first or second if second is not None else first

@@ -8,6 +8,7 @@ from orchestrator.compose import mounts, ports
 from orchestrator.compose.errors import Report
 from orchestrator.compose.forms import Form, each
 from orchestrator.compose.nodes import BAD, Node, Value, fields, items, made, spelled, text
+from orchestrator.compose.values import short
 
 _PORT_COST = 256  # of the budget: a range may stand for 65,535 ports, a stack has room for half as many
 
@@ -100,7 +101,8 @@ def _volumes(node: Node, path: str, report: Report) -> Value:
             return [item.with_value({**item.value, "target": target.with_value(mounts.target(text(target) or ""))})]
         long, unknown = mounts.volume(text(item) or "")
         for option in unknown:
-            report.warn(item, f"the mount option {option[:40]!r} is unknown and has no effect")
+            known = ", ".join(mounts.OPTIONS)
+            report.warn(item, f"the mount option {short(option)} has no effect: Compose knows {known}")
         return [_tree(item, long)]
 
     return each(node, path, report, read)

@@ -16,14 +16,15 @@ PROPAGATION = frozenset(("private", "rprivate", "shared", "rshared", "slave", "r
 DRIVE = re.compile(r"[a-zA-Z]:\\")  # of Windows: such a path is no path here, and stays as it is
 _PARTS = re.compile(r":(?!\\)")
 _SILENT = frozenset(("rw", "cached", "delegated", "consistent"))
+OPTIONS = ("ro", "nocopy", "z", "Z", *sorted(PROPAGATION), *sorted(_SILENT))
 
 
 def volume(text: str) -> tuple[dict[str, Any], list[str]]:
     """The long form, and the options nobody knows (the reference passes over them)."""
     parts = _PARTS.split(text)
     if "" in parts or len(parts) > 3:
-        empty = "; a section between colons is empty" if "" in parts else ""
-        raise ValueError(f"a volume is written as SOURCE:TARGET[:OPTIONS]{empty}")
+        wrong = "an empty section between colons" if "" in parts else "too many colons"
+        raise ValueError(f"{wrong}; a volume is written as SOURCE:TARGET[:OPTIONS]")
     if len(parts) == 1:
         return {"type": "volume", "target": target(text), "volume": {}}, []
     kind = "bind" if parts[0][0] in "./~" or DRIVE.match(text) else "volume"

@@ -112,7 +112,7 @@ def used(root: Node) -> Node:
     services = fields(top.get("services")).values()
     users: dict[str, Callable[[dict[str, Node]], set[str]]] = {
         "networks": lambda entry: set(fields(entry.get("networks"))),
-        "volumes": lambda entry: _sources(entry, "volumes"),
+        "volumes": lambda entry: _sources(entry, "volumes", "volume"),
         "configs": lambda entry: _sources(entry, "configs"),
         "secrets": lambda entry: _sources(entry, "secrets") | _sources(fields(entry.get("build")), "secrets"),
         "models": lambda entry: set(fields(entry.get("models"))),
@@ -137,8 +137,10 @@ def _scaled(service: Node) -> Node:
     return service.with_value({**entry, "deploy": deploy})
 
 
-def _sources(entry: Mapping[str, Node], key: str) -> set[str]:
-    return {source for item in items(entry.get(key)) if (source := text(fields(item).get("source")))}
+def _sources(entry: Mapping[str, Node], key: str, kind: str | None = None) -> set[str]:
+    """What the entries of a list name, those of one `type` only."""
+    entries = [fields(item) for item in items(entry.get(key))]
+    return {source for one in entries if text(one.get("type")) == kind and (source := text(one.get("source")))}
 
 
 def within(merged: Node, chosen: Node) -> Node:

@@ -92,12 +92,10 @@ def _with_context(build: Node) -> Node:
 
 
 def _volume(node: Node, change: Change) -> Node:
-    """The device of a local volume that is a bind mount."""
+    """The device of a bind mount, where `driver: local` is written: the reference resolves no other."""
     entry, options = fields(node), fields(fields(node).get("driver_opts"))
-    local = text(entry.get("driver")) in (None, "local")
-    if not local or "bind" not in (text(options.get("o")) or "").split(",") or "device" not in options:
-        return node
-    return _at(node, ("driver_opts", "device"), change)
+    bound = text(entry.get("driver")) == "local" and "bind" in (text(options.get("o")) or "").split(",")
+    return _at(node, ("driver_opts", "device"), change) if bound else node
 
 
 def _at(node: Node, path: tuple[str, ...], change: Change) -> Node:

@@ -12,9 +12,10 @@ from posixpath import normpath
 from signal import Signals
 from typing import Any, TypeVar
 
-from orchestrator.compose import health, limits, model, units
+from orchestrator.compose import health, limits, model, ports, units
 from orchestrator.compose.context import Context
 from orchestrator.compose.nodes import BAD, Node, fields, flag, items, spelled, text
+from orchestrator.compose.values import short
 
 T = TypeVar("T")
 
@@ -53,14 +54,12 @@ def service(path: str, entry: dict[str, Node], services: Collection[str], contex
         return context.value(entry.get(key), f"{path}.{key}", understand)
 
     return {
-        "image": context.value(entry.get("image"), f"{path}.image", _image) or "",
+        "image": read("image", _image) or "",
         "command": _words(entry.get("command")),
         "entrypoint": _words(entry.get("entrypoint")),
-        "environment": {
-            key: text(node) for key, node in fields(entry.get("environment")).items() if node.value is not None
-        },
+        "environment": _environment(entry, path, context),
         "ports": tuple(port for node in items(entry.get("ports")) if (port := _port(node, path, context))),
-        "expose": tuple(spelled(node.value) for node in items(entry.get("expose"))),
+        "expose": _each(entry, "expose", path, ports.exposed, context),
         "mounts": _mounts(entry, path, context),
         "depends_on": {
             other: model.DependsOn.model_validate(
@@ -79,8 +78,29 @@ def service(path: str, entry: dict[str, Node], services: Collection[str], contex
         "labels": {key: text(node) or "" for key, node in fields(entry.get("labels")).items()},
         "read_only": flag(entry.get("read_only"), False),
         "stop_signal": read("stop_signal", _signal),
-        "stop_grace_period": read("stop_grace_period", _grace),
+        "stop_grace_period": read("stop_grace_period", units.span),
     }
+
+
+def _each(
+    entry: dict[str, Node], key: str, path: str, understand: Callable[[str], T], context: Context
+) -> tuple[T, ...]:
+    found = (
+        context.value(node, f"{path}.{key}[{index}]", understand) for index, node in enumerate(items(entry.get(key)))
+    )
+    return tuple(value for value in found if value is not None)
+
+
+def _environment(entry: dict[str, Node], path: str, context: Context) -> dict[str, str]:
+    """A variable without a value has been looked up; it is absent where it is not set."""
+    found = {}
+    for name, node in fields(entry.get("environment")).items():
+        if not name or "=" in name:
+            message = f"cannot use {short(name)} as the name of a variable in {path}: it is empty or holds '='"
+            context.report.problem(node.key_at, message)
+        elif (value := text(node)) is not None:
+            found[name] = value
+    return found
 
 
 def _words(node: Node | None) -> tuple[str, ...] | None:
@@ -109,15 +129,14 @@ def _port(node: Node, path: str, context: Context) -> model.PortMapping | None:
 
 
 def _mounts(entry: dict[str, Node], path: str, context: Context) -> tuple[model.ServiceMount, ...]:
-    found = [_mount(node, path, context) for node in items(entry.get("volumes"))]
-    found += [context.value(node, f"{path}.tmpfs", _tmpfs) for node in items(entry.get("tmpfs"))]
-    return tuple(mount for mount in found if mount)
+    found = [_mount(node, path, index, context) for index, node in enumerate(items(entry.get("volumes")))]
+    return (*(mount for mount in found if mount), *_each(entry, "tmpfs", path, _tmpfs, context))
 
 
-def _mount(node: Node, path: str, context: Context) -> model.ServiceMount | None:
+def _mount(node: Node, path: str, index: int, context: Context) -> model.ServiceMount | None:
     entry = fields(node)
     kind, source = text(entry.get("type")) or "", text(entry.get("source"))
-    target = context.value(entry.get("target"), f"{path}.volumes", _target)
+    target = context.value(entry.get("target"), f"{path}.volumes[{index}]", _target)
     if target is None or kind not in ("bind", "volume", "tmpfs"):
         return None
     for other in {"bind", "volume", "tmpfs"} - {kind}:
@@ -131,7 +150,7 @@ def _mount(node: Node, path: str, context: Context) -> model.ServiceMount | None
         message = f"cannot mount at {target} in {path}: gorae does not support a volume without a name yet"
         context.report.problem(node, message, f"write NAME:{target}")
     options = fields(entry.get(kind))
-    size, mode = options.get("size"), options.get("mode")
+    size = options.get("size")
     return model.ServiceMount(
         type=kind,
         target=target,
@@ -140,7 +159,7 @@ def _mount(node: Node, path: str, context: Context) -> model.ServiceMount | None
         create_host_path=flag(options.get("create_host_path"), True),
         nocopy=flag(options.get("nocopy"), False),
         size=int(text(size) or 0) if size and text(size) else None,
-        mode=mode.value if mode and isinstance(mode.value, int) else None,
+        mode=context.value(options.get("mode"), f"{path}.volumes[{index}].tmpfs.mode", units.octal),
     )
 
 
@@ -194,13 +213,6 @@ def _absolute(path: str) -> str:
     if not path.startswith("/") or len(path) > 4095:
         raise ValueError("it must be an absolute path in the container")
     return path
-
-
-def _grace(written: str) -> float:
-    seconds = units.duration(written)
-    if seconds < 0:
-        raise ValueError("it is less than nothing")
-    return seconds
 
 
 def _signal(name: str) -> str:

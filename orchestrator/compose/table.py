@@ -19,7 +19,8 @@ holds     text int number bool null map list, joined by |; text(a b) takes only 
           "needs a b" after it: keys that must be there.
 verdict   nothing: honoured. ignored, warned, refused: with the reason, which a person reads after "cannot use KEY: ".
           differs: honoured, in another way than docker compose does; with what is other.
-          "refused but a b: …" honours these values and refuses the rest. Children go with their parent, but for differs.
+          "refused but a b: …" honours these values (of `*`: names) and refuses the rest. Children go with their parent,
+          but for differs.
           @later: gorae does not do it yet.    @swarm: it is for clusters of machines.
 """
 
@@ -558,7 +559,7 @@ working_dir             text
 
 # 06-networks.md
 [networks]
-*                       map|null
+*                       map|null                refused but default: networks other than `default` are not supported yet
 
 [networks.*]
 attachable              bool                                    ignored everything gorae runs is in a stack

@@ -42,6 +42,14 @@ def duration(text: str) -> float:
     return sign * round(total, 9)
 
 
+def span(text: str) -> float:
+    """A duration that something can last."""
+    seconds = duration(text)
+    if seconds < 0:
+        raise ValueError("it is less than nothing")
+    return seconds
+
+
 def spelled_duration(seconds: float) -> str:
     """As the reference prints it: 1h5m30.02s, 1m0s, 1.5ms, 0s. Each unit of time has one spelling, so texts compare."""
     nanoseconds = round(abs(seconds) * 1e9)

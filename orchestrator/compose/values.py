@@ -20,6 +20,7 @@ _TRUTHS = {"true": True, "yes": True, "on": True, "y": True, "false": False, "no
 _WORDS = {
     "text": "text",
     "int": "a whole number",
+    "count": "a whole number, 0 or more",
     "number": "a number",
     "bool": "true or false",
     "map": "a mapping",
@@ -42,12 +43,20 @@ def _text_of(value: Value) -> str:
     return spelled(value)
 
 
+def _count_of(value: str | int | float) -> int:
+    number = parse_number(value) if isinstance(value, str) else value
+    if number is None or number < 0 or not float(number).is_integer():
+        raise ValueError("it must be a whole number, 0 or more")
+    return int(number)
+
+
 _MEANINGS: dict[str, Callable[[Any], Value]] = {
     "duration": lambda value: units.spelled_duration(units.duration(value)),
     "size": lambda value: str(units.size(value)),
     "limit": lambda value: "-1" if str(value) == "-1" else str(units.size(value)),
     "cpus": units.cores,
     "mode": units.octal,
+    "count": _count_of,
     "scalar": _text_of,
     "option": _text_of,
 }
@@ -101,7 +110,7 @@ def _meant(node: Node, kind: str, rule: Rule, path: str, report: Report) -> Valu
     if kind == "number" and "int" in rule.kinds and value.is_integer():
         return int(value)
     for name, meaning in _MEANINGS.items():
-        if name in rule.kinds and kind in _TAKEN[name]:
+        if name in rule.kinds and kind in _TAKEN[name] and not (kind == "text" and rule.strict):
             try:
                 return meaning(value)
             except ValueError as error:
@@ -118,6 +127,7 @@ _TAKEN = {
     "limit": ("text", "int", "number"),
     "cpus": ("text", "int", "number"),
     "mode": ("text", "int"),
+    "count": ("text", "int", "number"),
     "scalar": ("text", "int", "number", "bool"),
     "option": ("text", "int", "number"),
 }

@@ -21,7 +21,8 @@ def register(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     client = Client(arguments.root)
     if arguments.targets and "/" not in arguments.targets[0] and not arguments.project and not arguments.file:
-        stack, services = arguments.targets[0], tuple(arguments.targets[1:])  # down takes stacks only: never a service
+        # down takes stacks only: never a service
+        stack, services = targets.checked(arguments.targets[0]), tuple(arguments.targets[1:])
     else:
         found, services = targets.find(arguments, client, required=True)
         assert found is not None

@@ -129,6 +129,29 @@ def test_a_clock_time_is_in_the_past() -> None:
         assert 1.7e9 - 90000 < moment(text, now=1.7e9) <= 1.7e9
 
 
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("help > /dev/full", "cannot go on: No space left on device"),
+        ("daemon --root /dev/null/x", "cannot go on: /dev/null/x/state: Not a directory"),
+        ("daemon --stop --root /dev/null/x", "cannot go on: /dev/null/x/state/daemon.lock: Not a directory"),
+        (
+            f"ls --root /tmp/{'a' * 120}",
+            f"cannot reach gorae at /tmp/{'a' * 120}/run/api/gorae.sock: a unix socket's path",
+        ),
+    ],
+    ids=["stdout is full", "no folder", "no folder to stop", "a long path"],
+)
+def test_what_no_verb_expects_is_one_paragraph(words: str, says: str) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    command = f"{sys.executable} -m orchestrator.cli.main {words}"
+    result = subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True, env=environment)
+    assert result.returncode in (1, 3)
+    if os.geteuid() == 0 or "daemon" not in words:
+        assert result.stderr.startswith(says)
+    assert len(result.stderr.splitlines()) == 2
+
+
 def test_a_closed_pipe_is_no_error(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     command = f"{sys.executable} -m orchestrator.cli.main help | true; exit ${{PIPESTATUS[0]}}"

@@ -197,6 +197,10 @@ def test_verbs_find_their_target(
     ("words", "expected"),
     [
         pytest.param(["stop", "web"], "cannot tell what web is: a service of shop here, and a stack", id="ambiguous"),
+        pytest.param(["stop", "a/b/c"], "cannot understand a/b/c", id="two slashes"),
+        pytest.param(["stop", "/web"], "cannot use '' as the name of a stack", id="a service of nothing"),
+        pytest.param(["down", "shop?volumes=true&"], "as the name of a stack", id="a name that is a query"),
+        pytest.param(["events", "-p", "a b"], "cannot use 'a b' as the name of a stack", id="a name with a blank"),
         pytest.param(["stop", "a/x", "b/y"], "cannot act on more than one stack at once", id="two stacks"),
         pytest.param(["down", "shop", "web"], "cannot remove single services", id="down of a service"),
         pytest.param(["down", "-p", "shop", "web"], "cannot remove single services", id="down of a service, with -p"),
