@@ -106,6 +106,10 @@ async def test_down_ends_with_nothing_on_the_bus_and_no_row(
         await agent.until(lambda: topics.assignment("shop") not in broker.retained)
         kinds = [event.kind for event in await o.events(stack="shop") if not event.kind.startswith("plan.")]
         assert kinds == ["stack.applied", "user.down", "stack.removed"]
+        down, *_, removed = [
+            event for event in await o.events(stack="shop") if event.kind.endswith(("down", "removed"))
+        ]
+        assert (down.evidence["uid"], removed.cause) == (1000, down.id)
         assert [r.number for r in await o.ledger.store.revisions("shop")] == [1]
         again = await o.up(stack(**TWO))
         assert (again.generation, again.revision) == (3, 2)  # no number comes twice

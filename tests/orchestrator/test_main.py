@@ -87,6 +87,17 @@ async def test_without_its_directory_it_says_so(tmp_path: Path) -> None:
     assert os.linesep + "try  " in said.decode()
 
 
+def test_only_main_chooses_the_event_loop() -> None:
+    root = Path(__file__).parents[2]
+    found = [
+        str(path.relative_to(root))
+        for package in ("agent", "orchestrator")
+        for path in sorted((root / package).rglob("*.py"))
+        if "import uvloop" in path.read_text()
+    ]
+    assert found == ["agent/main.py", "orchestrator/main.py"]
+
+
 def test_the_version_is_the_projects() -> None:
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
     assert project["project"]["version"] == VERSION

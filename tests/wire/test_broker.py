@@ -13,6 +13,7 @@ from agent.kit.errors import UserError
 from agent.kit.layout import Layout
 from agent.wire import broker, topics
 from agent.wire.bus import BusDown
+from agent.wire.messages import MESSAGE_LIMIT
 from agent.wire.mqtt import MqttBus
 from tests.wire.harness import MosquittoHarness
 
@@ -52,6 +53,17 @@ def test_files_are_closed_to_others_and_kept(tmp_path: Path) -> None:
     first = broker.password_file(layout, "agent").read_text()
     broker.prepare(layout)
     assert broker.password_file(layout, "agent").read_text() == first
+
+
+@pytest.mark.host
+def test_it_listens_on_its_socket_alone_and_keeps_nothing(tmp_path: Path) -> None:
+    layout = Layout.at(tmp_path)
+    broker.prepare(layout)
+    config = (layout.bus_dir / "mosquitto.conf").read_text().splitlines()
+    assert [line for line in config if line.startswith(("listener", "port", "bind", "include", "bridge"))] == [
+        f"listener 0 {layout.bus_socket}"
+    ]
+    assert {"persistence false", "allow_anonymous false", f"max_packet_size {MESSAGE_LIMIT}"} <= set(config)
 
 
 @pytest.mark.host

@@ -467,6 +467,17 @@ def test_images(daemon: FakeDaemon, root: Path, capsys: pytest.CaptureFixture[st
         "config": {"Env": ["A=1"], "Cmd": ["redis-server", "--port", "6 3"]},
     }
     assert capsys.readouterr().out == "imported redis:7: 12.3 MB, 2 layers\n"
+    daemon.answers["POST", "/v1/images/load"] = [{"progress": {"step": "unpacking"}}, {"result": [image, image]}]
+    assert main(["image", "load", "fs.tar"]) == 0
+    assert daemon.asked[-1][2] == {"path": str(root / "fs.tar")}
+    assert capsys.readouterr().out == "unpacking\n" + "loaded redis:7: 12.3 MB, 2 layers\n" * 2
+    daemon.answers["POST", "/v1/images/pull"] = [{"result": image}]
+    assert main(["image", "pull", "redis:7"]) == 0
+    assert daemon.asked[-1][2] == {"name": "redis:7"}
+    assert capsys.readouterr().out == "pulled redis:7: 12.3 MB, 2 layers\n"
+    daemon.answers["POST", "/v1/images/pull"] = [error("cannot pull redis:7: no such name", hint="look again")]
+    assert main(["image", "pull", "redis:7"]) == 1
+    assert capsys.readouterr().err == "cannot pull redis:7: no such name\ntry  look again\n"
     assert main(["image", "load", "nowhere.tar"]) == 1
     assert "cannot read nowhere.tar: No such file" in capsys.readouterr().err
     daemon.answers["POST", "/v1/images/remove"] = [{"result": {"removed": ["redis:7"], "freed": 1000}}]
@@ -474,11 +485,36 @@ def test_images(daemon: FakeDaemon, root: Path, capsys: pytest.CaptureFixture[st
     assert capsys.readouterr().out == "removed redis:7, freed 1.0 kB\n"
 
 
+@pytest.mark.parametrize(
+    ("words", "path"),
+    [
+        pytest.param(words, path, id=" ".join(words))
+        for words, path in (
+            (["status"], "/v1/status"),
+            (["ls"], "/v1/stacks"),
+            (["logs", "shop"], "/v1/logs"),
+            (["events"], "/v1/events"),
+            (["image", "ls"], "/v1/images"),
+        )
+    ],
+)
+def test_a_query_in_json_is_the_daemons_answer_as_it_is(
+    daemon: FakeDaemon, capsys: pytest.CaptureFixture[str], words: list[str], path: str
+) -> None:
+    answer = {"stacks": [], "images": [], "text": "\x1b[31mé", "later": "fields are passed on"}
+    daemon.answers["GET", path] = answer
+    assert main([*words, "--json"]) == 0
+    captured = capsys.readouterr()
+    assert (json.loads(captured.out), captured.err) == (answer, "")
+
+
 def test_version(daemon: FakeDaemon, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     agent = {"online": False, "version": None, "instance": None}
     daemon.answers["GET", "/v1/version"] = {"version": "9.9", "wire_version": 1, "store_id": "s", "agent": agent}
     assert main(["version"]) == 0
     assert "not seen yet, not answering" in capsys.readouterr().out
+    assert main(["version", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["daemon"] == daemon.answers["GET", "/v1/version"]
     assert main(["--root", str(root / "none"), "version", "--json"]) == 3
     assert json.loads(capsys.readouterr().out)["daemon"] is None
 
