@@ -76,15 +76,6 @@ REFUSALS = (
         re.compile(r"shell"),
         lambda model: any(service.get("command") or service.get("entrypoint") for service in _services(model)),
     ),
-    Refusal(
-        "restart-word",
-        "an unknown restart policy would surface only when a container has ended",
-        re.compile(r"restart"),
-        lambda model: any(
-            not re.fullmatch(r"no|always|unless-stopped|on-failure(:\d+)?|", service.get("restart", ""))
-            for service in _services(model)
-        ),
-    ),
 )
 
 
