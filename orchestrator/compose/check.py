@@ -10,7 +10,9 @@ from graphlib import CycleError, TopologicalSorter
 from orchestrator.compose.errors import Report
 from orchestrator.compose.nodes import BAD, Node, below, fields, flag, items, spelled, text
 
-_PULL = re.compile(r"always|never|build|if_not_present|missing|refresh|daily|weekly|every_([0-9]+[wdhms])+", re.ASCII)
+_PULL = re.compile(
+    r"\A(always|never|build|if_not_present|missing|refresh|daily|weekly|every_([0-9]+[wdhms])+)\Z", re.ASCII
+)
 _CONTAINER = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+", re.ASCII)
 _MOST = 2**63
 _RANGES = {
@@ -126,7 +128,7 @@ def volumes(root: Node, report: Report) -> None:
 
 def _build(name: str, entry: dict[str, Node], services: dict[str, Node], report: Report) -> None:
     build = fields(entry.get("build"))
-    if "dockerfile_inline" in build and "dockerfile" in build:
+    if text(build.get("dockerfile_inline")) and text(build.get("dockerfile")):
         report.problem(build["dockerfile"].key_at, f"cannot use both dockerfile and dockerfile_inline in {name}")
     for key, node in fields(build.get("additional_contexts")).items():
         target = (text(node) or "").removeprefix("service:")
@@ -161,7 +163,7 @@ def _twins(name: str, entry: dict[str, Node], report: Report) -> None:
 def _words(name: str, entry: dict[str, Node], report: Report) -> None:
     def word(node: Node | None, path: str, pattern: re.Pattern[str], otherwise: str) -> None:
         value = text(node)
-        if node is not None and value is not None and not pattern.fullmatch(value) and not report.keeps(value):
+        if node is not None and value is not None and not pattern.search(value) and not report.keeps(value):
             report.problem(node, f"cannot use {_short(value)!r} as services.{name}.{path}: {otherwise}")
 
     word(

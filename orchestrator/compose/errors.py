@@ -61,6 +61,7 @@ class Report:
         self.interpolated = interpolated
         self.problems: list[Problem] = []
         self.warnings: dict[str, None] = {}  # an ordered set: said once
+        self._later: dict[Mark, list[tuple[str, str]]] = {}
         self.unset: set[str] = set()  # variables already warned of
         self._left = BUDGET
 
@@ -71,6 +72,18 @@ class Report:
             self.problems.append(problem)
         if len(self.problems) >= MAX_PROBLEMS:
             self.stop(None, f"cannot list more than {MAX_PROBLEMS} problems", "mend these first")
+
+    def later(self, at: Node, message: str, hint: str = "") -> None:
+        """A problem of a value that a later file may replace: told by tell(), when it is still there after merging."""
+        self._later.setdefault(at.at, []).append((message, hint))
+
+    def tell(self, node: Node) -> None:
+        """What later() was told of the value, or of those of a mapping."""
+        if self._later:
+            for message, hint in self._later.pop(node.at, ()):
+                self.problem(node, message, hint)
+            for child in node.value.values() if isinstance(node.value, dict) else ():
+                self.tell(child)
 
     def warn(self, at: Node | Mark | None, message: str) -> None:
         mark = at.at if isinstance(at, Node) else at

@@ -80,7 +80,7 @@ def _hosts(node: Node, path: str, report: Report) -> Value:
     def read(item: Node) -> list[Node]:
         written = text(item) or ""
         name, sign, address = written.partition("=" if "=" in written else ":")
-        if not name or not sign or not address:
+        if not name or not sign:
             raise ValueError("an entry is written as NAME=ADDRESS")
         return [_host(name, address, item)]
 

@@ -22,7 +22,10 @@ _OPEN = ("services", "networks", "volumes", "configs", "secrets", "models")  # s
 
 def validate(node: Node, report: Report) -> Node:
     """The file's tree in canonical form. Empty values are kept: `complete` tells where one is needed, after merging."""
-    return _checked(node, ROOT, "", "", report)
+    checked = _checked(node, ROOT, "", "", report)
+    if checked.value is BAD:
+        report.tell(checked)
+    return checked
 
 
 def service(node: Node, name: str, report: Report) -> Node:
@@ -31,7 +34,7 @@ def service(node: Node, name: str, report: Report) -> Node:
 
 
 def complete(node: Node, report: Report) -> None:
-    """Reports what is empty or missing in the merged tree, where a key must have a value, or a mapping a key."""
+    """Reports what is wrong with values that nothing replaced, and what is empty or missing in the merged tree."""
     _complete(node, ROOT, "", report)
 
 
@@ -54,7 +57,9 @@ def _complete(node: Node, branch: Branch, path: str, report: Report) -> None:
         if inner is None:
             continue
         where = f"{path}.{key}" if path else key
-        if child.value is None and "null" not in inner.rule.kinds:
+        if child.value is BAD:
+            report.tell(child)
+        elif child.value is None and "null" not in inner.rule.kinds:
             wrong_type(child, inner.rule, where, report)
         elif inner.children:
             _complete(child, inner, where, report)
@@ -73,6 +78,7 @@ def _checked(node: Node, branch: Branch, path: str, pattern: str, report: Report
     form = FORMS.get(pattern) or SHAPES.get(branch.rule.shape)
     if form is None:
         return node.with_value(value)
+    report.tell(node.with_value(value))
     try:
         return node.with_value(form(node.with_value(value), path, report))
     except ValueError as error:
@@ -90,6 +96,7 @@ def _list(value: list[Node], branch: Branch, path: str, pattern: str, report: Re
             wrong_type(child, inner.rule, f"{path}[{index}]", report)
             continue
         child = _checked(child, inner, f"{path}[{index}]", f"{pattern}.[]", report)
+        report.tell(child)
         if child.value is not BAD:
             found.append(child)
     if "set" in branch.rule.kinds:

@@ -91,10 +91,11 @@ def typed(node: Node, rule: Rule, path: str, report: Report) -> Value:
         if kind == "text" and report.keeps(value):
             return value
         found = _meant(node, kind, rule, path, report)
-        if found is None:
+        if found is None and kind == "text":
+            report.later(node, _not_of_type(node, rule, path))
+        elif found is None:
             wrong_type(node, rule, path, report)
-            return BAD
-        return found
+        return BAD if found is None else found
     if rule.words and kind == "text" and value not in rule.words and not report.keeps(value):
         known = ", ".join(rule.words)
         report.problem(node, f"cannot use {shown(value)} as {path}: Compose knows {known}")
@@ -114,7 +115,7 @@ def _meant(node: Node, kind: str, rule: Rule, path: str, report: Report) -> Valu
             try:
                 return meaning(value)
             except ValueError as error:
-                report.problem(node, f"cannot use {shown(value)} as {path}: {error}")
+                report.later(node, f"cannot use {shown(value)} as {path}: {error}")
                 return BAD
     if kind == "text" and not rule.strict:
         return _cast(node, value, rule, path, report)
@@ -147,6 +148,10 @@ def _cast(node: Node, written: str, rule: Rule, path: str, report: Report) -> Va
 
 
 def wrong_type(node: Node, rule: Rule, path: str, report: Report) -> None:
+    report.problem(node.key_at if node.value is None else node.at, _not_of_type(node, rule, path))
+
+
+def _not_of_type(node: Node, rule: Rule, path: str) -> str:
     kinds = [kind for kind in rule.kinds if kind != "null"]
     wanted = list(dict.fromkeys(_WORDS[kind] for kind in kinds if not (kind == "int" and "number" in kinds)))
     hint = ""
@@ -157,7 +162,7 @@ def wrong_type(node: Node, rule: Rule, path: str, report: Report) -> None:
             hint = "put it in quotes"
     expected = ", ".join(wanted[:-1]) + (" or " if wanted[:-1] else "") + wanted[-1]
     message = f"cannot use {shown(node.value)} as {path or 'a Compose file'}: it must be {expected}"
-    report.problem(node.key_at if node.value is None else node.at, message + (f"; {hint}" if hint else ""))
+    return message + (f"; {hint}" if hint else "")
 
 
 def shown(value: Value) -> str:
