@@ -42,13 +42,14 @@ def _below(node: Node, branch: Branch, path: str) -> Iterator[Finding]:
             yield from _below(child, branch.children["[]"], f"{path}[{index}]")
 
 
-def _one(node: Node, branch: Branch, path: str, named: bool) -> Iterator[Finding]:
-    """`named`: the key is a name that a person chose; of itself there is nothing to tell."""
+def _one(node: Node, branch: Branch, path: str, named: str) -> Iterator[Finding]:
+    """`named`: the key, if it is a name that a person chose, of which there is nothing to tell in itself; or ""."""
     rule = branch.rule
-    judged = rule.verdict != "supported" and not _spared(node, rule)
+    judged = rule.verdict != "supported" and not _spared(node, rule, named)
     if judged:
-        value = spelled(node.value) if rule.but else ""
-        yield Finding(rule.verdict, path, value, node.at if rule.but and not named else node.key_at, rule.why)
+        by_value = bool(rule.but) and not named
+        value, mark = (spelled(node.value), node.at) if by_value else ("", node.key_at)
+        yield Finding(rule.verdict, path, value, mark, rule.why)
     if judged and rule.verdict != "differs":
         return
     if branch.children and not rule.shape and isinstance(node.value, dict | list):
@@ -57,7 +58,9 @@ def _one(node: Node, branch: Branch, path: str, named: bool) -> Iterator[Finding
         yield Finding("supported", path, "", node.key_at, "")
 
 
-def _spared(node: Node, rule: Rule) -> bool:
+def _spared(node: Node, rule: Rule, named: str) -> bool:
+    if named:
+        return named in rule.but
     return spelled(node.value) in rule.but or node.value in (None, [], {})
 
 

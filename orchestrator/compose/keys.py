@@ -65,7 +65,7 @@ class Branch:
 def _rules() -> dict[str, Rule]:
     found: dict[str, Rule] = {}
     section = ""
-    for line in TEXT.splitlines():
+    for line in re.sub(r"\n +", " ", TEXT).splitlines():
         if line.startswith("[") and line.endswith(("]", " closed")):
             name, _, closed = line.partition(" ")
             section = name[1:-1] and name[1:-1] + "."

@@ -21,6 +21,7 @@ verdict   nothing: honoured. ignored, warned, refused: with the reason, which a 
           differs: honoured, in another way than docker compose does; with what is other.
           "refused but a b: …" honours these values (of `*`: names) and refuses the rest. Children go with their parent,
           but for differs.
+          A line that begins with spaces goes on with the one above.
           @later: gorae does not do it yet.    @swarm: it is for clusters of machines.
 """
 
@@ -73,7 +74,8 @@ cpu_shares              int                                     refused @later
 cpus                    cpus
 cpuset                  text                                    refused @later
 credential_spec         map                                     refused it is for Windows
-depends_on              map|set                         differs the order holds at boot, too, and every replica of a dependency is waited for
+depends_on              map|set                         differs the order holds when the host boots, too, and all replicas
+                                                        of the other service are waited for
 deploy                  map|null
 develop                 map|null                                warned gorae does not watch source files
 device_cgroup_rules     set:text                                refused @later
@@ -85,13 +87,15 @@ domainname              text                                    refused @later
 entrypoint              words
 env_file                text|list
 environment             variables
-expose                  list                            differs it opens nothing: containers that share a network reach each other at every port
+expose                  list                            differs it opens nothing: containers that share a network reach
+                                                        each other at every port
 extends                 text|map
 external_links          set:text                                refused gorae has no containers but those of stacks
 extra_hosts             hosts                                   refused @later
 gpus                    text(all)|list                          refused @later
 group_add               set                                     refused @later
-healthcheck             map                             differs a container that turns unhealthy is restarted, unless `restart` is no
+healthcheck             map                             differs a container that turns unhealthy is restarted, unless
+                                                        `restart` is no
 hostname                text
 image                   text
 init                    bool                                    refused @later
@@ -103,7 +107,8 @@ links                   list:text                               refused @later
 logging                 map                                     refused @later
 mac_address             text                                    refused @later
 mem_limit               limit
-mem_reservation         limit                           differs what all stacks reserve must fit the host, or up refuses; it is no limit at run time
+mem_reservation         limit                           differs it sets no limit; what all stacks reserve together must
+                                                        fit the host, or up refuses
 mem_swappiness          limit                                   refused @later
 memswap_limit           limit                                   refused @later
 models                  map|set                                 refused gorae runs no language models
@@ -114,7 +119,8 @@ oom_score_adj           int                                     refused @later
 pid                     text|null                               refused @later
 pids_limit              int
 platform                text                                    refused @later
-ports                   list                            differs only containers that are ready get connections, in turn; replicas share a port
+ports                   list                            differs replicas share a host port; those that are ready answer,
+                                                        in turn
 post_start              list                                    refused @later
 pre_start               list                                    refused @later
 pre_stop                list                                    refused @later
@@ -124,7 +130,8 @@ provider                map needs type                          refused gorae ca
 pull_policy             text                                    refused but missing: choose with gorae up --pull
 pull_refresh_after      text                                    refused choose with gorae up --pull
 read_only               bool
-restart                 text                            differs but no on-failure unless-stopped: a service stopped with gorae stop stays stopped after a reboot
+restart                 text                            differs but no on-failure unless-stopped:
+                                                        a service stopped with gorae stop stays stopped at boot
 runtime                 text                                    refused gorae runs containers with crun
 scale                   int
 secrets                 list                                    refused @later
@@ -486,10 +493,12 @@ memory                  size
 pids                    int
 
 [services.*.deploy.resources.reservations]
-cpus                    cpus                            differs what all stacks reserve must fit the host, or up refuses
+cpus                    cpus                            differs what all stacks reserve together must fit the host, or
+                                                        up refuses
 devices                 list                                    refused @later
 generic_resources       list                                    refused @swarm
-memory                  size                            differs what all stacks reserve must fit the host, or up refuses
+memory                  size                            differs what all stacks reserve together must fit the host, or
+                                                        up refuses
 
 [services.*.deploy.resources.reservations.devices]
 []                      map needs capabilities
