@@ -65,11 +65,11 @@ class Controller:
 
     async def up(self, model: Stack, pull: Pull, peer: Peer, progress: Progress) -> Applied:
         """Make the stack as the model says. Two `up` of one stack are applied in the order they came in."""
+        names = sorted({service.image for service in model.services.values()})
+        expand.expand(model, dict.fromkeys(names, ""))  # refused before anybody waits, or anything is pulled for it
         services = order(model.services)
         async with self._ups.setdefault(model.name, asyncio.Lock()):
             await self._until_bound()
-            names = sorted({service.image for service in model.services.values()})
-            expand.expand(model, dict.fromkeys(names, ""))  # refused before anything is pulled for it
             images = await self._ensure(names, pull, progress)
             desired = expand.expand(model, images)
             publishes = any(port.published for service in model.services.values() for port in service.ports)

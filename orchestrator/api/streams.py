@@ -25,7 +25,8 @@ def ndjson(lines: AsyncIterator[bytes]) -> StreamingResponse:
 
 
 def line(value: Any) -> bytes:
-    return json.dumps(value, ensure_ascii=False).encode() + b"\n"
+    # A text that came as JSON may hold half a surrogate pair, which UTF-8 has no bytes for.
+    return json.dumps(value, ensure_ascii=False).encode(errors="replace") + b"\n"
 
 
 async def work(job: Callable[[Progress], Awaitable[dict[str, Any]]]) -> AsyncIterator[bytes]:

@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from agent.kit.errors import UserError
+from agent.kit.pools import TASKS
 from agent.wire.messages import (
     HOSTNAME,
     ContainerSpec,
@@ -46,8 +47,14 @@ class Desired:
 def expand(stack: Stack, images: Mapping[str, str]) -> dict[str, Desired]:
     """Every service of the model; `images`: name as written → image id.
 
-    UserError bad-model, bad-mount, volume-undefined, anonymous-volume.
+    UserError stack-too-large, bad-model, bad-mount, volume-undefined, anonymous-volume.
     """
+    if len(stack.services) > TASKS:
+        raise UserError(
+            f"cannot start {stack.name}: it has {len(stack.services)} services, and a host has room for {TASKS}",
+            code="stack-too-large",
+            hint="divide it",
+        )
     if problem := _unkeepable(stack.model_dump(), ""):
         raise UserError(f"cannot start {stack.name}: {problem}", code="bad-model", hint="correct it, then try again")
     return {name: service(stack, name, images[stack.services[name].image]) for name in stack.services}

@@ -7,6 +7,7 @@ removes the old one, then starts the new one).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -77,25 +78,28 @@ def plan(
     """
     have = {(task.service, task.slot): task for task in current}
     wanted = {(name, slot) for name, want in desired.items() for slot in range(1, want.replicas + 1)}
-    actions = [_remove(task, desired) for task in _leaving(have, wanted, order)]
-    for name in sorted(desired, key=lambda name: _rank(name, order)):
-        was = sum(task.service == name for task in current)
+    ranks = {name: rank for rank, name in enumerate(order)}
+    before = Counter(task.service for task in current)
+    actions = [_remove(task, desired) for task in _leaving(have, wanted, ranks)]
+    for name in sorted(desired, key=lambda name: _rank(name, ranks)):
         for slot in range(1, desired[name].replicas + 1):
             task = have.get((name, slot))
             if task is None:
-                actions.append(_create(desired[name], slot, was, new_id()))
+                actions.append(_create(desired[name], slot, before[name], new_id()))
             else:
                 actions.append(_change(desired[name], task, intent, (over or {}).get(task.id), new_id))
     return Plan(tuple(actions))
 
 
-def _rank(name: str, order: Sequence[str]) -> tuple[int, str]:
-    return (order.index(name) if name in order else len(order), name)
+def _rank(name: str, ranks: Mapping[str, int]) -> tuple[int, str]:
+    return (ranks.get(name, len(ranks)), name)
 
 
-def _leaving(have: Mapping[tuple[str, int], Task], wanted: set[tuple[str, int]], order: Sequence[str]) -> list[Task]:
+def _leaving(
+    have: Mapping[tuple[str, int], Task], wanted: set[tuple[str, int]], ranks: Mapping[str, int]
+) -> list[Task]:
     going = [task for key, task in have.items() if key not in wanted]
-    return sorted(going, key=lambda task: (_rank(task.service, order), task.slot), reverse=True)
+    return sorted(going, key=lambda task: (_rank(task.service, ranks), task.slot), reverse=True)
 
 
 def _remove(task: Task, desired: Mapping[str, Desired]) -> Action:

@@ -158,6 +158,8 @@ async def test_refusals(s: Setting, call: Any, code: str) -> None:
 
 async def test_a_crowd_is_refused_before_it_is_planned(s: Setting) -> None:
     await s.o.up(stack(**TWO))
+    idle = {f"s{n}": {"image": "i", "replicas": 0} for n in range(1025)}
+    await fails(s.o.up(stack("big", **idle)), "stack-too-large")
     many = {f"s{n}": {"image": "i", "replicas": 1000} for n in range(1000)}
     await fails(s.o.up(stack("big", **many)), "no-room")
     await s.controller.scale("shop", {"web": 1000}, ALICE)

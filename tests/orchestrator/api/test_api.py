@@ -289,6 +289,8 @@ async def test_logs_and_images_are_relayed(s: Setting) -> None:
         {"progress": {"step": "half"}},
         {"result": {"path": "/x.tar", "name": "x:1", "config": {}}},
     ]
+    odd = await s.client.lines("POST", "/v1/images/pull", {"name": "half \ud800"})
+    assert odd[-1] == {"result": {"name": "half ?"}}
     for verb, body in (("pull", {"name": "a:1"}), ("load", {"path": "/a.tar"}), ("remove", {"name": "a:1"})):
         assert (await s.client.lines("POST", f"/v1/images/{verb}", body))[-1] == {"result": body}
 
