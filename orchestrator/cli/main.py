@@ -1,7 +1,7 @@
 """The command `gorae`: a table verb → module, of which only the chosen one is imported. Start-up must stay light:
 no pydantic, asyncio, http, yaml, pathlib or dataclasses on the way to `gorae status`.
 
-Exit codes: 0 done; 1 not done; 2 wrong usage or a bad file; 3 the daemon cannot be reached; 130 interrupted.
+Exit codes: 0 done; 1 not done; 2 wrong usage or a bad file; 3 the daemon is away; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -111,6 +111,8 @@ def overview() -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
+    if reconfigure := getattr(sys.stdout, "reconfigure", None):
+        reconfigure(errors="replace")  # a terminal that has no → shows ?
     try:
         code = _main(sys.argv[1:] if argv is None else argv)
         sys.stdout.flush()

@@ -21,7 +21,7 @@ _CODES = """\
 | 0 | done |
 | 1 | not done; what ran keeps running |
 | 2 | wrong usage, or a Compose file that cannot be read |
-| 3 | the daemon cannot be reached |
+| 3 | the daemon cannot be reached, or went away; what ran keeps running |
 | 130 | interrupted; the stack stays as it is |
 
 An error is one paragraph on stderr that begins with "cannot", and a line "try" with the next step. Colours and live

@@ -152,6 +152,14 @@ def test_what_no_verb_expects_is_one_paragraph(words: str, says: str) -> None:
     assert len(result.stderr.splitlines()) == 2
 
 
+def test_a_terminal_without_unicode_is_no_error() -> None:
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONIOENCODING": "ascii:strict"}
+    command = [sys.executable, "-m", "orchestrator.cli.main", "help"]
+    result = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "VERB ?" in result.stdout
+
+
 def test_a_closed_pipe_is_no_error(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     command = f"{sys.executable} -m orchestrator.cli.main help | true; exit ${{PIPESTATUS[0]}}"
