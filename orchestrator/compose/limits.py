@@ -78,7 +78,7 @@ def resources(service: dict[str, Node], path: str, context: Context) -> Resource
         memory_reservation=reserved or None,
         cpus=cpus or None,
         cpus_reservation=cpus_reserved or None,
-        pids=pids or None,
+        pids=pids,
     )
 
 

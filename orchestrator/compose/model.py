@@ -73,7 +73,7 @@ class RestartModel(Model):
 
 
 class ResourcesModel(Model):
-    """deploy.md, resources; and mem_limit, cpus, pids_limit, mem_reservation of 05-services.md."""
+    """deploy.md, resources; and mem_limit, cpus, pids_limit, mem_reservation of 05-services.md. pids 0: no limit."""
 
     memory: int | None = None
     memory_reservation: int | None = None

@@ -104,7 +104,7 @@ from .support import loaded, problems, service
             },
             id="limits, deploy",
         ),
-        pytest.param("mem_limit: 0\ncpus: 0\npids_limit: -1", {}, id="no limits"),
+        pytest.param("mem_limit: 0\ncpus: 0\npids_limit: -1", {"resources": {"pids": 0}}, id="no limits"),
         pytest.param("depends_on: [b]", {"depends_on": {"b": {}}}, id="depends_on, list"),
         pytest.param(
             "depends_on: {b: {condition: service_healthy, required: false, restart: false}, c: {condition: service_completed_successfully}}",
