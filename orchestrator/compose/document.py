@@ -34,10 +34,11 @@ _TOLD = frozenset(
 )
 
 
-def document(root: Node) -> dict[str, Any]:
-    """`models` stays out, as it does there."""
+def document(root: Node, *, models: bool = False) -> dict[str, Any]:
+    """`models`: with the top-level key of that name, which the reference prints in YAML alone."""
     found: dict[str, Any] = _below(root, ROOT)
-    found.pop("models", None)
+    if not models:
+        found.pop("models", None)
     for service in found.get("services", {}).values():
         for key in _ALWAYS:
             service.setdefault(key, None)

@@ -57,9 +57,9 @@ class Composed:
     def warnings(self) -> tuple[str, ...]:
         return tuple(self.report.warnings)
 
-    def document(self) -> dict[str, Any]:
-        """Plain values, as `docker compose config --format json` prints them."""
-        return document.document(self.root)
+    def document(self, *, models: bool = False) -> dict[str, Any]:
+        """Plain values, as `docker compose config --format json` prints them; `models`: as for YAML."""
+        return document.document(self.root, models=models)
 
 
 @dataclass(frozen=True, slots=True)

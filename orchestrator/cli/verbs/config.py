@@ -65,7 +65,7 @@ def _text(arguments: argparse.Namespace, composed: Any) -> str:
 
         services = fields(fields(composed.everything).get("services")).values()
         return _lines(sorted({text(item) or "" for node in services for item in items(fields(node).get("profiles"))}))
-    document = composed.document()
+    document = composed.document(models=arguments.format != "json")
     services = document.get("services", {})
     if arguments.hash:
         return _hashes(arguments.hash, document)
@@ -76,7 +76,7 @@ def _text(arguments: argparse.Namespace, composed: Any) -> str:
         return _lines(sorted(document.get(what) or ()))
     from orchestrator.compose import printed
 
-    ready = printed.alphabetical(document) if arguments.no_interpolate else printed.escaped(printed.typed(document))
+    ready = document if arguments.no_interpolate else printed.escaped(document)
     return printed.as_json(ready) if arguments.format == "json" else printed.as_yaml(ready)
 
 

@@ -45,6 +45,10 @@ services:
     - echo
     - $$HOME
     - it
+    depends_on:
+      db:
+        condition: service_started
+        required: true
     environment:
       EMPTY: null
       PASS: pw
@@ -52,13 +56,9 @@ services:
     networks:
       back: null
     volumes:
-    - type: volume
-      source: data
+    - source: data
       target: /d
-    depends_on:
-      db:
-        condition: service_started
-        required: true
+      type: volume
 networks:
   back:
     name: shop_back
