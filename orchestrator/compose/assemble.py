@@ -38,22 +38,22 @@ class Assembly:
         self._documents: dict[Path, list[Node]] = {}
         self._left = MAX_FILES
 
-    def documents(self, path: Path) -> list[Node]:
-        """Of one file; several in one file merge like several files."""
+    def documents(self, path: Path, at: Node | None = None) -> list[Node]:
+        """Of one file; several in one file merge like several files. `at`: what names it, if a file does."""
         if path not in self._documents:
             name = shown(path, self._cwd)
-            data = bytes_of(path, name, self._report)
+            data = bytes_of(path, name, self._report, at)
             nodes = read(data, name, self._report) if data is not None else []
             self._documents[path] = nodes
         return self._documents[path]
 
-    def project(self, files: Sequence[Path], scope: Scope) -> Node:
-        """The merged tree of several files, the later ones over the earlier."""
+    def project(self, files: Sequence[Path], scope: Scope, at: Node | None = None) -> Node:
+        """The merged tree of several files, the later ones over the earlier. `at`: as for documents()."""
         start = Mark(shown(files[0], self._cwd), 1, 1)
         root = Node({}, start, start)
         for path in files:
             self._spend(path)
-            for document in self.documents(path):
+            for document in self.documents(path, at):
                 root = self._add(root, document, path, scope)
         validate.complete(root, self._report)
         return paths.resolved(root, scope.folder, scope.variables.get("HOME"), self._report)
@@ -99,8 +99,8 @@ class Assembly:
         folder = absolute(Path(written), scope.folder) if written else files[0].parent
         variables = dict(scope.variables)
         own = [absolute(Path(text(item) or ""), scope.folder) for item in items(long.get("env_file"))]
-        add_variables(own or [folder / ".env"], variables, self._cwd, self._report, required=bool(own))
-        tree = self.project(files, Scope(folder, variables, above))
+        add_variables(own or [folder / ".env"], variables, self._cwd, self._report, required=bool(own), at=entry)
+        tree = self.project(files, Scope(folder, variables, above), entry)
         tree = paths.environment_of(tree, variables)
         known = {key: child for key, child in fields(tree).items() if key in SECTIONS}
         return merge_included(node.with_value(known), node)
@@ -108,7 +108,7 @@ class Assembly:
     def _extend(
         self, name: str, services: dict[str, Node], path: Path, scope: Scope, trail: tuple[tuple[Path, str], ...]
     ) -> Node:
-        """services[name] over what it extends, and so kept there."""
+        """services[name] over what it extends, and so kept there. Where that was reported, its image is BAD."""
         node = services[name]
         extends = fields(node).get("extends")
         if extends is None or extends.value is BAD:
@@ -119,6 +119,8 @@ class Assembly:
         trail = (*trail, (path, name))
         own = node.with_value({key: child for key, child in fields(node).items() if key != "extends"})
         base = self._base(name, extends, services, path, scope, trail)
+        if base is None:
+            own = own.with_value({"image": extends.with_value(BAD), **fields(own)})  # it may be the base's to give
         services[name] = merge_service(base, own) if base is not None and base.value is not None else own
         return services[name]
 
@@ -134,13 +136,13 @@ class Assembly:
         wanted = text(extends) or text(fields(extends).get("service"))
         file = text(fields(extends).get("file"))
         if not wanted:
-            self._report.problem(extends, f"cannot extend in {name}: `service` is missing", "extends: {service: NAME}")
+            self._report.problem(extends, f"cannot extend {name}: `service` is missing", "extends: {service: NAME}")
             return None
         where = path
         if file:
             where = absolute(Path(file), scope.folder)
             scope = replace(scope, folder=where.parent)
-            services = self._raw_services(where, wanted, scope)
+            services = self._raw_services(where, wanted, scope, extends)
         if wanted not in services:
             at = "" if where == path else f" in {shown(where, self._cwd)}"
             if not file or self._documents.get(where):
@@ -149,11 +151,11 @@ class Assembly:
         base = self._extend(wanted, services, where, scope, trail)
         return paths.service(base, scope.folder, scope.variables.get("HOME"), self._report) if file else base
 
-    def _raw_services(self, path: Path, wanted: str, scope: Scope) -> dict[str, Node]:
+    def _raw_services(self, path: Path, wanted: str, scope: Scope, at: Node) -> dict[str, Node]:
         """The services of another file; only those that are extended are checked."""
         self._spend(path)
         found: dict[str, Node] = {}
-        for document in self.documents(path):
+        for document in self.documents(path, at):
             node = fields(self._interpolated(document, scope)).get("services")
             for name, service in fields(node).items():
                 if name == wanted or "extends" in fields(service) or name in found:

@@ -87,8 +87,16 @@ def _present(folder: Path, names: Sequence[str]) -> list[Path]:
     return [folder / name for name in names if (folder / name).is_file()]
 
 
-def add_variables(paths: list[Path], environment: dict[str, str], cwd: Path, report: Report, *, required: bool) -> None:
-    """Add what the files set and `environment` has not; of the files, a later one wins."""
+def add_variables(
+    paths: list[Path],
+    environment: dict[str, str],
+    cwd: Path,
+    report: Report,
+    *,
+    required: bool,
+    at: Node | None = None,
+) -> None:
+    """Add what the files set and `environment` has not; of the files, a later one wins. `at`: as for bytes_of()."""
     found: dict[str, str] = {}
 
     def lookup(name: str) -> str | None:
@@ -97,7 +105,7 @@ def add_variables(paths: list[Path], environment: dict[str, str], cwd: Path, rep
     for path in paths:
         if not required and not path.is_file():
             continue
-        source = text_of(path, shown(path, cwd), report)
+        source = text_of(path, shown(path, cwd), report, at)
         if source is not None:
             found |= dotenv.parse(source, shown(path, cwd), lookup, report)
     environment.update({name: value for name, value in found.items() if name not in environment})
@@ -109,8 +117,8 @@ def shown(path: Path, cwd: Path) -> str:
 
 
 def bytes_of(path: Path, name: str, report: Report, at: Node | None = None) -> bytes | None:
-    """What the file holds, at most one byte more than is allowed. Never waits for a device or a pipe's writer. `at`: who
-    names the file, if a file does."""
+    """What the file holds, at most one byte more than is allowed. Never waits for a device or a pipe's writer.
+    `at`: what names the file, if a file does."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
