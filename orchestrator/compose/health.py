@@ -75,8 +75,6 @@ def _probe(node: Node, path: str, context: Context) -> dict[str, Any]:
     kind = kinds[0]
     target = fields(entry[kind])
     port = context.value(target.get("port"), f"{path}.{kind}.port", _port)
-    if "port" not in target and isinstance(entry[kind].value, dict):
-        context.report.problem(entry[kind], f"cannot use {path}.{kind}: `port` is missing", "the port in the container")
     if kind == "tcp":
         return {"tcp_port": port}
     asked = context.value(target.get("path"), f"{path}.http.path", _http_path)

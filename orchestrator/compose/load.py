@@ -141,7 +141,7 @@ def _compose(
     for node in documents:
         if node.value is None:
             report.problem(node.key_at, "cannot use an empty document as a Compose file: it must be a mapping")
-    if not documents:
+    if not documents and not report.problems:
         report.problem(None, f"cannot read {shown(found.files[0], cwd)}: it is empty", "services: {NAME: {image: …}}")
     report.finish()
     variables = found.environment

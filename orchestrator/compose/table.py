@@ -74,8 +74,8 @@ cpu_shares              int                                     refused @later
 cpus                    cpus
 cpuset                  text                                    refused @later
 credential_spec         map                                     refused it is for Windows
-depends_on              map|set                         differs the order holds when the host boots, too, and all replicas
-                                                        of the other service are waited for
+depends_on              map|set                         differs the order holds when the host boots, too, and all
+                                                        replicas of the other service are waited for
 deploy                  map|null
 develop                 map|null                                warned gorae does not watch source files
 device_cgroup_rules     set:text                                refused @later
@@ -127,7 +127,7 @@ pre_stop                list                                    refused @later
 privileged              bool                                    refused @later
 profiles                list:text
 provider                map needs type                          refused gorae calls no outside providers
-pull_policy             text                                    refused but missing: choose with gorae up --pull
+pull_policy             text                            refused but if_not_present missing: choose with gorae up --pull
 pull_refresh_after      text                                    refused choose with gorae up --pull
 read_only               bool
 restart                 text                            differs but no on-failure unless-stopped:

@@ -30,7 +30,7 @@ _WORDS = {
     "limit": "a size",
     "cpus": "a number of cores",
     "mode": "permission bits",
-    "scalar": "text",
+    "scalar": "text, a number or true or false",
     "option": "text or a number",
     "set": "a list",
     "null": "empty",

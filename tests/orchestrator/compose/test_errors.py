@@ -48,6 +48,16 @@ def test_the_error_crosses_a_socket() -> None:
     assert isinstance(from_document(document), UserError)
 
 
+def test_problems_come_in_the_order_of_their_places() -> None:
+    report = Report()
+    report.problem(None, "cannot find it")
+    for place in (Mark("b", 9, 1), Mark("a", 1, 5), Mark("b", 1, 9), Mark("a", 1, 2), Mark("b", 1, 10)):
+        report.problem(place, "cannot go on")
+    assert [str(problem.mark) for problem in raised(report).problems] == [
+        "b:1:9", "b:1:10", "b:9:1", "a:1:2", "a:1:5", "None"
+    ]  # fmt: skip
+
+
 def test_a_problem_is_told_once_and_a_long_one_is_cut() -> None:
     report = Report()
     report.problem(PLACE, "cannot " + "x" * 2000)
@@ -80,6 +90,4 @@ def test_what_is_wrong_is_told_even_when_warnings_came_first(tmp_path: Path) -> 
     write(tmp_path, {"compose.yaml": "version: '3'\nservices: {a: {image: $TAG}}\n"})
     with pytest.raises(ComposeError) as caught:
         load(None, project="p", environ={}, cwd=tmp_path)
-    assert str(caught.value) == (
-        "compose.yaml:2:23: cannot use services.a.image: an image is written as NAME[:TAG][@DIGEST], without spaces"
-    )
+    assert str(caught.value) == "compose.yaml:2:12: cannot start the service a: it has no image"

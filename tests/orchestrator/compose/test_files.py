@@ -79,8 +79,9 @@ def test_no_file(tmp_path: Path) -> None:
 
 
 def test_a_named_file_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(ComposeError, match=r"^cannot read no\.yaml: No such file or directory$"):
+    with pytest.raises(ComposeError, match=r"^cannot read no\.yaml: No such file or directory$") as caught:
         run(tmp_path, files=[Path("no.yaml")])
+    assert caught.value.hint == "check the path and its permissions"
 
 
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:

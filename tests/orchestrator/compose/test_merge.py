@@ -94,7 +94,7 @@ def test_relative_paths_begin_at_the_first_file(tmp_path: Path) -> None:
 
 
 def test_documents_of_one_file_merge_like_files(tmp_path: Path) -> None:
-    text = "services:\n  a: {image: x}\n---\n---\nservices:\n  a: {command: y}\n  b: {image: z}\n"
+    text = "services:\n  a: {image: x}\n---\nservices:\n  a: {command: y}\n  b: {image: z}\n"
     services = loaded(tmp_path, text).stack.services
     assert (services["a"].image, services["a"].command, services["b"].image) == ("x", ("y",), "z")
 

@@ -74,15 +74,18 @@ def test_one_mount(tmp_path: Path, keys: str, found: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ("volumes: [/anon]", "gorae does not support a volume without a name yet; write NAME:/anon"),
-        ("volumes: [v]", "a volume is written as SOURCE:TARGET[:OPTIONS]"),
-        ("volumes: [':/x']", "the source is missing"),
-        ("volumes: ['v:rel']", "the path in the container must be absolute: 'rel'"),
+        ("volumes: [/anon]", "gorae does not support a volume without a name yet"),
+        ("volumes: [v]", "cannot use 'v' as services.a.volumes[0]: it must be an absolute path in the container"),
+        ("volumes: [':/x']", "an empty section between colons; a volume is written as SOURCE:TARGET[:OPTIONS]"),
+        ("volumes: ['v:/a:ro:z']", "too many colons; a volume is written as SOURCE:TARGET[:OPTIONS]"),
+        ("volumes: ['v:rel']", "cannot use 'rel' as services.a.volumes[0]: it must be an absolute path"),
         ("volumes: ['v:/']", "a mount cannot stand at / of the container"),
         ("volumes: ['v:/x/..']", "a mount cannot stand at / of the container"),
-        ("volumes: ['v:/x:foo']", "the option 'foo' is unknown; ro, rw and nocopy are known"),
-        ("volumes: ['/a:/x:nocopy']", "the option 'nocopy' is unknown"),
-        ("volumes: ['/a:/x:rslave']", "gorae does not support the mount propagation rslave yet"),
+        ("volumes: ['/a:/x:nocopy']", "cannot mount at /x in services.a: `volume` says how a volume mount is made"),
+        (
+            "volumes: ['/a:/x:rslave']",
+            "services.a.volumes[0].bind.propagation: 'rslave': gorae does not support it yet",
+        ),
         ("volumes: ['~/h:/h']", "HOME is not set, and ~ stands for it"),
         ("volumes: ['~bob/h:/h']", "~user is not supported; write the path out"),
         ("volumes: [{type: bind, target: /x}]", "`source` is missing"),
@@ -90,13 +93,14 @@ def test_one_mount(tmp_path: Path, keys: str, found: dict[str, Any]) -> None:
         ("volumes: [{source: v, target: /x}]", "`type` is missing"),
         ("volumes: [{type: volume, source: v}]", "`target` is missing"),
         ("volumes: [{type: tmpfs, source: v, target: /x}]", "a tmpfs mount has no source"),
-        ("volumes: [{type: bind, source: /a, target: /x, volume: {nocopy: true}}]", "this is a bind mount"),
-        ("volumes: [{type: tmpfs, target: /x, tmpfs: {mode: '999'}}]", "permission bits are written in octal"),
+        ("volumes: [{type: bind, source: /a, target: /x, volume: {nocopy: true}}]", "`volume` says how a volume mount"),
+        ("volumes: [{type: tmpfs, target: /x, tmpfs: {mode: '999'}}]", "it must be a whole number, 0 or more"),
+        ("volumes: [{type: tmpfs, target: /x, tmpfs: {mode: 99999}}]", "permission bits are written in octal"),
         ("volumes: [{type: npipe, source: v, target: /x}]", "'npipe': gorae does not support it yet"),
         ("volumes: ['data/x:/n']", "cannot mount the volume data/x in a: no volume of that name is declared"),
         ("volumes: ['v:/x']\ntmpfs: /x", "cannot mount at /x in a: a tmpfs is there already"),
-        ("tmpfs: ['/x:uid=5']", "gorae does not support the tmpfs option 'uid=5' yet"),
-        ("tmpfs: ['x']", "the path in the container must be absolute"),
+        ("tmpfs: ['/x:uid=5']", "services.a.tmpfs[0]: gorae does not support the option 'uid=5' yet"),
+        ("tmpfs: [/y, x]", "cannot use 'x' as services.a.tmpfs[1]: it must be an absolute path in the container"),
     ],
 )
 def test_refused(tmp_path: Path, keys: str, message: str) -> None:
@@ -111,12 +115,20 @@ def test_a_mount_that_another_hides_is_warned_of(tmp_path: Path) -> None:
     assert found.warnings == ("compose.yaml:4:15: this mount is lost: a later one has the same target /x",)
 
 
+def test_an_option_that_has_no_effect_is_warned_of(tmp_path: Path) -> None:
+    found = loaded(tmp_path, "services:\n  a:\n    image: x\n    volumes: ['/a:/x:r0']\n")
+    (warning,) = found.warnings
+    assert warning.startswith(
+        "compose.yaml:4:15: the mount option 'r0' has no effect: Compose knows ro, nocopy, z, Z, "
+    )
+
+
 @given(st.text(alphabet="/.:~a-, rwov", max_size=30))
 def test_any_text_is_a_mount_or_a_value_error(text: str) -> None:
-    for understand in (mounts.volume, mounts.tmpfs):
-        try:
-            found = understand(text)
-        except ValueError:
-            continue
-        target = str(found["target"])
-        assert target.startswith("/") and target != "/" and ".." not in target.split("/")
+    try:
+        found, unknown = mounts.volume(text)
+    except ValueError:
+        return
+    assert found["type"] in ("bind", "volume") and found["target"]
+    assert not found["target"].startswith("/") or ".." not in found["target"].split("/")
+    assert set(unknown).isdisjoint(mounts.OPTIONS)

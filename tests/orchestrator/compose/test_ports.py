@@ -10,26 +10,29 @@ from hypothesis import strategies as st
 
 from orchestrator.compose.ports import exposed, parse
 
-from .support import service
+from .support import problems, service
 
 
 @pytest.mark.parametrize(
     ("text", "found"),
     [
-        ("3000", [(3000, None, "tcp", "")]),
-        ("3000-3001", [(3000, None, "tcp", ""), (3001, None, "tcp", "")]),
-        ("8000:80", [(80, 8000, "tcp", "")]),
-        ("9090-9091:8080-8081", [(8080, 9090, "tcp", ""), (8081, 9091, "tcp", "")]),
-        ("127.0.0.1:8001:80", [(80, 8001, "tcp", "127.0.0.1")]),
-        ("127.0.0.1::80", [(80, None, "tcp", "127.0.0.1")]),
-        ("[::1]:6001:80", [(80, 6001, "tcp", "::1")]),
-        ("::1:6001:80", [(80, 6001, "tcp", "::1")]),
-        ("53:53/UDP", [(53, 53, "udp", "")]),
-        ("0:80", [(80, None, "tcp", "")]),
-        (":80", [(80, None, "tcp", "")]),
+        ("3000", [(3000, "", "tcp", "")]),
+        ("3000-3001", [(3000, "", "tcp", ""), (3001, "", "tcp", "")]),
+        ("8000:80", [(80, "8000", "tcp", "")]),
+        ("9090-9091:8080-8081", [(8080, "9090", "tcp", ""), (8081, "9091", "tcp", "")]),
+        ("8000-8005:80", [(80, "8000-8005", "tcp", "")]),
+        ("127.0.0.1:8001:80", [(80, "8001", "tcp", "127.0.0.1")]),
+        ("127.0.0.1::80", [(80, "", "tcp", "127.0.0.1")]),
+        ("[::1]:6001:80", [(80, "6001", "tcp", "::1")]),
+        ("::1:6001:80", [(80, "6001", "tcp", "::1")]),
+        ("53:53/UDP", [(53, "53", "udp", "")]),
+        ("80:80/sctp", [(80, "80", "sctp", "")]),
+        ("80/", [(80, "", "tcp", "")]),
+        ("0:80", [(80, "0", "tcp", "")]),
+        (":80", [(80, "", "tcp", "")]),
     ],
 )
-def test_short(text: str, found: list[tuple[int, int | None, str, str]]) -> None:
+def test_short(text: str, found: list[tuple[int, str, str, str]]) -> None:
     assert parse(text) == found
 
 
@@ -42,12 +45,10 @@ def test_short(text: str, found: list[tuple[int, int | None, str, str]]) -> None
         ("70000:80", "'70000' is no port"),
         ("90-80", "'90-80' is no port"),
         ("http", "'http' is no port"),
-        ("80:80/sctp", "the protocol 'sctp' is not supported; tcp and udp are"),
-        ("80/", "the protocol '' is not supported"),
+        ("80:80/icmp", "the protocol 'icmp' is unknown; tcp, udp and sctp are known"),
         ("1.2.3:80:80", "'1.2.3' is no IP address of the host"),
         ("127.0.0.1:80", "'127.0.0.1' is no port"),
         ("8000-8002:80-81", "the ranges 8000-8002 and 80-81 differ in length"),
-        ("8000-8005:80", "gorae does not support a range of host ports for one port of the container yet"),
         ("8000:80-81", "the ranges 8000 and 80-81 differ in length"),
         ("1" * 200, "a port is written as"),
     ],
@@ -70,7 +71,7 @@ def test_any_text_is_ports_or_a_value_error(text: str) -> None:
 @given(st.integers(1, 65000), st.integers(1, 65000), st.integers(0, 500))
 def test_ranges_keep_their_distance(first: int, target: int, count: int) -> None:
     found = parse(f"{first}-{first + count}:{target}-{target + count}")
-    assert [(port.published or 0) - port.target for port in found] == [first - target] * (count + 1)
+    assert [int(port.published) - port.target for port in found] == [first - target] * (count + 1)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +89,8 @@ def test_ranges_keep_their_distance(first: int, target: int, count: int) -> None
         pytest.param(
             "ports: ['80:80', '80:80/tcp', '81:80']", [(80, 80, "tcp", ""), (80, 81, "tcp", "")], id="said twice"
         ),
-        pytest.param("ports:", [], id="empty"),
+        pytest.param("ports: []", [], id="empty"),
+        pytest.param("ports: ['0:80']", [(80, None, "tcp", "")], id="0 is any free port"),
     ],
 )
 def test_ports_of_a_service(tmp_path: Path, keys: str, found: list[tuple[int, int | None, str, str]]) -> None:
@@ -101,7 +103,28 @@ def test_expose(value: str | int, text: str) -> None:
     assert exposed(value) == text
 
 
-@pytest.mark.parametrize("value", ["80:81", "", "x", 0, "80/sctp"])
+@pytest.mark.parametrize("value", ["80:81", "", "x", 0, "80/icmp"])
 def test_not_exposed(value: str | int) -> None:
-    with pytest.raises(ValueError, match=r"is no port|is not supported"):
+    with pytest.raises(ValueError, match=r"is no port|is unknown"):
         exposed(value)
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ("ports:", "4:5: cannot use an empty value as services.a.ports: it must be a list"),
+        ("ports: [null]", "4:13: cannot use an empty value as services.a.ports[0]: it must be text, a whole number or a mapping"),
+        ("ports: ['80:80', x]", "4:22: cannot use services.a.ports[1]: 'x' is no port: 1 to 65535, or a range as 8000-8010"),
+        ("ports: [{published: 80}]", "4:13: cannot use services.a.ports[0]: `target` is missing"),
+        ("ports: [{target: 0}]", "4:13: cannot publish 0 → 0 in services.a: it is no port: 1 to 65535"),
+        ("ports: [{target: 80, published: x}]", "4:13: cannot publish x → 80 in services.a: it is no port: 1 to 65535"),
+        ("ports: [80/sctp]", "4:13: cannot use services.a.ports[0].protocol: 'sctp': gorae publishes tcp and udp"),
+        (
+            "ports: [8000-8005:80]",
+            "4:13: cannot publish 8000-8005 → 80 in services.a: a range of host ports for one port of the container is not supported yet",
+        ),
+        ("expose: [80, x]", "4:18: cannot use 'x' as services.a.expose[1]: 'x' is no port: 1 to 65535, or a range as 8000-8010"),
+    ],
+)  # fmt: skip
+def test_refused(tmp_path: Path, keys: str, message: str) -> None:
+    assert problems(tmp_path, f"services:\n  a:\n    image: x\n    {keys}\n") == [f"compose.yaml:{message}"]

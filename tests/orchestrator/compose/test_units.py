@@ -24,16 +24,32 @@ from orchestrator.compose import units
         ("2ns", 2e-9),
         ("1d", 86400),
         ("1w2d", 777600),
+        ("-5s", -5),
+        ("+5s", 5),
     ],
 )
 def test_duration(text: str, seconds: float) -> None:
     assert units.duration(text) == pytest.approx(seconds)
 
 
-@pytest.mark.parametrize("text", ["", "5", "1h30", "1y", "-5s", "1s 5s", "s", "1S", "1m30", "٣s", "9" * 50 + "s"])
+@pytest.mark.parametrize(
+    "text", ["", "5", "1h30", "1y", "--5s", "- 5s", "1s 5s", "s", "1S", "1m30", "٣s", "9" * 50 + "s"]
+)
 def test_no_duration(text: str) -> None:
     with pytest.raises(ValueError, match=r"10s, 1m30s or 1\.5h"):
         units.duration(text)
+
+
+def test_a_span_is_no_less_than_nothing() -> None:
+    assert units.span("0s") == 0
+    with pytest.raises(ValueError, match="less than nothing"):
+        units.span("-5s")
+
+
+@given(st.integers(0, 10**15))
+def test_a_duration_has_one_spelling(microseconds: int) -> None:
+    text = units.spelled_duration(microseconds / 1e6)
+    assert units.spelled_duration(units.duration(text)) == text
 
 
 @given(st.integers(0, 9999), st.integers(0, 59), st.integers(0, 59))
