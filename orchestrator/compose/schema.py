@@ -1,9 +1,9 @@
-"""The JSON Schemas of specs/, made from the models; a test compares them with the files in the tree.
+"""The JSON Schemas of specs/, made from the models and the table of keys; a test compares them with the tree.
 
     python -m orchestrator.compose.schema specs
 
-stack.schema.json: the part of a project the runtime takes. compose-canonical.schema.json: a whole project, as
-`gorae config --format json` prints it.
+compose.schema.json: the files gorae accepts, for editors. compose-canonical.schema.json: a whole project, as
+`gorae config --format json` prints it. stack.schema.json: the part of a project the runtime takes.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from orchestrator.compose import editor_schema
 from orchestrator.compose.canonical import Project
 from orchestrator.compose.model import Stack
 
@@ -20,6 +21,7 @@ from orchestrator.compose.model import Stack
 def schemas() -> dict[str, str]:
     """The text of each file, by its name."""
     return {
+        "compose.schema.json": _text(editor_schema.schema()),
         "stack.schema.json": _text(Stack.model_json_schema(mode="serialization")),
         "compose-canonical.schema.json": _text(Project.model_json_schema(mode="validation", by_alias=True)),
     }
