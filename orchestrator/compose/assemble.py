@@ -152,17 +152,24 @@ class Assembly:
         return paths.service(base, scope.folder, scope.variables.get("HOME"), self._report) if file else base
 
     def _raw_services(self, path: Path, wanted: str, scope: Scope, at: Node) -> dict[str, Node]:
-        """The services of another file; only those that are extended are checked."""
+        """The services of another file that are extended; no other one is checked."""
         self._spend(path)
+        documents = [
+            fields(fields(self._interpolated(document, scope)).get("services")) for document in self.documents(path, at)
+        ]
         found: dict[str, Node] = {}
-        for document in self.documents(path, at):
-            node = fields(self._interpolated(document, scope)).get("services")
-            for name, service in fields(node).items():
-                if name == wanted or "extends" in fields(service) or name in found:
-                    checked = validate.service(service, name, self._report)
-                    found[name] = merge_service(found[name], checked) if name in found else checked
-                else:
-                    found[name] = service
+        todo = [wanted]
+        while todo:
+            name = todo.pop()
+            for services in documents:
+                if name not in services:
+                    continue
+                checked = validate.service(services[name], name, self._report)
+                found[name] = merge_service(found[name], checked) if name in found else checked
+            base = fields(found.get(name)).get("extends")
+            inside = text(base) or ("" if "file" in fields(base) else text(fields(base).get("service")))
+            if inside and inside not in found:
+                todo.append(inside)
         return found
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from orchestrator.compose import units
 from orchestrator.compose.context import Context
 from orchestrator.compose.model import HealthcheckModel
-from orchestrator.compose.nodes import Node, fields, flag, items, text
+from orchestrator.compose.nodes import BAD, Node, fields, flag, items, text
 
 _OWN = "x-gorae-healthcheck"
 _PATH = re.compile(r"/[!-~]{0,1000}")  # a space or a line end would reach into the request
@@ -67,6 +67,8 @@ def _retries(count: int) -> int:
 
 
 def _probe(node: Node, path: str, context: Context) -> dict[str, Any]:
+    if node.value is BAD:
+        return {}
     entry = fields(node)
     kinds = [kind for kind in ("http", "tcp") if kind in entry]
     if len(kinds) != 1:

@@ -61,11 +61,14 @@ def service(node: Node, folder: Path, home: str | None, report: Report) -> Node:
 
 
 def environment_of(root: Node, variables: Mapping[str, str]) -> Node:
-    """Variables of services without a value, from the environment of the files that name them."""
+    """Variables of services without a value, from the environment of the files that name them: of those in a list
+    only, as in the reference."""
 
     def known(node: Node) -> Node:
         found = {
-            name: child.with_value(variables[name]) if child.value is None and name in variables else child
+            name: child.with_value(variables[name])
+            if child.value is None and child.at == child.key_at and name in variables
+            else child
             for name, child in fields(node).items()
         }
         return node.with_value(found) if isinstance(node.value, dict) else node

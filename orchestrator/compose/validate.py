@@ -13,10 +13,11 @@ from orchestrator.compose.errors import Report
 from orchestrator.compose.forms import SHAPES
 from orchestrator.compose.keys import ROOT, Branch
 from orchestrator.compose.longforms import FORMS
-from orchestrator.compose.nodes import BAD, Mark, Node, spelled
+from orchestrator.compose.nodes import BAD, Node, spelled
 from orchestrator.compose.values import short, shown, typed, wrong_type
 
 NAME = re.compile(r"[a-zA-Z0-9._-]{1,128}")
+_FORGIVING = ("include.[]", "services.*.extends")  # the reference does not look at their other keys
 _OPEN = ("services", "networks", "volumes", "configs", "secrets", "models")  # sections whose keys are names
 
 
@@ -119,11 +120,14 @@ def _mapping(value: dict[str, Node], branch: Branch, path: str, pattern: str, re
         inner = branch.children.get(key) if key not in ("*", "[]") else None
         inner = inner or any_name
         where = f"{path}.{key}" if path else key
-        if inner is None and pattern == "include.[]":
-            report.warn(child.key_at, f"{where} is ignored: Compose has no such key")
+        if inner is None and pattern in _FORGIVING:
+            report.warn(child.key_at, f"{where} is ignored: Compose has no such key{_guess(_near(key, branch))}")
         elif inner is None:
             if not key.startswith("x-") or key.startswith("x-gorae") or branch.rule.closed:
-                _unknown(key, where, child.key_at, branch, report)
+                near = _near(key, branch)
+                report.problem(child.key_at, f"cannot use {where}: Compose has no such key{_guess(near)}")
+                if near and near not in value:
+                    kept[near] = child.with_value(BAD)  # it is not missed as well
         elif path in _OPEN and not NAME.fullmatch(key):
             allowed = "letters, digits, '.', '_' and '-', and is not long"
             report.problem(child.key_at, f"cannot use {short(key)} as a name in {path}: a name is made of {allowed}")
@@ -133,9 +137,11 @@ def _mapping(value: dict[str, Node], branch: Branch, path: str, pattern: str, re
     return kept
 
 
-def _unknown(key: str, where: str, at: Mark, branch: Branch, report: Report) -> None:
+def _near(key: str, branch: Branch) -> str | None:
     from difflib import get_close_matches  # only a file with a mistake pays for it
 
-    near = get_close_matches(key[:80], list(branch.names()), n=1, cutoff=0.6)
-    guess = f"; did you mean {near[0]}?" if near else ""
-    report.problem(at, f"cannot use {where}: Compose has no such key{guess}")
+    return next(iter(get_close_matches(key[:80], list(branch.names()), n=1, cutoff=0.6)), None)
+
+
+def _guess(near: str | None) -> str:
+    return f"; did you mean {near}?" if near else ""

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from orchestrator.compose.load import ComposeError, Loaded, load
+import pytest
+
+from orchestrator.compose.load import Composed, ComposeError, Loaded, load, read
 from orchestrator.compose.model import Service
 
 MINIMAL = "services: {a: {image: x}}\n"
@@ -31,6 +35,35 @@ def service(folder: Path, keys: str, environ: Mapping[str, str] | None = None, *
     lines = "".join(f"    {line}\n" for line in keys.splitlines())
     text = f"services:\n  b: {{image: x}}\n  c: {{image: x}}\n  a:\n    image: x\n{lines}volumes:\n  v:\n  w:\n"
     return loaded(folder, {"compose.yaml": text, **files}, environ).stack.services["a"]
+
+
+def composed(
+    folder: Path, files: Mapping[str, str] | str, environ: Mapping[str, str] | None = None, **how: Any
+) -> Composed:
+    """The whole project in canonical form; files and environment as in loaded(), `how`: what else read() takes."""
+    contents = {"compose.yaml": files} if isinstance(files, str) else files
+    write(folder, contents)
+    named = [folder / name for name in contents if name.endswith(".yaml")]
+    return read(named, environ=environ or {}, cwd=folder, **{"project": "p", **how})
+
+
+def document(
+    folder: Path, files: Mapping[str, str] | str, environ: Mapping[str, str] | None = None, **how: Any
+) -> dict[str, Any]:
+    """The plain values of composed(); the folder is @."""
+    text = json.dumps(composed(folder, files, environ, **how).document())
+    found: dict[str, Any] = json.loads(text.replace(str(folder), "@"))
+    return found
+
+
+def refusals(
+    folder: Path, files: Mapping[str, str] | str, environ: Mapping[str, str] | None = None, **how: Any
+) -> list[str]:
+    """What makes the files no Compose project, hints in brackets; whether gorae runs it is no matter."""
+    with pytest.raises(ComposeError) as caught:
+        composed(folder, files, environ, **how)
+    found = [f"{problem} ({problem.hint})" if problem.hint else str(problem) for problem in caught.value.problems]
+    return [text.replace(str(folder), "@") for text in found]
 
 
 def problems(folder: Path, files: Mapping[str, str] | str, environ: Mapping[str, str] | None = None) -> list[str]:
