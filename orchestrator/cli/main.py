@@ -34,6 +34,7 @@ VERBS = {
     "scale": "change the number of replicas",
     "image": "list, pull, import, load and remove images",
     "config": "print what the Compose files say, in canonical form",
+    "check": "say of each key in the Compose files what gorae makes of it",
     "doctor": "check this host, and say what to mend",
     "daemon": "run gorae's daemons",
     "version": "show the versions of this program and of the daemons",

@@ -52,9 +52,9 @@ def _one(node: Node, branch: Branch, path: str, named: str) -> Iterator[Finding]
         yield Finding(rule.verdict, path, value, mark, rule.why)
     if judged and rule.verdict != "differs":
         return
-    if branch.children and not rule.shape and isinstance(node.value, dict | list):
-        yield from _below(node, branch, path)
-    elif not named and not judged:
+    below = [] if rule.shape else list(_below(node, branch, path))
+    yield from below
+    if not below and not named and not judged:
         yield Finding("supported", path, "", node.key_at, "")
 
 
@@ -67,8 +67,15 @@ def _spared(node: Node, rule: Rule, named: str) -> bool:
 def judge(root: Node, report: Report) -> None:
     """Reports what is refused as problems, and warns of what is warned of."""
     for finding in findings(root):
-        value = f": {finding.value[:40]!r}" if finding.value else ""
         if finding.verdict == "refused":
-            report.problem(finding.mark, f"cannot use {finding.key}{value}: {finding.why}")
+            report.problem(finding.mark, sentence(finding))
         elif finding.verdict == "warned":
-            report.warn(finding.mark, f"{finding.key} is ignored: {finding.why}")
+            report.warn(finding.mark, sentence(finding))
+
+
+def sentence(finding: Finding) -> str:
+    """What `up` says of a finding that is refused, or warned of."""
+    if finding.verdict == "warned":
+        return f"{finding.key} is ignored: {finding.why}"
+    value = f": {finding.value[:40]!r}" if finding.value else ""
+    return f"cannot use {finding.key}{value}: {finding.why}"
