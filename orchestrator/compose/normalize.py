@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from orchestrator.compose.assemble import SECTIONS
-from orchestrator.compose.nodes import Node, fields, items, made, text
+from orchestrator.compose.nodes import Node, fields, flag, items, made, text
 
 _NAMESPACES = ("network_mode", "ipc", "pid", "uts", "cgroup")
 _RESOURCES = ("networks", "volumes", "configs", "secrets")
@@ -29,7 +29,7 @@ def normalize(root: Node, name: str, variables: Mapping[str, str]) -> Node:
         top["networks"] = top.get("networks", at).with_value({**networks, "default": at.with_value(None)})
     for section in _RESOURCES:
         if section in top:
-            named = {key: _named(node, key, name, section) for key, node in fields(top[section]).items()}
+            named = {key: _named(node, key, name) for key, node in fields(top[section]).items()}
             top[section] = top[section].with_value(named)
     return root.with_value({"name": root.with_value(name), **top})
 
@@ -94,13 +94,10 @@ def _implied(entry: Mapping[str, Node]) -> dict[str, Node]:
     return found
 
 
-def _named(node: Node, key: str, project: str, section: str) -> Node:
-    entry = dict(fields(node))
-    external = entry.get("external")
-    if "name" not in entry or (text(entry["name"]) == "" and not (external is not None and external.value is True)):
-        own = key if external is not None and external.value is True else f"{project}_{key}"
-        entry = {"name": node.with_value(own), **{other: child for other, child in entry.items() if other != "name"}}
-    return node.with_value(entry)
+def _named(node: Node, key: str, project: str) -> Node:
+    entry = fields(node)
+    own = key if flag(entry.get("external"), False) else f"{project}_{key}"
+    return node.with_value({"name": node.with_value(own), **entry})
 
 
 def used(root: Node) -> Node:

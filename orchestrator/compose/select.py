@@ -35,7 +35,16 @@ def chosen(root: Node, named: Sequence[str]) -> Node:
         if name in services and name not in reached:
             reached.add(name)
             todo += fields(fields(services[name]).get("depends_on"))
-    return _with_services(root, {name: node for name, node in services.items() if name in reached})
+    return _with_services(root, {name: _among(node, reached) for name, node in services.items() if name in reached})
+
+
+def _among(service: Node, reached: set[str]) -> Node:
+    """The service without dependencies, not required ones, on services that are not there."""
+    entry = fields(service)
+    if "depends_on" not in entry:
+        return service
+    needs = {name: node for name, node in fields(entry["depends_on"]).items() if name in reached}
+    return service.with_value({**entry, "depends_on": entry["depends_on"].with_value(needs)})
 
 
 def _with_services(root: Node, services: dict[str, Node]) -> Node:

@@ -120,7 +120,7 @@ def _mapping(value: dict[str, Node], branch: Branch, path: str, pattern: str, re
         inner = branch.children.get(key) if key not in ("*", "[]") else None
         inner = inner or any_name
         where = f"{path}.{key}" if path else key
-        if inner is None and pattern in _FORGIVING:
+        if inner is None and (pattern in _FORGIVING or child.tag == "reset"):
             report.warn(child.key_at, f"{where} is ignored: Compose has no such key{_guess(_near(key, branch))}")
         elif inner is None:
             if not key.startswith("x-") or key.startswith("x-gorae") or branch.rule.closed:
