@@ -60,18 +60,22 @@ def create_pair(name: str, peer: str, peer_ns: int, address: str, mtu: int) -> R
     return Request(_NEWLINK, body + attr(_IFLA_LINKINFO, info), f"link {name}", NLM_F_CREATE | NLM_F_EXCL)
 
 
-def set_up(index: int, what: str) -> Request:
+def set_up(index: int, what: str) -> list[Request]:
     """Up, and without an IPv6 link-local address: IPv6 is not given to tasks, so it must not come by itself."""
-    spec = attr(socket.AF_INET6, _gen_none())
-    return Request(_SETLINK, _ifinfo(index, _IFF_UP) + attr(_IFLA_AF_SPEC, spec), what)
+    return _set_up(index, attr(socket.AF_INET6, _gen_none()), what)
 
 
-def set_up_host(index: int, what: str) -> Request:
+def set_up_host(index: int, what: str) -> list[Request]:
     """The host's end: up; it forwards whatever the host's default for new links is; 127/8 may be routed over it
     (published ports on 127.0.0.1); and no redirects, which a task that calls itself through the host would get."""
     conf = attr(_FORWARDING, 1) + attr(_ROUTE_LOCALNET, 1) + attr(_SEND_REDIRECTS, 0)
-    spec = attr(socket.AF_INET, attr(1, conf)) + attr(socket.AF_INET6, _gen_none())
-    return Request(_SETLINK, _ifinfo(index, _IFF_UP) + attr(_IFLA_AF_SPEC, spec), what)
+    return _set_up(index, attr(socket.AF_INET, attr(1, conf)) + attr(socket.AF_INET6, _gen_none()), what)
+
+
+def _set_up(index: int, spec: bytes, what: str) -> list[Request]:
+    """Two requests: of one, Linux 6.1 takes "up" first, and the link-local address is there before it is forbidden."""
+    settings = Request(_SETLINK, _ifinfo(index) + attr(_IFLA_AF_SPEC, spec), what)
+    return [settings, Request(_SETLINK, _ifinfo(index, _IFF_UP), what)]
 
 
 def set_alias(index: int, alias: str, what: str) -> Request:

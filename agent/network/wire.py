@@ -72,7 +72,7 @@ class Wire:
                 # The host's end first: the kernel makes the end that comes up last ready to send at once, the other a
                 # moment later, and a SYN lost in that moment costs the task a second.
                 self._host.request(
-                    links.set_up_host(host.index, name),
+                    *links.set_up_host(host.index, name),
                     # The gateway is an address of the host on each pair, so that the host has a source address towards
                     # its tasks even before it has any other (a machine that boots without its network).
                     links.add_address(host.index, GATEWAY, f"address {GATEWAY} on {name}", local_only=True),
@@ -80,8 +80,8 @@ class Wire:
                     links.add_route(f"{attachment.address}/32", f"route {attachment.address}", index=host.index),
                 )
                 inside.request(
-                    *([links.set_up(loopback.index, "lo")] if loopback else []),
-                    links.set_up(task.index, f"{_ETH} of {attachment.task}"),
+                    *(links.set_up(loopback.index, "lo") if loopback else []),
+                    *links.set_up(task.index, f"{_ETH} of {attachment.task}"),
                     links.add_address(task.index, attachment.address, f"address {attachment.address}"),
                     links.add_neighbour(task.index, GATEWAY, ours, f"neighbour {GATEWAY}"),
                     links.add_route(f"{GATEWAY}/32", f"route {GATEWAY}", index=task.index),
