@@ -5,7 +5,8 @@ includes (14-include.md), checked, given what it extends (05-services.md, extend
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import reduce
 from pathlib import Path
 
 from orchestrator.compose import paths, validate
@@ -13,20 +14,24 @@ from orchestrator.compose.errors import Report
 from orchestrator.compose.files import absolute, add_variables, bytes_of, shown
 from orchestrator.compose.interpolate import interpolate
 from orchestrator.compose.merge import cleared, lost_mounts, merge, merge_service
-from orchestrator.compose.nodes import BAD, Mark, Node, fields, items, text
+from orchestrator.compose.nodes import BAD, Mark, Node, fields, items, text, weight
 from orchestrator.compose.read import read
 
-MAX_FILES = 200  # of one project, each as often as it is included or extended
+MAX_FILES = 200  # of one project, each as often as it is included
+MAX_CHAIN = 50  # files that include each other, or services that extend each other, in a row
+_SERVICE_COST = 384  # of the budget; ten thousand services take a second
 SECTIONS = ("services", "volumes", "networks", "secrets", "configs", "models")
 
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Where a file's relative paths begin, and the variables it sees. `above`: the files that include this one."""
+    """Where a file's relative paths begin, and the variables it sees. `above`: the files that include this one.
+    `others`: the services of the files it extends from."""
 
     folder: Path
     variables: Mapping[str, str]
     above: tuple[Path, ...] = ()
+    others: dict[Path, dict[str, Node]] = field(default_factory=dict)
 
 
 class Assembly:
@@ -64,6 +69,7 @@ class Assembly:
             self._report.stop(Mark(shown(path, self._cwd), 1, 1), f"cannot read more than {MAX_FILES} files")
 
     def _add(self, root: Node, document: Node, path: Path, scope: Scope) -> Node:
+        self._report.spend(weight(root) + weight(document), document)
         node = validate.validate(self._interpolated(document, scope), self._report)
         root = cleared(root, node)
         lost_mounts(node, self._lost)
@@ -71,6 +77,7 @@ class Assembly:
             node = self._include(entry, node, path, scope)
         services = fields(node).get("services")
         if services is not None and isinstance(services.value, dict):
+            self._report.spend(len(services.value) * _SERVICE_COST, services)
             extended = dict(services.value)
             for name in services.value:
                 self._extend(name, extended, path, scope, ())
@@ -95,12 +102,16 @@ class Assembly:
         if files[0] in above:
             chain = " → ".join(shown(file, self._cwd) for file in (*above[above.index(files[0]) :], files[0]))
             self._report.stop(entry, f"cannot include {shown(files[0], self._cwd)}: it includes itself: {chain}")
+        if len(above) > MAX_CHAIN:
+            message = f"cannot include {shown(files[0], self._cwd)}: more than {MAX_CHAIN} files include each other"
+            self._report.stop(entry, message)
         written = text(long.get("project_directory"))
         folder = absolute(Path(written), scope.folder) if written else files[0].parent
         variables = dict(scope.variables)
         own = [absolute(Path(text(item) or ""), scope.folder) for item in items(long.get("env_file"))]
         add_variables(own or [folder / ".env"], variables, self._cwd, self._report, required=bool(own), at=entry)
         tree = self.project(files, Scope(folder, variables, above), entry)
+        self._report.spend(weight(tree), entry)
         tree = paths.environment_of(tree, variables)
         known = {key: child for key, child in fields(tree).items() if key in SECTIONS}
         return merge_included(node.with_value(known), node)
@@ -117,10 +128,14 @@ class Assembly:
             chain = " → ".join(service for _, service in (*trail, (path, name)))
             self._report.stop(extends, f"cannot extend {name}: the services extend each other: {chain}")
         trail = (*trail, (path, name))
+        if len(trail) > MAX_CHAIN:
+            self._report.stop(extends, f"cannot extend {name}: more than {MAX_CHAIN} services extend each other")
         own = node.with_value({key: child for key, child in fields(node).items() if key != "extends"})
         base = self._base(name, extends, services, path, scope, trail)
         if base is None:
             own = own.with_value({"image": extends.with_value(BAD), **fields(own)})  # it may be the base's to give
+        if base is not None:
+            self._report.spend(weight(base), extends)
         services[name] = merge_service(base, own) if base is not None and base.value is not None else own
         return services[name]
 
@@ -142,7 +157,9 @@ class Assembly:
         if file:
             where = absolute(Path(file), scope.folder)
             scope = replace(scope, folder=where.parent)
-            services = self._raw_services(where, wanted, scope, extends)
+            if where not in scope.others:
+                scope.others[where] = self._raw_services(where, scope, extends)
+            services = scope.others[where]
         if wanted not in services:
             at = "" if where == path else f" in {shown(where, self._cwd)}"
             if not file or self._documents.get(where):
@@ -151,26 +168,31 @@ class Assembly:
         base = self._extend(wanted, services, where, scope, trail)
         return paths.service(base, scope.folder, scope.variables.get("HOME"), self._report) if file else base
 
-    def _raw_services(self, path: Path, wanted: str, scope: Scope, at: Node) -> dict[str, Node]:
-        """The services of another file that are extended; no other one is checked."""
+    def _raw_services(self, path: Path, scope: Scope, at: Node) -> dict[str, Node]:
         self._spend(path)
-        documents = [
-            fields(fields(self._interpolated(document, scope)).get("services")) for document in self.documents(path, at)
-        ]
-        found: dict[str, Node] = {}
-        todo = [wanted]
-        while todo:
-            name = todo.pop()
-            for services in documents:
-                if name not in services:
-                    continue
-                checked = validate.service(services[name], name, self._report)
-                found[name] = merge_service(found[name], checked) if name in found else checked
-            base = fields(found.get(name)).get("extends")
-            inside = text(base) or ("" if "file" in fields(base) else text(fields(base).get("service")))
-            if inside and inside not in found:
-                todo.append(inside)
-        return found
+        parts: dict[str, list[Node]] = {}
+        for document in self.documents(path, at):
+            self._report.spend(weight(document), document)
+            node = fields(self._interpolated(document, scope)).get("services")
+            for name, service in fields(node).items():
+                parts.setdefault(name, []).append(service)
+        return _Unchecked(parts, self._report)
+
+
+class _Unchecked(dict[str, Node]):
+    """The services of another file, each checked when it is first asked for: those that nothing extends never are."""
+
+    def __init__(self, parts: Mapping[str, list[Node]], report: Report) -> None:
+        super().__init__()
+        self._parts = parts
+        self._report = report
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._parts
+
+    def __missing__(self, name: str) -> Node:
+        self[name] = reduce(merge_service, [validate.service(part, name, self._report) for part in self._parts[name]])
+        return self[name]
 
 
 def merge_included(included: Node, own: Node) -> Node:

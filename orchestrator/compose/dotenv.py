@@ -15,7 +15,7 @@ from orchestrator.compose.errors import Report
 from orchestrator.compose.interpolate import BadText, Lookup, substitute
 from orchestrator.compose.nodes import Mark
 
-_BLANK = re.compile(r"(?:\s|#[^\n]*)*")
+_BLANK = re.compile(r"(?:\s|#[^\n]*+)*+")
 _EXPORT = re.compile(r"export[^\S\n]+")
 _KEY = re.compile(r"(?P<key>[\w.\[\]-]+)[^\S\n]*(?P<sign>[=:]|\n|\Z)[^\S\n]*")
 _QUOTED = {quote: re.compile(rf"{quote}((?:[^{quote}\\]++|\\.)*+){quote}([^\n]*)", re.DOTALL) for quote in "'\""}
@@ -134,7 +134,7 @@ class _Lines:
         def lookup(name: str) -> str | None:
             known = self._lookup(name)
             known = self._found.get(name) if known is None else known
-            self._report.spend(len(known or ""), None)
+            self._report.spend(len(known or "") + 16, None)
             return known
 
         def unset(name: str) -> None:
@@ -142,7 +142,7 @@ class _Lines:
                 self._report.unset.add(name)
                 self._report.warn(self._mark(position), f"the variable {name} is not set: an empty text stands for it")
 
-        self._report.spend(len(value), None)
+        self._report.spend(4 * len(value), None)
         return substitute(value, lookup, unset)
 
 

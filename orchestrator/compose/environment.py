@@ -6,6 +6,7 @@ A variable without a value takes the stack's; where that has none it is absent, 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -84,7 +85,7 @@ class Files:
             return {}
         place = Path(text(named) or "")
         name = shown(place, self._cwd)
-        if not place.exists():
+        if not os.path.exists(place):  # noqa: PTH110 - Path.exists raises when a name is too long
             if flag(fields(entry).get("required"), True):
                 hint = "create it, or write `required: false`" if key == "env_file" else "create it"
                 self._report.problem(entry, f"cannot find the {key} {name}", hint)

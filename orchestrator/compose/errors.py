@@ -15,7 +15,8 @@ from agent.kit.errors import UserError
 from orchestrator.compose.nodes import Mark, Node, Value
 
 MAX_PROBLEMS = 50  # nobody reads more, and a hostile file may hold a hundred thousand
-BUDGET = 8 * 1024 * 1024  # characters and entries that all expansions of one load may make together
+MAX_WARNINGS = 100
+BUDGET = 8 * 1024 * 1024  # what one load may cost: about two seconds, and 100 MiB; the unit is a character substituted
 
 
 class Problem(NamedTuple):
@@ -63,11 +64,11 @@ class Report:
         self.warnings: dict[str, None] = {}  # an ordered set: said once
         self._later: dict[Mark, list[tuple[str, str]]] = {}
         self.unset: set[str] = set()  # variables already warned of
-        self._left = BUDGET
+        self.left = BUDGET
 
     def problem(self, at: Node | Mark | None, message: str, hint: str = "") -> None:
         """At the value of a node, or at a mark."""
-        problem = Problem(at.at if isinstance(at, Node) else at, _plain(message), _plain(hint))
+        problem = Problem(at.at if isinstance(at, Node) else at, plain_text(message), plain_text(hint))
         if problem not in self.problems:
             self.problems.append(problem)
         if len(self.problems) >= MAX_PROBLEMS:
@@ -87,7 +88,10 @@ class Report:
 
     def warn(self, at: Node | Mark | None, message: str) -> None:
         mark = at.at if isinstance(at, Node) else at
-        self.warnings[_plain(f"{mark}: {message}" if mark else message)] = None
+        if len(self.warnings) < MAX_WARNINGS:
+            self.warnings[plain_text(f"{mark}: {message}" if mark else message)] = None
+        else:
+            self.warnings[f"there are more than {MAX_WARNINGS} warnings: mend these first"] = None
 
     def keeps(self, value: Value) -> bool:
         """The value holds a variable that was left as it is."""
@@ -95,13 +99,14 @@ class Report:
 
     def spend(self, amount: int, at: Node | Mark | None) -> None:
         """Stop when the files ask for more than any honest stack does ("billion laughs" in all its forms)."""
-        self._left -= amount
-        if self._left < 0:
-            self.stop(at, f"cannot expand the files: they grow to more than {BUDGET // 2**20} MiB", "")
+        self.left -= amount
+        if self.left < 0:
+            message = "cannot use the files: they grow too large with all aliases, variables and includes put in"
+            self.stop(at, message, "split the stack")
 
     def stop(self, at: Node | Mark | None, message: str, hint: str = "") -> NoReturn:
         mark = at.at if isinstance(at, Node) else at
-        raise ComposeError([*_by_place(self.problems), Problem(mark, _plain(message), hint)])
+        raise ComposeError([*_by_place(self.problems), Problem(mark, plain_text(message), plain_text(hint))])
 
     def finish(self) -> None:
         """Raise if there was any problem."""
@@ -117,7 +122,7 @@ def _by_place(problems: list[Problem]) -> list[Problem]:
     return sorted(problems, key=lambda found: (order[found.mark.file], *found.mark[1:]) if found.mark else end)
 
 
-def _plain(message: str) -> str:
+def plain_text(message: str) -> str:
     """Names in a message are whatever a file says: no control characters for the terminal, no megabytes."""
     short = message if len(message) <= 500 else message[:500] + "…"
     return short if short.isprintable() else "".join(char if char.isprintable() else "?" for char in short)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.compose import dotenv
-from orchestrator.compose.errors import Report
+from orchestrator.compose.errors import Report, plain_text
 from orchestrator.compose.nodes import Mark, Node
 from orchestrator.compose.read import MAX_BYTES
 
@@ -103,17 +103,18 @@ def add_variables(
         return environment.get(name, found.get(name))
 
     for path in paths:
-        if not required and not path.is_file():
+        if not required and not os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises when a name is too long
             continue
         source = text_of(path, shown(path, cwd), report, at)
         if source is not None:
+            report.spend(2 * len(source), None)
             found |= dotenv.parse(source, shown(path, cwd), lookup, report)
     environment.update({name: value for name, value in found.items() if name not in environment})
 
 
 def shown(path: Path, cwd: Path) -> str:
     """The path as people know it: relative, when it is in the folder they are in."""
-    return str(path.relative_to(cwd)) if path.is_relative_to(cwd) else str(path)
+    return plain_text(str(path.relative_to(cwd)) if path.is_relative_to(cwd) else str(path))
 
 
 def bytes_of(path: Path, name: str, report: Report, at: Node | None = None) -> bytes | None:

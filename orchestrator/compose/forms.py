@@ -16,20 +16,22 @@ from orchestrator.compose.errors import Report
 from orchestrator.compose.nodes import BAD, Node, Value, fields, items, text
 from orchestrator.compose.values import short
 
+ENTRY_COST = 256  # of the budget, for what a short form stands for
 Form = Callable[[Node, str, Report], Value]
 
 
 def each(node: Node, path: str, report: Report, read: Callable[[Node], list[Node]]) -> list[Node]:
-    """read() of every entry; what it refuses is reported and left out."""
+    """read() of every entry; what it refuses is reported and left out, what holds a variable still stays as it is."""
     found = []
     for index, item in enumerate(items(node)):
+        report.spend(ENTRY_COST, item)
+        if report.keeps(item.value):
+            found.append(item)
+            continue
         try:
             found += read(item)
         except ValueError as error:
-            if not report.keeps(item.value):
-                report.problem(item, f"cannot use {path}[{index}]: {error}")
-            else:
-                found.append(item)
+            report.problem(item, f"cannot use {path}[{index}]: {error}")
     return found
 
 
@@ -61,8 +63,10 @@ def _words(node: Node, path: str, report: Report) -> Value:
     if not isinstance(node.value, str):
         return node.value
     if report.keeps(node.value):
-        return [node]
-    return [node.with_value(word) for word in units.split(node.value)]
+        return node.value
+    words = units.split(node.value)
+    report.spend(16 * len(words), node)
+    return [node.with_value(word) for word in words]
 
 
 def _texts(node: Node, path: str, report: Report) -> Value:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from orchestrator.compose.errors import Report
 from orchestrator.compose.nodes import BAD, Mark, Node, Value
 
-MAX_NESTING = 20
+MAX_NESTING = 10  # each level is looked through once more
 _NAME = r"[_a-zA-Z][_a-zA-Z0-9]*"
 _DOLLAR = re.compile(rf"\$(?:(?P<escaped>\$)|(?P<name>{_NAME})|(?P<brace>\{{))", re.ASCII)
 _BRACED = re.compile(rf"(?P<name>{_NAME})(?:(?P<operator>:?[-?+])(?P<word>.*))?", re.ASCII | re.DOTALL)
@@ -130,10 +130,10 @@ def _text(value: str, at: Mark, lookup: Lookup, report: Report) -> Value:
 
     def paid(name: str) -> str | None:
         found = lookup(name)
-        report.spend(len(found or ""), at)
+        report.spend(len(found or "") + 16, at)
         return found
 
-    report.spend(len(value), at)
+    report.spend(4 * len(value), at)
     try:
         return substitute(value, paid, unset)
     except BadText as error:

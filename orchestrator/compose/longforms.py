@@ -6,11 +6,9 @@ from typing import Any
 
 from orchestrator.compose import mounts, ports
 from orchestrator.compose.errors import Report
-from orchestrator.compose.forms import Form, each
+from orchestrator.compose.forms import ENTRY_COST, Form, each
 from orchestrator.compose.nodes import BAD, Node, Value, fields, items, made, spelled, text
 from orchestrator.compose.values import short
-
-_PORT_COST = 256  # of the budget: a range may stand for 65,535 ports, a stack has room for half as many
 
 
 def _named(**values: Value) -> Form:
@@ -19,6 +17,7 @@ def _named(**values: Value) -> Form:
     def form(node: Node, path: str, report: Report) -> Value:
         if isinstance(node.value, dict):
             return node.value
+        report.spend(len(items(node)) * ENTRY_COST, node)
         return {text(item) or "": made(item, **values) if values else item.with_value(None) for item in items(node)}
 
     return form
@@ -35,6 +34,7 @@ def _depends_on(node: Node, path: str, report: Report) -> Value:
 
 
 def _env_file(node: Node, path: str, report: Report) -> Value:
+    report.spend(len(items(node)) * ENTRY_COST, node)
     found = []
     for item in [Node(node.value, node.at, node.at)] if isinstance(node.value, str) else items(node):
         entry = made(item, path=item.value) if isinstance(item.value, str) else item
@@ -54,7 +54,7 @@ def _ports(node: Node, path: str, report: Report) -> Value:
         if isinstance(item.value, dict):
             return [_long_port(item, report)] if BAD not in [child.value for child in item.value.values()] else []
         found = ports.parse(spelled(item.value))
-        report.spend(len(found) * _PORT_COST, item)
+        report.spend((len(found) - 1) * ENTRY_COST, item)  # a range may stand for 65,535, a stack has room for half
         return [
             made(
                 item,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 
-from orchestrator.compose.nodes import Node, Value, fields, items, plain, spelled
+from orchestrator.compose.nodes import Node, fields, items, spelled, text
 
 Path = tuple[str, ...]
 _REPLACED = frozenset(("command", "entrypoint", "healthcheck.test"))
@@ -30,6 +30,8 @@ _ENTRIES = frozenset(  # a later NAME without a value takes the place of an earl
 
 
 def _port(entry: Node) -> Hashable:
+    if not isinstance(entry.value, dict):
+        return spelled(entry.value)
     port = fields(entry)
     host = port.get("host_ip")
     return (
@@ -159,25 +161,37 @@ def _appended(before: list[Node], after: list[Node], path: Path) -> list[Node]:
         return _subnets(before, after, path)
     identity = _UNIQUE.get(_key(path))
     if identity is None:
-        known = [plain(entry) for entry in before]
-        return [*before, *(entry for entry in after if plain(entry) not in known)]
+        known = {_frozen(entry) for entry in before}
+        return [*before, *(entry for entry in after if _frozen(entry) not in known)]
     entries: dict[Hashable, Node] = {identity(entry): entry for entry in before}
     for entry in after:
         entries[identity(entry)] = entry
     return list(entries.values())
 
 
+def _frozen(entry: Node) -> Hashable:
+    """Entries that say the same are equal."""
+    if isinstance(entry.value, dict):
+        return frozenset((key, _frozen(child)) for key, child in entry.value.items())
+    if isinstance(entry.value, list):
+        return tuple(_frozen(child) for child in entry.value)
+    return entry.value
+
+
 def _subnets(before: list[Node], after: list[Node], path: Path) -> list[Node]:
     """By subnet: an entry of the later file adds to the earlier one of the same subnet."""
 
-    def subnet(entry: Node) -> Value:
-        node = fields(entry).get("subnet")
-        return node.value if node else None
+    def subnet(entry: Node) -> Hashable:
+        return text(fields(entry).get("subnet"))
 
     found = list(before)
+    places: dict[Hashable, int] = {}
+    for place, entry in enumerate(before):
+        places.setdefault(subnet(entry), place)
     for entry in after:
-        same = next((at for at, other in enumerate(found) if subnet(other) == subnet(entry)), None)
+        same = places.get(subnet(entry))
         if same is None or not before:
+            places.setdefault(subnet(entry), len(found))
             found.append(entry)
         else:
             found[same] = _merged(found[same], entry, (*path, "[]"))
@@ -189,7 +203,9 @@ def lost_mounts(before: Node, report_lost: Callable[[Node, str], None]) -> None:
     for service in fields(fields(before).get("services")).values():
         seen: dict[str, Node] = {}
         for mount in items(fields(service).get("volumes")):
-            target = spelled(fields(mount)["target"].value) if "target" in fields(mount) else ""
+            if "target" not in fields(mount):
+                continue
+            target = spelled(fields(mount)["target"].value)
             if target in seen:
                 report_lost(seen[target], target)
             seen[target] = mount

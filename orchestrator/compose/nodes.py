@@ -81,6 +81,15 @@ def made(at: Node, **values: Value) -> Node:
     )
 
 
+def weight(node: Node) -> int:
+    """What it costs to merge the tree once more, in units of Report.spend."""
+    value = node.value
+    if isinstance(value, str):
+        return 32 + len(value) // 32
+    children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return 32 + sum(map(weight, children))
+
+
 def plain(node: Node) -> Any:
     """Dicts, lists and scalars, without places. What is BAD is None."""
     value = node.value

@@ -78,7 +78,7 @@ def test_the_list_of_problems_ends() -> None:
 def test_the_budget_ends() -> None:
     report = Report()
     report.spend(BUDGET, None)
-    with pytest.raises(ComposeError, match="cannot expand the files: they grow to more than 8 MiB"):
+    with pytest.raises(ComposeError, match="cannot use the files: they grow too large"):
         report.spend(1, None)
 
 

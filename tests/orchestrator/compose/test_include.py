@@ -203,6 +203,12 @@ def test_a_service_of_no_file_is_missed_in_the_included_one(tmp_path: Path) -> N
 
 
 def test_the_number_of_files_ends(tmp_path: Path) -> None:
-    files = {f"f{n}.yml": f"include: [f{n + 1}.yml]\n" for n in range(400)}
-    (problem,) = refusals(tmp_path, {"compose.yaml": "include: [f0.yml]\n", **files, "f400.yml": A})
+    files = {f"f{n}.yml": "services: {}\n" for n in range(250)}
+    (problem,) = refusals(tmp_path, {"compose.yaml": f"include: [{', '.join(files)}]\n", **files})
     assert "cannot read more than 200 files" in problem
+
+
+def test_a_chain_of_files_ends(tmp_path: Path) -> None:
+    files = {f"f{n}.yml": f"include: [f{n + 1}.yml]\n" for n in range(80)}
+    (problem,) = refusals(tmp_path, {"compose.yaml": "include: [f0.yml]\n", **files, "f80.yml": A})
+    assert "more than 50 files include each other" in problem
