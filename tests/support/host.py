@@ -25,7 +25,7 @@ from typing import Any
 
 CLI = [sys.executable, "-P", "-c", "from orchestrator.cli.main import main; raise SystemExit(main())"]
 CLONE = Path(__file__).resolve().parents[2]
-PATIENCE = 30.0  # seconds; a bound for what hangs, never a pace
+PATIENCE = 120.0  # seconds; a bound for what hangs, never a pace
 
 
 class Host:
@@ -155,7 +155,7 @@ class Host:
     # the command line and the API
 
     def cli(
-        self, *args: str, check: bool = True, timeout: float = 60.0, **extra: Any
+        self, *args: str, check: bool = True, timeout: float = PATIENCE, **extra: Any
     ) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
             [*CLI, *args],

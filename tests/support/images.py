@@ -284,7 +284,7 @@ def registry() -> Iterator[Registry]:
 
 
 def _until_it_answers(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while True:
         try:
             urllib.request.urlopen(url, timeout=1).close()
