@@ -29,7 +29,11 @@ def test_an_interrupted_installation_does_not_keep_services_from_starting(
 
     policy = tmp_path / "policy-rc.d"
     process = subprocess.Popen(
-        command("bash -c 'echo begun; exec sleep 600'"), stdout=subprocess.PIPE, text=True, start_new_session=True
+        command("bash -c 'echo begun; exec sleep 600'"),
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a test run in the background ignores it
     )
     assert process.stdout is not None and process.stdout.readline() == "begun\n"
     assert "exit 101" in policy.read_text()
