@@ -74,7 +74,7 @@ def _references(
         if other in inactive:
             message = f"cannot start {name} after {other}: {other} belongs to profiles that are not active"
             report.problem(needs.key_at, message, "activate one with --profile, or write `required: false`")
-        elif other not in services:
+        elif other not in services and not report.keeps(other):
             report.problem(needs.key_at, f"cannot start {name} after {other}: there is no service {other}")
     for section, what in (("networks", "network"), ("models", "model")):
         for other, node in fields(entry.get(section)).items():
@@ -84,15 +84,19 @@ def _references(
         nodes = [*items(entry.get(section)), *(items(fields(entry.get("build")).get(section)))]
         for node in nodes:
             source = fields(node).get("source")
+            if source is None and not isinstance(node.value, dict):
+                continue  # still in its short form, with a variable in it
             if source is None:
                 report.problem(node, f"cannot use this {what} in {name}: `source` is missing", "source: NAME")
                 continue
             other = text(source) or ""
-            if source.value is not BAD and other not in fields(top.get(section)) and not report.keeps(other):
+            if source.value is not BAD and other not in fields(top.get(section)):
                 _undeclared(name, what, section, other, node, report)
 
 
 def _undeclared(name: str, what: str, section: str, other: str, node: Node, report: Report) -> None:
+    if report.keeps(other):
+        return
     message = f"cannot use the {what} {_short(other)} in {name}: no {what} of that name is declared"
     report.problem(node.key_at, message, f"add {section}: {{{_short(other)}: …}}")
 
@@ -105,6 +109,8 @@ def _mounts(name: str, entry: dict[str, Node], report: Report) -> None:
     seen = {(text(item) or "").partition(":")[0]: "a tmpfs" for item in items(entry.get("tmpfs"))}
     for mount in items(entry.get("volumes")):
         one = fields(mount)
+        if not one:  # still in its short form, with a variable in it
+            continue
         kind, source, target = text(one.get("type")), text(one.get("source")) or "", text(one.get("target")) or ""
         if kind == "bind" and not source and one.get("source", mount).value is not BAD:
             report.problem(mount, f"cannot mount at {target} in {name}: `source` is missing", "source: ./PATH")

@@ -153,8 +153,10 @@ def _compose(
     active, inactive = select.active(everything, profiles, services, report)
     check.check(active, inactive, report)
     check.volumes(active, report)
-    chosen = normalize.used(select.chosen(active, services))
-    filled = Files(cwd, variables, report).filled(chosen) if report.interpolated else chosen
+    chosen = filled = select.chosen(active, services)
+    if report.interpolated:  # else nobody knows yet what is used
+        chosen = normalize.used(chosen)
+        filled = Files(cwd, variables, report).filled(chosen)
     written = normalize.within(merged, chosen)
     return Composed(name, filled, written, everything, variables, found.folder, found.files, report)
 

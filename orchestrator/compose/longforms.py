@@ -12,10 +12,11 @@ from orchestrator.compose.values import short
 
 
 def _named(**values: Value) -> Form:
-    """["a"] and {a: …} are the same; a bare name stands for the values."""
+    """["a"] and {a: …} are the same; a bare name stands for the values. A list with variables in it stays one: a key
+    is never interpolated."""
 
     def form(node: Node, path: str, report: Report) -> Value:
-        if isinstance(node.value, dict):
+        if isinstance(node.value, dict) or any(report.keeps(item.value) for item in items(node)):
             return node.value
         report.spend(len(items(node)) * ENTRY_COST, node)
         return {text(item) or "": made(item, **values) if values else item.with_value(None) for item in items(node)}
@@ -24,8 +25,11 @@ def _named(**values: Value) -> Form:
 
 
 def _depends_on(node: Node, path: str, report: Report) -> Value:
+    named = _named(condition="service_started")(node, path, report)
+    if not isinstance(named, dict):
+        return named
     found = {}
-    for name, entry in fields(Node(_named(condition="service_started")(node, path, report), node.at, node.at)).items():
+    for name, entry in named.items():
         found[name] = entry
         if isinstance(entry.value, dict):
             required = entry.value.get("required") or entry.with_value(True)

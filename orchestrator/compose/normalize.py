@@ -40,7 +40,7 @@ def _service(node: Node, variables: Mapping[str, str]) -> Node:
     entry = {
         key: child for key, child in node.value.items() if child.value is not None or key in ("command", "entrypoint")
     }
-    if not fields(entry.get("networks")):
+    if "networks" not in entry or not entry["networks"].value:
         entry.pop("networks", None)
         if not entry.keys() & {"network_mode", "provider"}:
             entry["networks"] = node.with_value({"default": node.with_value(None)})

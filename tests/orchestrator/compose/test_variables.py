@@ -9,6 +9,7 @@ import pytest
 
 from orchestrator.compose.hashes import service_hash
 from orchestrator.compose.load import load, read
+from orchestrator.compose.printed import as_yaml
 from orchestrator.compose.variables import Variable, variables
 from orchestrator.decide import expand
 
@@ -40,7 +41,43 @@ def test_variables(text: str, expected: list[tuple[str, bool, str, str]], tmp_pa
 def test_a_hostile_nesting_ends(tmp_path: Path) -> None:
     file = tmp_path / "compose.yaml"
     file.write_text("services: {a: {image: '" + "${A:-" * 2000 + "}" * 2000 + "'}}")
-    assert variables(read([file], environ={}, cwd=tmp_path, interpolated=False).everything)[0].name == "A"
+    found = variables(read([file], environ={}, cwd=tmp_path, interpolated=False).everything)
+    assert {variable.name for variable in found} <= {"A"}
+
+
+SHORT = """
+services:
+  a:
+    image: x
+    command: run ${B:-it now}
+    ports: ["${P:-80}:9000", "$Q:81", "82:82"]
+    volumes: ["${V:-/v}:/x", "${W:-w}:/y", "w:/z"]
+    devices: ["${D:-/dev/d}:/d"]
+volumes: {w: }
+"""
+
+
+def test_names_with_a_variable_left_in_them_are_no_mistake(tmp_path: Path) -> None:
+    file = tmp_path / "compose.yaml"
+    file.write_text("services: {a: {image: x, depends_on: [$B], networks: [$C], secrets: [$D]}}")
+    raw = read([file], environ={}, cwd=tmp_path, interpolated=False)
+    assert [variable.name for variable in variables(raw.root)] == ["B", "C", "D"]
+    assert raw.document()["services"]["a"]["networks"] == ["$C"]
+
+
+def test_short_forms_stay_short_where_a_variable_is_left_in_them(tmp_path: Path) -> None:
+    file, printed = tmp_path / "compose.yaml", tmp_path / "printed.yaml"
+    file.write_text(SHORT)
+    raw = read([file], environ={}, cwd=tmp_path, interpolated=False)
+    assert [variable.name for variable in variables(raw.everything)] == ["B", "D", "P", "Q", "V", "W"]
+    assert raw.warnings == ()
+    service = raw.document()["services"]["a"]
+    assert service["command"] == "run ${B:-it now}"
+    assert service["ports"][:2] == ["${P:-80}:9000", "$Q:81"]
+    assert service["ports"][2]["target"] == 82
+    printed.write_text(as_yaml(raw.document()))
+    meant = [read([path], environ={"Q": "1"}, cwd=tmp_path).document() for path in (file, printed)]
+    assert meant[0] == meant[1]
 
 
 BASE = """
