@@ -44,7 +44,7 @@ class Burial:
         await self._close_network(idle=not self._board.records and not strangers)
 
     async def _remove_rest(self, stack: str, assignment: Assignment) -> None:
-        names = accept.volumes(assignment) if assignment.remove_volumes else ()
+        names: list[str] = []
         used = {
             mount.source
             for other in self._board.assignments
@@ -53,6 +53,10 @@ class Burial:
             if mount.kind == "volume"
         }
         try:
+            if assignment.remove_volumes:
+                found = await self._ports.volumes.list()
+                names += accept.volumes(assignment)
+                names += [volume.name for volume in found if volume.owner and volume.stack == stack]
             await self._ports.volumes.remove([name for name in names if name not in used])
             await self._ports.logs.remove(stack)
         except GoraeError as error:

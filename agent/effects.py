@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from agent.decide import mounts
 from agent.decide.oci_config import oci_config
 from agent.decide.record import TaskRecord
 from agent.kit.clock import Clock
@@ -108,7 +109,7 @@ async def prepare(
     async def mount() -> tuple[Path, tuple[BindSource, ...], UserIds]:
         async with ports.preparing:
             rootfs = await ports.rootfs.ensure(record.id, image, sandbox)
-            binds = await ports.volumes.ensure(record.stack, task.container.mounts, sandbox, rootfs)
+            binds = await ports.volumes.ensure(record.stack, mounts.of(task, image), sandbox, rootfs)
             user = image.user if task.container.user is None else task.container.user
             ids = await ports.rootfs.user(record.id, user)
         return rootfs, binds, ids

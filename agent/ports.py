@@ -141,6 +141,18 @@ class BindSource:
     options: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class VolumeInfo:
+    """A volume, as its manifest says. `stack`: which one it was made for, "" if by hand. `owner`: of an anonymous
+    volume, SERVICE.SLOT. `created`: Unix seconds."""
+
+    name: str
+    created: float = 0.0
+    labels: Mapping[str, str] = field(default_factory=dict)
+    stack: str = ""
+    owner: str = ""
+
+
 class Volumes(Protocol):
     async def ensure(
         self, stack: str, mounts: Sequence[Mount], sandbox: Sandbox, rootfs: Path
@@ -154,8 +166,8 @@ class Volumes(Protocol):
     async def remove(self, names: Sequence[str]) -> None:
         """Delete named volumes with their data."""
 
-    async def list(self) -> frozenset[str]:
-        """Names of the volumes that exist."""
+    async def list(self) -> Sequence[VolumeInfo]:
+        """The volumes that exist, by name."""
 
     async def mounted(self) -> frozenset[str]:
         """Tasks for which mounts exist on the host."""

@@ -75,6 +75,8 @@ def _problem(assignment: Assignment, stack: str) -> str:
             return f"two tasks claim slot {task.slot} of {task.service}"
         if task.container.hostname and not HOSTNAME.fullmatch(task.container.hostname):
             return f"task {task.id}: {task.container.hostname!r} is no hostname"
+        if task.lineage and not _ID.fullmatch(task.lineage):
+            return f"task {task.id}: {task.lineage!r} is no task id"
         ids.add(task.id)
         slots.add((task.service, task.slot))
     return ""

@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from agent.kit.errors import UserError
-from agent.ports import BindSource, Sandbox
+from agent.ports import BindSource, Sandbox, VolumeInfo
 from agent.volumes import options
 from agent.wire.messages import Mount
 
 
 class FakeVolumes:
-    """`names`: volumes that exist. `tasks`: task → its binds. `host_paths`: what exists on the host for binds."""
+    """`volumes`: those that exist. `tasks`: task → its binds. `host_paths`: what exists on the host for binds."""
 
     def __init__(self, host_paths: Sequence[str] = ()) -> None:
-        self.names: set[str] = set()
+        self.volumes: dict[str, VolumeInfo] = {}
         self.tasks: dict[str, tuple[BindSource, ...]] = {}
         self.host_paths = set(host_paths)
 
@@ -34,7 +34,8 @@ class FakeVolumes:
                 bound.append(BindSource(mount, "tmpfs", options.tmpfs_options(mount)))
                 continue
             if mount.kind == "volume":
-                self.names.add(options.checked_name(mount.source))
+                made = options.info(stack, mount, 0.0)
+                self.volumes.setdefault(made.name, made)
             else:
                 self.host_paths.add(str(mount.source))
             source = f"/fake/tasks/{sandbox.task}/vol/{number}"
@@ -48,10 +49,11 @@ class FakeVolumes:
         self.tasks.pop(task, None)
 
     async def remove(self, names: Sequence[str]) -> None:
-        self.names.difference_update(map(options.checked_name, names))
+        for name in map(options.checked_name, names):
+            self.volumes.pop(name, None)
 
-    async def list(self) -> frozenset[str]:
-        return frozenset(self.names)
+    async def list(self) -> Sequence[VolumeInfo]:
+        return [self.volumes[name] for name in sorted(self.volumes)]
 
     async def mounted(self) -> frozenset[str]:
         return frozenset(self.tasks)

@@ -6,6 +6,7 @@ import posixpath
 import re
 
 from agent.kit.errors import UserError
+from agent.ports import VolumeInfo
 from agent.wire.messages import Mount
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,254}")
@@ -20,6 +21,11 @@ def checked_name(name: str | None) -> str:
             hint="rename the volume in the Compose file",
         )
     return name
+
+
+def info(stack: str, mount: Mount, now: float) -> VolumeInfo:
+    """What is written of a volume that is made for this mount; UserError bad-volume-name."""
+    return VolumeInfo(checked_name(mount.source), created=now, labels=mount.labels, stack=stack, owner=mount.owner)
 
 
 def check(mount: Mount) -> None:

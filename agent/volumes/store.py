@@ -1,4 +1,4 @@
-"""Named volumes: NAME/_data below the volumes directory, filled once from an image, deleted on request only.
+"""Volumes: NAME/_data below the volumes directory, filled once from an image, deleted on request only.
 
 Only files below _data are ever a container's; NAME and all above belong to root and are not reachable from containers,
 so these paths cannot be swapped under us.
@@ -10,9 +10,12 @@ import errno
 import os
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from agent.kit import syscalls, trees
+from agent.ports import VolumeInfo
+from agent.volumes import manifest
 from agent.volumes.fill import Filler
 from agent.volumes.options import checked_name
 
@@ -30,18 +33,17 @@ class NamedVolumes:
     def data(self, name: str) -> Path:
         return self._directory / checked_name(name) / "_data"
 
-    def create(self, name: str, image: tuple[Path, str, int] | None) -> Path:
+    def create(self, info: VolumeInfo, image: tuple[Path, str, int] | None) -> Path:
         """The volume's data directory, made if missing. image: (root file system, path in it, uid base) whose content
         an empty volume takes over; None leaves it empty."""
-        data = self.data(name)
-        with self._locks.setdefault(name, threading.Lock()):
-            trees.make_dir(self._directory, 0o700)
-            trees.make_dir(data.parent, 0o700)
-            try:
+        data = self.data(info.name)
+        with self._locks.setdefault(info.name, threading.Lock()):
+            if not data.exists():
+                trees.make_dir(self._directory, 0o700)
+                trees.make_dir(data.parent, 0o700)
+                manifest.write(data.parent, info)
                 data.mkdir(mode=0o755)
                 data.chmod(0o755)
-            except FileExistsError:
-                pass
             filled = data.parent / "filled"
             if filled.exists():  # an agent died while moving
                 _move_in(filled, data)
@@ -83,8 +85,12 @@ class NamedVolumes:
         for leftover in self._directory.glob(f"{_GONE}*"):
             trees.delete(leftover)
 
-    def list(self) -> frozenset[str]:
-        return frozenset(name for name in trees.names(self._directory, "_data") if not name.startswith("."))
+    def list(self) -> list[VolumeInfo]:
+        found = []
+        for name in sorted(trees.names(self._directory, "_data")):
+            with suppress(FileNotFoundError):  # removed meanwhile
+                found += [] if name.startswith(".") else [manifest.read(self._directory / name)]
+        return found
 
 
 def _move_in(filled: Path, data: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from agent.kit import threads, trees
 from agent.kit.errors import Temporary
 from agent.kit.layout import Layout
 from agent.kit.mounts import detach
-from agent.ports import BindSource, Sandbox
+from agent.ports import BindSource, Sandbox, VolumeInfo
 from agent.volumes import binds, options
 from agent.volumes.store import NamedVolumes
 from agent.wire.messages import Mount
@@ -63,7 +64,7 @@ class HostVolumes:
     def _bind(
         self, stack: str, mount: Mount, point: Path, namespace: int, sandbox: Sandbox, rootfs: Path
     ) -> BindSource:
-        source = self._open(mount, sandbox, rootfs)
+        source = self._open(stack, mount, sandbox, rootfs)
         try:
             host, reason = binds.place(source, point, namespace, self._layout.run, read_only=mount.read_only)
         except OSError as error:
@@ -78,11 +79,11 @@ class HostVolumes:
             _log.warning("%s: ids of %s are not mapped: %s", stack, mount.source, reason)
         return BindSource(mount, str(point), options.bind_options(mount, host))
 
-    def _open(self, mount: Mount, sandbox: Sandbox, rootfs: Path) -> int:
+    def _open(self, stack: str, mount: Mount, sandbox: Sandbox, rootfs: Path) -> int:
         if mount.kind == "bind":
             return binds.open_source(mount)
         image = None if mount.no_copy else (rootfs, mount.target, sandbox.uid_base)
-        data = self._named.create(options.checked_name(mount.source), image)
+        data = self._named.create(options.info(stack, mount, time.time()), image)
         return os.open(data, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
 
     async def release(self, task: str) -> None:
@@ -98,8 +99,8 @@ class HostVolumes:
         """Permanent undeletable if something immutable is left; the volume is gone from list() all the same."""
         await threads.run("remove volumes", self._named.remove, names)
 
-    async def list(self) -> frozenset[str]:
-        return self._named.list()
+    async def list(self) -> Sequence[VolumeInfo]:
+        return await threads.run("list volumes", self._named.list)
 
     async def mounted(self) -> frozenset[str]:
         return trees.names(self._layout.run_tasks, "vol")

@@ -44,7 +44,9 @@ class Wire(BaseModel):
 
 
 class Mount(Wire):
-    """`source`: absolute host path (bind), full volume name (volume), absent (tmpfs). `target`: absolute."""
+    """`source`: absolute host path (bind), full volume name (volume), absent (tmpfs, anonymous volume). `target`:
+    absolute. `owner`: of an anonymous volume, the service whose first slot it belongs to; "": the task's own.
+    `labels`: what a volume gets when it is made; a change of them replaces no container."""
 
     kind: Literal["bind", "volume", "tmpfs"]
     target: str
@@ -54,6 +56,8 @@ class Mount(Wire):
     no_copy: bool = False
     size: Count | None = None  # bytes, tmpfs
     mode: int | None = Field(default=None, ge=0, le=0o7777)  # permission bits, tmpfs
+    owner: str = ""
+    labels: dict[str, str] = {}
 
 
 class Port(Wire):
@@ -139,7 +143,8 @@ class Policy(Wire):
 
 
 class Task(Wire):
-    """One slot of one service, to be run. `restart_request`: the agent restarts while its journal's is smaller."""
+    """One slot of one service, to be run. `restart_request`: the agent restarts while its journal's is smaller.
+    `lineage`: the slot's first task, under whose id its anonymous volumes are kept; "": this one."""
 
     id: str
     service: str
@@ -149,6 +154,7 @@ class Task(Wire):
     policy: Policy = Policy()
     desired: Desired = "running"
     restart_request: Count = 0
+    lineage: str = ""
 
 
 class Assignment(Wire):

@@ -28,7 +28,8 @@ class PortMapping(Model):
 
 
 class ServiceMount(Model):
-    """05-services.md, volumes and tmpfs. `source`: absolute path (bind), key of the top-level `volumes` (volume)."""
+    """05-services.md, volumes and tmpfs. `source`: absolute path (bind), key of the top-level `volumes` (volume), None
+    for an anonymous volume. `labels`: of a volume that is made for it."""
 
     type: Literal["bind", "volume", "tmpfs"]
     target: str = Field(pattern=r"^/")
@@ -38,6 +39,7 @@ class ServiceMount(Model):
     nocopy: bool = False
     size: int | None = None
     mode: int | None = None
+    labels: dict[str, str] = {}
 
 
 class HealthcheckModel(Model):

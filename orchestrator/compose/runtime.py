@@ -111,7 +111,8 @@ def _port(node: Node, path: str, context: Context) -> model.PortMapping | None:
     entry = fields(node)
     published = text(entry.get("published")) or "0"
     target = entry["target"].value
-    if not published.isdecimal() or not isinstance(target, int) or not (int(published) < 65536 and 0 < target < 65536):
+    port = int(published[:6]) if published.isdecimal() else -1
+    if not 0 <= port < 65536 or not isinstance(target, int) or not 0 < target < 65536:
         range_ = "-" in published and published.replace("-", "").isdecimal()
         why = (
             "a range of host ports for one port of the container is not supported yet"
@@ -122,7 +123,7 @@ def _port(node: Node, path: str, context: Context) -> model.PortMapping | None:
         return None
     return model.PortMapping(
         target=target,
-        published=int(published) or None,
+        published=port or None,
         protocol="udp" if text(entry.get("protocol")) == "udp" else "tcp",
         host_ip=text(entry.get("host_ip")) or "",
     )
@@ -146,20 +147,18 @@ def _mount(node: Node, path: str, index: int, context: Context) -> model.Service
             )
     if kind == "tmpfs" and source:
         context.report.problem(node, f"cannot mount at {target} in {path}: a tmpfs mount has no source")
-    if kind == "volume" and not source:
-        message = f"cannot mount at {target} in {path}: gorae does not support a volume without a name yet"
-        context.report.problem(node, message, f"write NAME:{target}")
     options = fields(entry.get(kind))
     size = options.get("size")
     return model.ServiceMount(
         type=kind,
         target=target,
-        source="/" + normpath(source).lstrip("/") if kind == "bind" and source else source if kind != "tmpfs" else None,
+        source="/" + normpath(source).lstrip("/") if kind == "bind" and source else source or None,
         read_only=flag(entry.get("read_only"), False),
         create_host_path=flag(options.get("create_host_path"), True),
         nocopy=flag(options.get("nocopy"), False),
         size=int(text(size) or 0) if size and text(size) else None,
         mode=context.value(options.get("mode"), f"{path}.volumes[{index}].tmpfs.mode", units.octal),
+        labels={label: text(child) or "" for label, child in fields(options.get("labels")).items()},
     )
 
 

@@ -395,7 +395,7 @@ mode                    count!
 size                    size
 
 [services.*.volumes.[].volume]
-labels                  entries                                 refused @later
+labels                  entries
 nocopy                  bool
 subpath                 text                                    refused @later
 

@@ -47,7 +47,7 @@ class Desired:
 def expand(stack: Stack, images: Mapping[str, str]) -> dict[str, Desired]:
     """Every service of the model; `images`: name as written → image id.
 
-    UserError stack-too-large, bad-model, bad-mount, volume-undefined, anonymous-volume.
+    UserError stack-too-large, bad-model, bad-mount, volume-undefined.
     """
     if len(stack.services) > TASKS:
         raise UserError(
@@ -85,8 +85,8 @@ def as_it_is(tasks: Sequence[Task]) -> dict[str, Desired]:
 
 def template(container: ContainerSpec) -> str:
     """16 hex digits over the canonical JSON. Defaults are left out: a field that a later version adds changes no hash,
-    so upgrading gorae replaces no container."""
-    document = container.model_dump(mode="json", exclude_defaults=True)
+    so upgrading gorae replaces no container. So are labels of volumes: they are not the container's."""
+    document = container.model_dump(mode="json", exclude_defaults=True, exclude={"mounts": {"__all__": {"labels"}}})
     canonical = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
@@ -136,20 +136,15 @@ def _container(stack: Stack, name: str, model: Service, image_id: str) -> Contai
 
 
 def _mount(stack: Stack, service: str, mount: ServiceMount) -> Mount:
-    source = mount.source
-    if mount.type == "volume":
-        if source is None:
-            raise UserError(
-                f"cannot start {stack.name}/{service}: the volume at {mount.target} has no name",
-                code="anonymous-volume",
-                hint=f"name it: NAME:{mount.target}, and list NAME under volumes",
-            )
+    source, labels = mount.source, mount.labels
+    if mount.type == "volume" and source is not None:
         if source not in stack.volumes:
             raise UserError(
                 f"cannot start {stack.name}/{service}: volume {source} is not defined",
                 code="volume-undefined",
                 hint=f"list {source} under the top-level volumes",
             )
+        labels = stack.volumes[source].labels | labels
         source = stack.volumes[source].name
     elif mount.type == "bind" and not (source or "").startswith("/"):
         raise UserError(
@@ -166,6 +161,7 @@ def _mount(stack: Stack, service: str, mount: ServiceMount) -> Mount:
         no_copy=mount.nocopy,
         size=mount.size,
         mode=mount.mode,
+        labels=labels,
     )
 
 

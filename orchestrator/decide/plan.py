@@ -185,6 +185,7 @@ def _fresh(want: Desired, task: Task, run: Run, new_id: Callable[[], str]) -> Ta
         container=want.container,
         policy=want.policy,
         desired=run,
+        lineage=task.lineage or task.id,
     )
 
 

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from agent.decide.mounts import anonymous
 from agent.fakes.journal import FakeJournal
 from agent.kit.errors import Temporary
 from agent.kit.ids import Ulids
-from agent.ports import Attachment, ProbeResult, Sandbox
+from agent.ports import Attachment, ProbeResult, Sandbox, VolumeInfo
 from agent.wire import topics
 from agent.wire.messages import Assignment, Dependency, Healthcheck, Mount, Port, Task
 from tests.agent.test_worker import CHECK, task
@@ -428,16 +429,18 @@ async def test_a_stack_goes_down_in_reverse_order_and_leaves_nothing() -> None:
         data = (Mount(kind="volume", target="/data", source="shop_data"),)
         model = {"volumes": {"data": {"name": "shop_data"}, "ext": {"name": "shop_ext", "external": True}}}
         web = task(world, needs=DB_FIRST)
-        db = task(world, "d1", "db", check=CHECK, container={"mounts": data})
+        mounts = (*data, Mount(kind="volume", target="/cache"))
+        db = task(world, "d1", "db", check=CHECK, container={"mounts": mounts})
         await world.assign(web, db, model=model)
         await world.until(lambda: world.state() == "running")
-        world.volumes.names |= {"shop_ext"}
+        assert set(world.volumes.volumes) == {"shop_data", anonymous(db, "/cache")}
+        world.volumes.volumes["shop_ext"] = VolumeInfo("shop_ext", stack="shop")
         world.logs.write("shop", "web", 1, "t1", "hello")
         await world.assign(generation=2, removed=True, remove_volumes=True)
         await world.until(lambda: (s := world.stack()) is not None and s.removed)
         assert [task for task, _, signal in world.runtime.signals] == ["t1", "d1"]
         assert world.nothing_left() and world.network.closed
-        assert world.volumes.names == {"shop_ext"}, "an external volume is not the stack's"
+        assert set(world.volumes.volumes) == {"shop_ext"}, "an external volume is not the stack's"
         assert await world.logs.tail("shop", "web", 1, "t1", 5) == ()
         await world.say(topics.assignment("shop"), None)
         await world.settle(1)
@@ -447,11 +450,12 @@ async def test_a_stack_goes_down_in_reverse_order_and_leaves_nothing() -> None:
 
 async def test_volumes_stay_unless_asked_for() -> None:
     async with running() as world:
-        data = (Mount(kind="volume", target="/data", source="shop_data"),)
-        await up(world, task(world, container={"mounts": data}))
+        data = (Mount(kind="volume", target="/data", source="shop_data"), Mount(kind="volume", target="/cache"))
+        web = task(world, container={"mounts": data})
+        await up(world, web)
         await world.assign(generation=2, removed=True)
         await world.until(lambda: (s := world.stack()) is not None and s.removed)
-        assert world.volumes.names == {"shop_data"}
+        assert set(world.volumes.volumes) == {"shop_data", anonymous(web, "/cache")}
 
 
 async def test_a_stack_can_come_back_after_its_tombstone() -> None:

@@ -30,6 +30,9 @@ class Subject:
         sandbox = await self.sandboxes.ensure(task, UID_POOL + int(task[1:]) * 65536)
         return await self.volumes.ensure("shop", mounts, sandbox, self.rootfs)
 
+    async def names(self) -> list[str]:
+        return [volume.name for volume in await self.volumes.list()]
+
 
 @pytest.fixture(params=["fake", pytest.param("real", marks=pytest.mark.host)])
 async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
@@ -49,7 +52,7 @@ DATA = Mount(kind="volume", source="shop_data", target="/data")
 
 
 async def test_nothing_at_first(subject: Subject) -> None:
-    assert await subject.volumes.list() == frozenset()
+    assert await subject.names() == []
     assert await subject.volumes.mounted() == frozenset()
 
 
@@ -64,8 +67,15 @@ async def test_ensure_twice_is_the_same(subject: Subject) -> None:
     assert first == await subject.ensure(mounts)
     assert [bound.mount for bound in first] == mounts
     assert [bound.options[1] for bound in first] == ["rw", "ro"]
-    assert await subject.volumes.list() == {"shop_data"}
+    assert await subject.names() == ["shop_data"]
     assert await subject.volumes.mounted() == {"t1"}
+
+
+async def test_what_a_volume_is_told_at_first_stays(subject: Subject) -> None:
+    await subject.ensure([DATA.model_copy(update={"labels": {"a": "1"}, "owner": "web.1"})])
+    await subject.ensure([DATA.model_copy(update={"labels": {"a": "2"}})], "t2")
+    [volume] = await subject.volumes.list()
+    assert (volume.stack, volume.owner, volume.labels) == ("shop", "web.1", {"a": "1"})
 
 
 async def test_tmpfs_needs_nothing_of_the_host(subject: Subject) -> None:
@@ -80,7 +90,7 @@ async def test_release_keeps_the_data(subject: Subject) -> None:
     for _ in range(2):
         await subject.volumes.release("t1")
         assert await subject.volumes.mounted() == {"t2"}
-    assert await subject.volumes.list() == {"shop_data"}
+    assert await subject.names() == ["shop_data"]
 
 
 async def test_remove_deletes_and_is_idempotent(subject: Subject) -> None:
@@ -88,7 +98,7 @@ async def test_remove_deletes_and_is_idempotent(subject: Subject) -> None:
     await subject.volumes.release("t1")
     for _ in range(2):
         await subject.volumes.remove(["shop_data"])
-        assert await subject.volumes.list() == {"other"}
+        assert await subject.names() == ["other"]
 
 
 async def test_missing_bind_source_is_named(subject: Subject) -> None:

@@ -140,7 +140,7 @@ async def test_a_new_volume_gets_the_images_content(bench: Bench) -> None:
     assert stat.S_ISFIFO((data / "fifo").lstat().st_mode)
     assert (owner(data / "suid"), (data / "suid").stat().st_mode & 0o7777) == ((8, 8), 0o4755)
     assert os.getxattr(data / "cap", "security.capability") == struct.pack("<5I", 2 << 24 | 1, 1 << 10, 0, 0, 0)
-    assert sorted(p.name for p in data.parent.iterdir()) == ["_data"]
+    assert sorted(p.name for p in data.parent.iterdir()) == ["_data", "volume.json"]
 
 
 @pytest.mark.parametrize("target", ["/data/", "/a/link", "/a/../data"], ids=["slash", "symlink", "dots"])
@@ -376,10 +376,18 @@ async def test_remove_does_not_follow_symlinks(bench: Bench) -> None:
     assert list(bench.room.layout.volumes.iterdir()) == []
 
 
+async def test_a_volume_of_a_time_without_manifests_is_listed(bench: Bench) -> None:
+    data = bench.room.layout.volumes / "old" / "_data"
+    data.mkdir(parents=True)
+    [volume] = await bench.volumes.list()
+    assert (volume.name, volume.labels, volume.stack) == ("old", {}, "")
+    assert volume.created > 0
+
+
 async def test_remove_finishes_what_a_dead_agent_began(bench: Bench) -> None:
     gone = bench.room.layout.volumes / ".gone-data-12345678" / "_data"
     gone.mkdir(parents=True)
-    assert await bench.volumes.list() == frozenset()
+    assert await bench.volumes.list() == []
     await bench.volumes.remove(["another"])
     assert list(bench.room.layout.volumes.iterdir()) == []
 

@@ -55,6 +55,12 @@ BIND: dict[str, Any] = {"type": "bind", "create_host_path": True, "read_only": F
             {"type": "tmpfs", "target": "/t", "size": 64 * 2**20, "mode": 0o1777},
             id="long tmpfs",
         ),
+        pytest.param("volumes: [/a/]", {"type": "volume", "target": "/a"}, id="anonymous"),
+        pytest.param(
+            "volumes: [{type: volume, target: /a, volume: {labels: [k=v, w]}}]",
+            {"type": "volume", "target": "/a", "labels": {"k": "v", "w": ""}},
+            id="anonymous, labels",
+        ),
         pytest.param("tmpfs: /run", {"type": "tmpfs", "target": "/run"}, id="tmpfs, text"),
         pytest.param(
             "tmpfs: ['/d:mode=755,size=1m,noexec,nosuid']",
@@ -74,7 +80,6 @@ def test_one_mount(tmp_path: Path, keys: str, found: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ("volumes: [/anon]", "gorae does not support a volume without a name yet"),
         ("volumes: [v]", "cannot use 'v' as services.a.volumes[0]: it must be an absolute path in the container"),
         ("volumes: [':/x']", "an empty section between colons; a volume is written as SOURCE:TARGET[:OPTIONS]"),
         ("volumes: ['v:/a:ro:z']", "too many colons; a volume is written as SOURCE:TARGET[:OPTIONS]"),
@@ -89,7 +94,6 @@ def test_one_mount(tmp_path: Path, keys: str, found: dict[str, Any]) -> None:
         ("volumes: ['~/h:/h']", "HOME is not set, and ~ stands for it"),
         ("volumes: ['~bob/h:/h']", "~user is not supported; write the path out"),
         ("volumes: [{type: bind, target: /x}]", "`source` is missing"),
-        ("volumes: [{type: volume, target: /x}]", "gorae does not support a volume without a name yet"),
         ("volumes: [{source: v, target: /x}]", "`type` is missing"),
         ("volumes: [{type: volume, source: v}]", "`target` is missing"),
         ("volumes: [{type: tmpfs, source: v, target: /x}]", "a tmpfs mount has no source"),

@@ -68,16 +68,24 @@ def test_healthchecks(given: dict[str, Any] | None, expected: Healthcheck | None
     assert one(healthcheck=given).policy.healthcheck == expected
 
 
+def test_labels_of_a_volume_replace_no_container() -> None:
+    plain, labelled = (
+        one(mounts=[{"type": "volume", "source": "data", "target": "/d", "labels": labels}])
+        for labels in ({}, {"a": "b"})
+    )
+    assert labelled.container.mounts[0].labels == {"a": "b"}
+    assert plain.template == labelled.template
+
+
 @pytest.mark.parametrize(
     ("mount", "code"),
     [
-        ({"type": "volume", "target": "/d"}, "anonymous-volume"),
         ({"type": "volume", "target": "/d", "source": "other"}, "volume-undefined"),
         ({"type": "bind", "target": "/d"}, "bad-mount"),
         ({"type": "bind", "target": "/d", "source": "../etc"}, "bad-mount"),
         ({"type": "tmpfs", "target": "/d", "size": -1}, "bad-model"),
     ],
-    ids=["no name", "not listed", "a bind of nothing", "a bind of a relative path", "less than nothing"],
+    ids=["not listed", "a bind of nothing", "a bind of a relative path", "less than nothing"],
 )
 def test_mounts_that_cannot_be(mount: dict[str, Any], code: str) -> None:
     with pytest.raises(UserError) as caught:

@@ -177,7 +177,14 @@ def test_restart_raises_the_request_and_keeps_the_task() -> None:
 def test_recreate_makes_a_new_task_of_the_same_template() -> None:
     after = act("recreate", BOTH, "db").tasks
     assert after[0].id != BOTH[0].id
-    assert after[0].model_copy(update={"id": BOTH[0].id}) == BOTH[0]
+    assert after[0].model_copy(update={"id": BOTH[0].id, "lineage": ""}) == BOTH[0]
+
+
+def test_the_tasks_of_a_slot_are_of_one_lineage() -> None:
+    first = BOTH[0]
+    again = act("recreate", act("recreate", BOTH, "db").tasks, "db").tasks
+    updated = up(changed(command=["x"]), again, start=50).tasks
+    assert first.lineage == "" and {task.lineage for task in (again[0], updated[0])} == {first.id}
 
 
 def test_a_stopped_task_that_is_replaced_or_scaled_stays_stopped_except_by_up() -> None:

@@ -1,0 +1,42 @@
+"""The mounts of a task as they are made: the file's, with names for volumes that have none, and the image's. Pure.
+
+An anonymous volume belongs to a slot, not to a task: its name is made of the slot's first task and of the target, so
+that a restart, a recreate and an update find it again, and nobody else does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import posixpath
+from collections.abc import Sequence
+
+from agent.ports import ImageConfig
+from agent.wire.messages import Mount, Task
+
+
+def anonymous(task: Task, target: str) -> str:
+    """The name of the volume without one that `task` has at `target`."""
+    return f"{task.lineage or task.id}-{hashlib.sha256(_clean(target).encode()).hexdigest()[:12]}"
+
+
+def of(task: Task, image: ImageConfig) -> tuple[Mount, ...]:
+    """Every mount but tmpfs has a source then. A VOLUME of the image at a place that the file mounts is dropped."""
+    found = [_named(mount, task) for mount in task.container.mounts]
+    return (*found, *_of_image(image, task, [mount.target for mount in found]))
+
+
+def _named(mount: Mount, task: Task) -> Mount:
+    if mount.kind != "volume" or mount.source is not None:
+        return mount
+    owner = f"{task.service}.{task.slot}"
+    return mount.model_copy(update={"source": anonymous(task, mount.target), "owner": owner})
+
+
+def _of_image(image: ImageConfig, task: Task, taken: Sequence[str]) -> list[Mount]:
+    places = {_clean(target) for target in taken}
+    missing = sorted({_clean(path) for path in image.volumes} - places - {"/"})
+    return [_named(Mount(kind="volume", target=path), task) for path in missing]
+
+
+def _clean(path: str) -> str:
+    return posixpath.normpath("/" + path.lstrip("/"))

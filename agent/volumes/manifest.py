@@ -1,0 +1,33 @@
+"""What is written beside a volume's data: NAME/volume.json, durable before the volume is there.
+
+A volume of a time without manifests has none: then its directory tells when it was made, and nothing tells the rest.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from agent.ports import VolumeInfo
+
+FILE = "volume.json"
+_JSON = TypeAdapter(VolumeInfo)
+
+
+def write(directory: Path, info: VolumeInfo) -> None:
+    beside = directory / f"{FILE}.new"
+    with beside.open("wb") as file:
+        file.write(_JSON.dump_json(info))
+        file.flush()
+        os.fsync(file.fileno())
+    beside.rename(directory / FILE)
+
+
+def read(directory: Path) -> VolumeInfo:
+    """OSError: there is no such directory."""
+    try:
+        return _JSON.validate_json((directory / FILE).read_bytes())
+    except (FileNotFoundError, ValidationError):
+        return VolumeInfo(directory.name, created=directory.stat().st_ctime)

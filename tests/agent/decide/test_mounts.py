@@ -1,0 +1,47 @@
+"""Which mounts a task has, with the volumes that nobody named."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from agent.decide import mounts
+from agent.wire.messages import Mount, Task
+from tests.agent.decide.make import IMAGE, task
+
+DATABASE = replace(IMAGE, volumes=("/var/lib/db/", "/", "/etc/db"))
+
+
+def found(one: Task) -> dict[str, str | None]:
+    return {mount.target: mount.source for mount in mounts.of(one, DATABASE)}
+
+
+def web(*given: Mount, id_: str = "t1", **more: str) -> Task:
+    return task(id_, container={"mounts": given}, **more)
+
+
+def test_the_image_s_volumes_are_anonymous_ones() -> None:
+    one = web()
+    assert found(one) == {place: mounts.anonymous(one, place) for place in ("/etc/db", "/var/lib/db")}
+    assert all(name and name.startswith("t1-") for name in found(one).values())
+    assert {mount.owner for mount in mounts.of(one, DATABASE)} == {"web.1"}
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        Mount(kind="volume", source="shop_data", target="/var/lib/db"),
+        Mount(kind="bind", source="/srv", target="/var/lib/db//"),
+        Mount(kind="tmpfs", target="/var/lib/./db"),
+    ],
+    ids=["volume", "bind", "tmpfs"],
+)
+def test_what_the_file_mounts_is_not_the_image_s(given: Mount) -> None:
+    assert [mount.target for mount in mounts.of(web(given), DATABASE)] == [given.target, "/etc/db"]
+
+
+def test_a_slot_keeps_its_volumes_and_shares_them_with_nobody() -> None:
+    first, heir = web(), web(id_="t9", lineage="t1")
+    assert found(first) == found(heir)
+    assert not set(found(first).values()) & set(found(web(id_="t2")).values())
