@@ -22,7 +22,6 @@ _RANGES = {
     "oom_score_adj": (-1000, 1000),
     "scale": (0, _MOST),
 }
-_ULIMIT = re.compile(r"[a-z]+")
 _LIMITS = "deploy.resources.limits"
 _RESERVATIONS = "deploy.resources.reservations"
 _TWINS = (
@@ -183,9 +182,6 @@ def _words(name: str, entry: dict[str, Node], report: Report) -> None:
         if node is not None and isinstance(node.value, int | float) and not low <= node.value <= high:
             known = f"it is {low} to {high}" if high < _MOST else f"it is {low} or more"
             report.problem(node, f"cannot use {spelled(node.value)} as services.{name}.{path}: {known}")
-    for key, node in fields(entry.get("ulimits")).items():
-        if not _ULIMIT.fullmatch(key):
-            report.problem(node.key_at, f"cannot use services.{name}.ulimits.{_short(key)}: there is no such limit")
     test = items(fields(entry.get("healthcheck")).get("test"))
     if test and text(test[0]) not in ("NONE", "CMD", "CMD-SHELL") and not report.keeps(test[0].value):
         message = f"cannot use services.{name}.healthcheck.test: a list must begin with CMD, CMD-SHELL or NONE"
