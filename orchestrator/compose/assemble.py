@@ -19,7 +19,7 @@ from orchestrator.compose.read import read
 
 MAX_FILES = 200  # of one project, each as often as it is included
 MAX_CHAIN = 50  # files that include each other, or services that extend each other, in a row
-_SERVICE_COST = 384  # of the budget; ten thousand services take a second
+_SERVICE_COST = 512  # of the budget; ten thousand services take a second
 SECTIONS = ("services", "volumes", "networks", "secrets", "configs", "models")
 
 

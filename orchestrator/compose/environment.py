@@ -95,5 +95,5 @@ class Files:
         content = self._texts[place]
         if content is None:
             return {}
-        self._report.spend(2 * len(content), entry)  # a file may be named by every service
+        self._report.spend(6 * len(content), entry)  # a file may be named by every service
         return (dotenv.parse_raw if raw else dotenv.parse)(content, name, lookup, self._report)

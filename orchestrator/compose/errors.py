@@ -16,7 +16,7 @@ from orchestrator.compose.nodes import Mark, Node, Value
 
 MAX_PROBLEMS = 50  # nobody reads more, and a hostile file may hold a hundred thousand
 MAX_WARNINGS = 100
-BUDGET = 8 * 1024 * 1024  # what one load may cost: about two seconds, and 100 MiB; the unit is a character substituted
+BUDGET = 16 * 1024 * 1024  # what one load may cost: about two seconds, and 100 MiB; the unit is a character substituted
 
 
 class Problem(NamedTuple):

@@ -48,7 +48,7 @@ def locate(
     project_directory: Path | None = None,
 ) -> Located:
     """Raises ComposeError compose-file-missing when there is nothing to load."""
-    environment = {"PWD": str(cwd), **environ}
+    environment = {name: _utf8(value) for name, value in {"PWD": str(cwd), **environ}.items()}
     explicit = list(env_files or ()) or [Path(name) for name in environ.get("COMPOSE_ENV_FILES", "").split(",") if name]
     if explicit:
         add_variables([absolute(path, cwd) for path in explicit], environment, cwd, report, required=True)
@@ -66,6 +66,11 @@ def locate(
 
 def _truth(value: str | None) -> bool:
     return (value or "").lower() in ("1", "t", "true")
+
+
+def _utf8(value: str) -> str:
+    """Bytes of the process's environment that are no text become U+FFFD: they could not be printed, or sent on."""
+    return value if value.isascii() else value.encode(errors="surrogateescape").decode(errors="replace")
 
 
 def absolute(path: Path, cwd: Path) -> Path:
@@ -107,7 +112,7 @@ def add_variables(
             continue
         source = text_of(path, shown(path, cwd), report, at)
         if source is not None:
-            report.spend(2 * len(source), None)
+            report.spend(6 * len(source), None)
             found |= dotenv.parse(source, shown(path, cwd), lookup, report)
     environment.update({name: value for name, value in found.items() if name not in environment})
 

@@ -16,7 +16,7 @@ from orchestrator.compose.errors import Report
 from orchestrator.compose.nodes import BAD, Node, Value, fields, items, text
 from orchestrator.compose.values import short
 
-ENTRY_COST = 256  # of the budget, for what a short form stands for
+ENTRY_COST = 512  # of the budget, for what a short form stands for
 Form = Callable[[Node, str, Report], Value]
 
 
@@ -65,7 +65,7 @@ def _words(node: Node, path: str, report: Report) -> Value:
     if report.keeps(node.value):
         return node.value
     words = units.split(node.value)
-    report.spend(16 * len(words), node)
+    report.spend(64 * len(words), node)
     return [node.with_value(word) for word in words]
 
 

@@ -63,4 +63,9 @@ def source(path: str, folder: str, home: str | None) -> str:
         path = home + path[1:]
     elif path.startswith("~"):
         raise ValueError("~user is not supported; write the path out")
-    return "/" + posixpath.normpath(posixpath.join(folder, path)).lstrip("/")
+    joined = "/" + posixpath.normpath(posixpath.join(folder, path)).lstrip("/")
+    try:
+        joined.encode()
+    except UnicodeEncodeError:
+        raise ValueError("the name of a folder on the way is not in UTF-8") from None
+    return joined

@@ -85,9 +85,9 @@ def weight(node: Node) -> int:
     """What it costs to merge the tree once more, in units of Report.spend."""
     value = node.value
     if isinstance(value, str):
-        return 32 + len(value) // 32
+        return 48 + len(value) // 32
     children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return 32 + sum(map(weight, children))
+    return 48 + sum(map(weight, children))
 
 
 def plain(node: Node) -> Any:
