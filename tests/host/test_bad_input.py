@@ -125,7 +125,11 @@ def test_an_unreachable_daemon() -> None:
 def test_a_full_disk_is_said_and_touches_nothing_that_runs(tars: dict[str, Path]) -> None:
     root = Path(f"/tmp/g-{secrets.token_hex(4)}")
     root.mkdir(mode=0o755)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=96m,mode=755", "tmpfs", str(root)], check=True)
+    disk = root.with_suffix(".ext4")  # not tmpfs: before Linux 6.3 its ids cannot be mapped
+    with disk.open("wb") as file:
+        file.truncate(128 * 1024 * 1024)
+    subprocess.run(["mkfs.ext4", "-q", "-m", "0", str(disk)], check=True)
+    subprocess.run(["mount", "-o", "loop", str(disk), str(root)], check=True)
     host = Host(root)
     try:
         host.start()
@@ -158,5 +162,6 @@ def test_a_full_disk_is_said_and_touches_nothing_that_runs(tars: dict[str, Path]
             host.stop()
         host.destroy()
         subprocess.run(["umount", "-l", str(root)], check=False)
+        disk.unlink()
         with contextlib.suppress(OSError):
             root.rmdir()

@@ -14,7 +14,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.host import CLI, Host, Load, cgroup_pids, fetch, free_port, mounts_below, processes, until
+from tests.support.host import (
+    CLI,
+    Host,
+    Load,
+    cgroup_dirs,
+    cgroup_pids,
+    container_pids,
+    fetch,
+    free_port,
+    mounts_below,
+    processes,
+    until,
+)
 
 pytestmark = pytest.mark.host
 
@@ -98,7 +110,7 @@ def test_the_agent_alone_restarts_what_crashes(own: Host) -> None:
     try:
         until(lambda: (own.root / "run/agent.sock").exists(), "the agent")
         os.kill(task["pid"], signal.SIGKILL)
-        until(lambda: len(cgroup_pids(own.instance) - {task["pid"]}) > 0, "a new process", tell=own.log)
+        until(lambda: container_pids(own.instance) - {task["pid"]} != set(), "a new process", tell=own.log)
     finally:
         agent.terminate()
         agent.wait(30)
@@ -239,7 +251,7 @@ def test_a_stack_removed_after_the_copy_does_not_come_back(own: Host, more: bool
     own.wait("app", lambda d: d["converged"] and len(d["services"][0]["tasks"]) == count, "adoption")
     until(lambda: any(e["kind"] == "stack.held" for e in own.events("gone")), "it to be held")
     assert own.pids("app") == pids
-    assert not own.pids("gone") and len(cgroup_pids(own.instance)) == count
+    assert not own.pids("gone") and len(container_pids(own.instance)) == count
 
 
 def test_a_second_agent_on_the_same_root_is_refused(own: Host) -> None:
@@ -277,9 +289,10 @@ def test_two_instances_do_not_touch_each_other(own: Host, tars: dict[str, Path])
 def attempts_of(host: Host, task: str) -> set[int]:
     """Pids in the task's cgroups that have become the command."""
     pids: set[int] = set()
-    for procs in Path("/sys/fs/cgroup").glob(f"**/gorae-{host.instance}/{task}.*/cgroup.procs"):
-        with contextlib.suppress(OSError):
-            pids.update(map(int, procs.read_text().split()))
+    for directory in cgroup_dirs(host.instance):
+        if directory.name.startswith(f"{task}."):
+            with contextlib.suppress(OSError):
+                pids.update(map(int, (directory / "cgroup.procs").read_text().split()))
     return {pid for pid in pids if is_sleep(pid)}
 
 

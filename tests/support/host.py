@@ -283,12 +283,26 @@ def cgroup_dirs(instance: str) -> list[Path]:
     return sorted(found, key=lambda p: len(p.parts), reverse=True)
 
 
+def cgroup_files(instance: str, cgroup: str, name: str) -> list[Path]:
+    """The file of that name of one container's cgroup, in every hierarchy that has it."""
+    paths = [directory / name for directory in cgroup_dirs(instance) if directory.name == cgroup]
+    return [path for path in paths if path.exists()]
+
+
 def cgroup_pids(instance: str) -> set[int]:
-    pids: set[int] = set()
-    for directory in cgroup_dirs(instance):
-        with contextlib.suppress(OSError):
-            pids.update(int(word) for word in (directory / "cgroup.procs").read_text().split())
-    return pids
+    return {pid for directory in cgroup_dirs(instance) for pid in _members(directory)}
+
+
+def _members(directory: Path) -> set[int]:
+    with contextlib.suppress(OSError):
+        return set(map(int, (directory / "cgroup.procs").read_text().split()))
+    return set()
+
+
+def container_pids(instance: str) -> set[int]:
+    """Of the containers alone: on a host with systemd the conmons sit in a cgroup of the instance's as well."""
+    attempts = [directory for directory in cgroup_dirs(instance) if directory.name != "monitors"]
+    return {pid for directory in attempts for pid in _members(directory)}
 
 
 def mounts_below(root: Path) -> list[str]:
