@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.host import CLONE, Host, fetch, free_port, until
+from tests.support.host import CLONE, Host, cgroup_files, fetch, free_port, until
 from tests.support.leaks import leftovers, snapshot
 
 pytestmark = pytest.mark.host
@@ -267,7 +267,7 @@ services:
         app = shared.wait_task("limits", "app", lambda t: t["state"] == "running", "app")
         found = {}
         for name in ("memory.limit_in_bytes", "memory.max", "pids.max", "cpu.cfs_quota_us", "cpu.max"):
-            for path in Path("/sys/fs/cgroup").glob(f"**/gorae-{shared.instance}/{app['id']}.{app['attempt']}/{name}"):
+            for path in cgroup_files(shared.instance, f"{app['id']}.{app['attempt']}", name):
                 found[name] = path.read_text().strip()
         assert str(64 * 1024 * 1024) in found.values(), found
         assert found["pids.max"] == "50"
@@ -323,7 +323,7 @@ def limits(host: Host, cgroup: str) -> tuple[int | None, int | None, int | None]
     """Memory (bytes), cpu (µs of each 100 ms) and pids that the kernel enforces; None: unlimited. v2's files or v1's."""
     found: dict[str, str] = {}
     for name in ("memory.max", "memory.limit_in_bytes", "cpu.max", "cpu.cfs_quota_us", "pids.max"):
-        for path in Path("/sys/fs/cgroup").glob(f"**/gorae-{host.instance}/{cgroup}/{name}"):
+        for path in cgroup_files(host.instance, cgroup, name):
             found[name.partition(".")[0]] = path.read_text().split()[0]
     numbers = {name: None if value in ("max", "-1") else int(value) for name, value in found.items()}
     memory = numbers.get("memory")
