@@ -93,7 +93,12 @@ def own_peers(record: TaskRecord, peers: Mapping[str, tuple[str, ...]]) -> dict[
 
 
 async def prepare(
-    ports: Ports, task: Task, record: TaskRecord, peers: Mapping[str, tuple[str, ...]], image: ImageConfig
+    ports: Ports,
+    task: Task,
+    record: TaskRecord,
+    peers: Mapping[str, tuple[str, ...]],
+    image: ImageConfig,
+    others: mounts.Others,
 ) -> Prepared:
     name = hostname(task)
     allocation = record.allocation
@@ -109,7 +114,7 @@ async def prepare(
     async def mount() -> tuple[Path, tuple[BindSource, ...], UserIds]:
         async with ports.preparing:
             rootfs = await ports.rootfs.ensure(record.id, image, sandbox)
-            binds = await ports.volumes.ensure(record.stack, mounts.of(task, image), sandbox, rootfs)
+            binds = await ports.volumes.ensure(record.stack, mounts.of(task, image, others), sandbox, rootfs)
             user = image.user if task.container.user is None else task.container.user
             ids = await ports.rootfs.user(record.id, user)
         return rootfs, binds, ids

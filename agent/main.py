@@ -131,6 +131,7 @@ async def serve(layout: Layout, instance: str, slice_: Slice, bus: Bus, *, signa
         runtime = CrunRuntime(layout, instance)
         stack.callback(runtime.close)
         images, logs, host = ImageStore(layout), FileLogs(layout), RealHost(layout, slice_)
+        volumes = HostVolumes(layout)
         ports = Ports(
             instance=instance,
             clock=RealClock(),
@@ -138,7 +139,7 @@ async def serve(layout: Layout, instance: str, slice_: Slice, bus: Bus, *, signa
             sandboxes=sandboxes,
             images=images,
             rootfs=OverlayRootfs(layout),
-            volumes=HostVolumes(layout),
+            volumes=volumes,
             network=network,
             runtime=runtime,
             prober=HostProber(layout, instance),
@@ -150,7 +151,7 @@ async def serve(layout: Layout, instance: str, slice_: Slice, bus: Bus, *, signa
         )
         agent = Reconciler(ports, host, bus, slice_, version=VERSION)
         uid, gid = _orchestrator()
-        server = StreamServer(layout.agent_socket, agent, images, logs, uid=uid, gid=gid)
+        server = StreamServer(layout.agent_socket, agent, images, logs, volumes, uid=uid, gid=gid)
         gc.freeze()  # what start-up made stays: no collection walks it again
         stop = asyncio.Event()
         if signals:

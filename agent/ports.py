@@ -149,6 +149,7 @@ class VolumeInfo:
     name: str
     created: float = 0.0
     labels: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, str] = field(default_factory=dict)  # kit/volume_options.py
     stack: str = ""
     owner: str = ""
 

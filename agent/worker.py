@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from agent import effects
 from agent.board import Board
-from agent.decide import health
+from agent.decide import health, mounts
 from agent.decide.action import (
     Action,
     Clean,
@@ -276,9 +276,22 @@ class Worker:
         task = self._assigned()
         version, peers = self._board.peers(self._record.stack)
         self._image = await self._ports.images.config(task.container.image_id)
+        others = {service: await self._first(service) for service in mounts.needed(task)}
         self._see(leftovers=True)
-        self._prepared = await effects.prepare(self._ports, task, self._record, peers, self._image)
+        self._prepared = await effects.prepare(self._ports, task, self._record, peers, self._image, others)
         self._see(prepared=True, named=version)
+
+    async def _first(self, service: str) -> tuple[Task, ImageConfig]:
+        """The service's first slot, whose volumes this task takes over."""
+        tasks = [task for task in self._board.tasks(self._record.stack) if task.service == service]
+        if not tasks:
+            raise Temporary(
+                f"cannot mount the volumes of {service}: it has no container",
+                code="volumes-from-absent",
+                hint=f"gorae scale {self._record.stack} {service}=1",
+            )
+        first = min(tasks, key=lambda task: task.slot)
+        return first, await self._ports.images.config(first.container.image_id)
 
     async def _start(self, attempt: int) -> None:
         task = self._assigned()

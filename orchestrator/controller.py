@@ -70,6 +70,7 @@ class Controller:
         services = order(model.services)
         async with self._ups.setdefault(model.name, asyncio.Lock()):
             await self._until_bound()
+            await self._check_volumes(model)
             images = await self._ensure(names, pull, progress)
             desired = expand.expand(model, images)
             publishes = any(port.published for service in model.services.values() for port in service.ports)
@@ -222,6 +223,13 @@ class Controller:
     def _event(self, kind: str, stack: str, peer: Peer, message: str, **evidence: object) -> Event:
         message = f"{message} (by uid {peer.uid})"
         return self._ledger.event(kind, message, stack=stack, reason="user", evidence={"uid": peer.uid, **evidence})
+
+    async def _check_volumes(self, model: Stack) -> None:
+        """What must be there is, and what is there was made as the file says. UserError volume-missing, volume-differs.
+        What would be made anew needs no look."""
+        if any(volume.external or volume.driver_opts for volume in model.volumes.values()):
+            found = await streams.call(self._agent, "volumes")
+            refusals.volumes(model, {volume["name"]: volume["options"] for volume in found})
 
     async def _listeners(self) -> tuple[Listener, ...] | None:
         """The host's, at this moment: its message on the bus may be some seconds old. None: that must do."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from agent.kit.errors import Temporary, UserError
+from orchestrator.compose.model import Stack
 from orchestrator.decide.records import StackRecord
 
 
@@ -51,3 +52,20 @@ def must_have(record: StackRecord, services: Iterable[str]) -> None:
     for service in services:
         if service not in known:
             raise no_service(service, record.name, known)
+
+
+def volumes(stack: Stack, found: Mapping[str, Mapping[str, str]]) -> None:
+    """`found`: volumes of the host → the options they were made with."""
+    for volume in stack.volumes.values():
+        if volume.external and volume.name not in found:
+            raise UserError(
+                f"cannot start {stack.name}: the volume {volume.name} is external, and does not exist",
+                code="volume-missing",
+                hint=f"gorae volume create {volume.name}, or take `external` out",
+            )
+        if not volume.external and dict(found.get(volume.name, volume.driver_opts)) != volume.driver_opts:
+            raise UserError(
+                f"cannot start {stack.name}: the volume {volume.name} was made with other driver_opts",
+                code="volume-differs",
+                hint=f"write those of gorae volume inspect {volume.name}, or choose another name for a new volume",
+            )

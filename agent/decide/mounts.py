@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import posixpath
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 
 from agent.ports import ImageConfig
 from agent.wire.messages import Mount, Task
@@ -19,10 +19,26 @@ def anonymous(task: Task, target: str) -> str:
     return f"{task.lineage or task.id}-{hashlib.sha256(_clean(target).encode()).hexdigest()[:12]}"
 
 
-def of(task: Task, image: ImageConfig) -> tuple[Mount, ...]:
-    """Every mount but tmpfs has a source then. A VOLUME of the image at a place that the file mounts is dropped."""
-    found = [_named(mount, task) for mount in task.container.mounts]
-    return (*found, *_of_image(image, task, [mount.target for mount in found]))
+Others = Mapping[str, tuple[Task, ImageConfig]]  # service → its first slot
+
+
+def needed(task: Task) -> set[str]:
+    """The services whose first slot must be known to make the mounts of `task`."""
+    return {mount.owner for mount in task.container.mounts if mount.owner} | {
+        share.service for share in task.container.volumes_from
+    }
+
+
+def of(task: Task, image: ImageConfig, others: Others) -> tuple[Mount, ...]:
+    """Every mount but tmpfs has a source then. A VOLUME of the image, or of another service's (volumes_from), at a
+    place that the file mounts is dropped."""
+    found = [_named(mount, others[mount.owner][0] if mount.owner else task) for mount in task.container.mounts]
+    for share in reversed(task.container.volumes_from):
+        other, its = others[share.service]
+        own = [mount.target for mount in other.container.mounts]
+        more = [mount for mount in _of_image(its, other, own) if mount.target not in _places(found)]
+        found += [mount.model_copy(update={"read_only": share.read_only}) for mount in more]
+    return (*found, *_of_image(image, task, _places(found)))
 
 
 def _named(mount: Mount, task: Task) -> Mount:
@@ -32,7 +48,11 @@ def _named(mount: Mount, task: Task) -> Mount:
     return mount.model_copy(update={"source": anonymous(task, mount.target), "owner": owner})
 
 
-def _of_image(image: ImageConfig, task: Task, taken: Sequence[str]) -> list[Mount]:
+def _places(found: Iterable[Mount]) -> list[str]:
+    return [_clean(mount.target) for mount in found]
+
+
+def _of_image(image: ImageConfig, task: Task, taken: Iterable[str]) -> list[Mount]:
     places = {_clean(target) for target in taken}
     missing = sorted({_clean(path) for path in image.volumes} - places - {"/"})
     return [_named(Mount(kind="volume", target=path), task) for path in missing]

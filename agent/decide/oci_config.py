@@ -91,6 +91,8 @@ def oci_config(
     }
     if seccomp is not None:
         linux["seccomp"] = seccomp
+    if any(bind.mount.propagation != "private" for bind in binds):
+        linux["rootfsPropagation"] = "rslave"  # or crun cuts every mount off from the host's before it makes ours
     return {
         "ociVersion": "1.0.2",
         "root": {"path": str(rootfs), "readonly": task.container.read_only},

@@ -35,7 +35,10 @@ class FakeVolumes:
                 continue
             if mount.kind == "volume":
                 made = options.info(stack, mount, 0.0)
-                self.volumes.setdefault(made.name, made)
+                options.local(made)
+                if mount.external and made.name not in self.volumes:
+                    raise options.missing(made.name)
+                options.check_same(mount, self.volumes.setdefault(made.name, made))
             else:
                 self.host_paths.add(str(mount.source))
             source = f"/fake/tasks/{sandbox.task}/vol/{number}"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from agent.kit import syscalls
@@ -25,6 +26,25 @@ def points(below: Path, table: str | None = None) -> list[Path]:
         if point.startswith(prefix):
             found.append(Path(point))
     return found
+
+
+def receives(fd: int) -> bool:
+    """Whether the mount that `fd` (a descriptor of a file on it) belongs to is shared or a slave: mounts that others
+    make there can be passed on (mount_namespaces(7)). Without that there is nothing to be a slave of."""
+    wanted = next(
+        line.split()[1] for line in Path(f"/proc/self/fdinfo/{fd}").read_text().splitlines() if "mnt_id" in line
+    )
+    for line in Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines():
+        words = line.split(" ")
+        if words[0] == wanted:
+            return any(word.startswith(("shared:", "master:")) for word in words[6 : words.index("-")])
+    return False
+
+
+def holding(path: Path, found: Sequence[Path]) -> Path | None:
+    """The deepest of these mount points at or above `path`."""
+    above = [point for point in found if path.is_relative_to(point)]
+    return max(above, key=lambda point: len(point.parts), default=None)
 
 
 def _unescape(text: str) -> str:
@@ -51,9 +71,10 @@ def clone(
     attributes: int = 0,
     recursive: bool = False,
     dirfd: int = syscalls.AT_FDCWD,
+    propagation: int = syscalls.MS_PRIVATE,
 ) -> int:
-    """A detached private bind mount of `source` ("" : the descriptor `dirfd` itself), ids shifted by the user namespace
-    `userns`. OSError EINVAL: the file system cannot be idmapped."""
+    """A detached bind mount of `source` ("" : the descriptor `dirfd` itself), ids shifted by the user namespace
+    `userns`. `propagation`: 0 keeps the source's. OSError EINVAL: the file system cannot be idmapped."""
     flags = syscalls.OPEN_TREE_CLONE | syscalls.OPEN_TREE_CLOEXEC
     if recursive:
         flags |= syscalls.AT_RECURSIVE
@@ -66,7 +87,7 @@ def clone(
             set_=attributes | (0 if userns is None else syscalls.MOUNT_ATTR_IDMAP),
             userns_fd=0 if userns is None else userns,
             recursive=recursive,
-            propagation=syscalls.MS_PRIVATE,
+            propagation=propagation,
         )
     except OSError:
         os.close(fd)

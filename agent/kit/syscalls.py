@@ -17,7 +17,7 @@ CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC = 0x00020000, 0x04000000, 0x08000000
 CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
 
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT = 1, 2, 4, 8, 32
-MS_BIND, MS_REC, MS_PRIVATE = 4096, 16384, 1 << 18
+MS_BIND, MS_REC, MS_PRIVATE, MS_SLAVE = 4096, 16384, 1 << 18, 1 << 19
 MNT_DETACH, UMOUNT_NOFOLLOW = 2, 8
 
 AT_FDCWD, AT_EMPTY_PATH, AT_RECURSIVE = -100, 0x1000, 0x8000
@@ -109,7 +109,7 @@ def move_mount(fd: int, target: str | os.PathLike[str]) -> None:
 def mount_setattr(
     fd: int, *, set_: int = 0, clear: int = 0, userns_fd: int = 0, recursive: bool = False, propagation: int = 0
 ) -> None:
-    """mount_setattr(2) on the mount behind `fd` (struct mount_attr, 32 bytes). propagation: MS_PRIVATE or 0."""
+    """mount_setattr(2) on the mount behind `fd` (struct mount_attr, 32 bytes). propagation: MS_PRIVATE, MS_SLAVE, 0."""
     attr = struct.pack("QQQQ", set_, clear, propagation, userns_fd)
     flags = AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0)
     _syscall(_MOUNT_SETATTR, f"mount fd {fd}", fd, b"", ctypes.c_uint(flags), attr, ctypes.c_size_t(len(attr)))

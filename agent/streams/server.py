@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from agent.kit.errors import GoraeError, Permanent, UserError
-from agent.ports import Images, Logs
+from agent.ports import Images, Logs, Volumes
+from agent.streams.volumes import VolumeRequests
 from agent.wire.messages import Listener, StackStatus
 from agent.wire.streams import LIMIT
 
@@ -50,7 +51,9 @@ Send = Callable[[str, Any], Awaitable[None]]
 
 
 class StreamServer:
-    def __init__(self, path: Path, agent: Agent, images: Images, logs: Logs, *, uid: int, gid: int) -> None:
+    def __init__(
+        self, path: Path, agent: Agent, images: Images, logs: Logs, volumes: Volumes, *, uid: int, gid: int
+    ) -> None:
         """uid: the orchestrator's user, besides root. gid: the group that may connect at all."""
         self._path = path
         self._agent, self._images, self._logs = agent, images, logs
@@ -68,6 +71,7 @@ class StreamServer:
             "status": self._status,
             "adopt": self._adopt,
             "listeners": self._listeners,
+            "volumes": VolumeRequests(volumes).list,
         }
 
     @asynccontextmanager

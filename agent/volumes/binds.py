@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from agent.kit import mounts, syscalls
-from agent.kit.errors import UserError
+from agent.kit.errors import Temporary, UserError
 from agent.wire.messages import Mount
 
 
@@ -39,6 +39,33 @@ def open_source(mount: Mount) -> int:
         raise _bad(mount, error) from error
 
 
+def open_below(volume: int, mount: Mount) -> int:
+    """What `subpath` names in the volume (a descriptor, which is closed). No symlink leads out of it. Temporary
+    subpath-missing: another container may make it yet."""
+    inside = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS
+    try:
+        return syscalls.openat2(volume, str(mount.subpath), os.O_PATH, resolve=inside)
+    except OSError as error:
+        raise Temporary(
+            f"cannot mount {mount.subpath} of volume {mount.source} at {mount.target}: {error.strerror}",
+            code="subpath-missing",
+            hint="make it in the volume, or let another service do so",
+        ) from error
+    finally:
+        os.close(volume)
+
+
+def check_shared(source: int, mount: Mount) -> None:
+    """UserError mount-not-shared, as docker has it: what the file asks for could not happen."""
+    if mount.propagation != "private" and not mounts.receives(source):
+        raise UserError(
+            f"cannot mount {mount.source} at {mount.target} with propagation {mount.propagation}: it lies on a private"
+            " mount",
+            code="mount-not-shared",
+            hint="make it a shared one: mount --make-rshared MOUNTPOINT (findmnt -T PATH names it)",
+        )
+
+
 def _bad(mount: Mount, error: OSError) -> UserError:
     return UserError(
         f"cannot mount {mount.source} at {mount.target}: {error.strerror}",
@@ -48,8 +75,11 @@ def _bad(mount: Mount, error: OSError) -> UserError:
     )
 
 
-def place(source: int, point: Path, namespace: int, run: Path, *, read_only: bool) -> tuple[tuple[str, ...], str]:
-    """Mount the file or directory `source` (descriptor) at `point`, in place of what is mounted there.
+def place(
+    source: int, point: Path, namespace: int, run: Path, *, read_only: bool, passed_on: bool = False
+) -> tuple[tuple[str, ...], str]:
+    """Mount the file or directory `source` (descriptor) at `point`, in place of what is mounted there. `passed_on`:
+    mounts that the host makes below the source later appear there, too; but not ours, where those lie below it.
 
     Returns the host's flags the runtime has to repeat ("ro", "noexec"), and why ids are not (all) mapped, or "".
     """
@@ -60,8 +90,9 @@ def place(source: int, point: Path, namespace: int, run: Path, *, read_only: boo
         attributes |= syscalls.MOUNT_ATTR_RDONLY
     with ExitStack() as stack:
         below = _path_below(source, run)
-        tree = source if below is None else _pruned(source, point, below, stack)
-        clone, reason = _clone(tree, namespace, attributes)
+        propagation = syscalls.MS_SLAVE if passed_on else syscalls.MS_PRIVATE
+        tree = source if below is None else _pruned(source, point, below, propagation, stack)
+        clone, reason = _clone(tree, namespace, attributes, propagation if below is None else 0)
         stack.callback(os.close, clone)
         mounts.detach(point)
         syscalls.move_mount(clone, point)
@@ -76,27 +107,33 @@ def _path_below(source: int, run: Path) -> Path | None:
     return run.relative_to(top) if run.is_relative_to(top) else None
 
 
-def _pruned(source: int, point: Path, below: Path, stack: ExitStack) -> int:
+def _pruned(source: int, point: Path, below: Path, propagation: int, stack: ExitStack) -> int:
     """The source without the mounts of our own tasks. Carried along they would double with each such bind, and each
     would keep all the others alive. Only a tree in the mount table can be pruned, and only while ids are not mapped:
     host root has no rights there over a file whose owner the map leaves out."""
-    plain = mounts.clone("", dirfd=source, recursive=True)
+    plain = mounts.clone("", dirfd=source, recursive=True, propagation=propagation)
     stack.callback(os.close, plain)
     syscalls.move_mount(plain, point)
+    ours = mounts.holding(point / below, [point, *mounts.points(point)])
+    if propagation == syscalls.MS_SLAVE and ours is not None:
+        syscalls.mount(None, ours, None, syscalls.MS_PRIVATE)
     for copied in mounts.points(point / below):
         mounts.detach(copied)
     return plain
 
 
-def _clone(source: int, namespace: int, attributes: int) -> tuple[int, str]:
+def _clone(source: int, namespace: int, attributes: int, propagation: int) -> tuple[int, str]:
     """All of the tree with mapped ids; else its top alone; else as it is. Refused by proc, sysfs, overlay, NFS, most of
     FUSE and tmpfs before 6.3 (EINVAL), and by a mount that is idmapped already (EPERM)."""
     try:
-        return mounts.clone("", dirfd=source, userns=namespace, attributes=attributes, recursive=True), ""
+        clone = mounts.clone(
+            "", dirfd=source, userns=namespace, attributes=attributes, recursive=True, propagation=propagation
+        )
+        return clone, ""
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.EPERM):
             raise
-    clone = mounts.clone("", dirfd=source, attributes=attributes, recursive=True)
+    clone = mounts.clone("", dirfd=source, attributes=attributes, recursive=True, propagation=propagation)
     try:
         syscalls.mount_setattr(clone, set_=syscalls.MOUNT_ATTR_IDMAP, userns_fd=namespace)
     except OSError as error:

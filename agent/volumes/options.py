@@ -6,6 +6,7 @@ import posixpath
 import re
 
 from agent.kit.errors import UserError
+from agent.kit.volume_options import Local, understand
 from agent.ports import VolumeInfo
 from agent.wire.messages import Mount
 
@@ -25,7 +26,38 @@ def checked_name(name: str | None) -> str:
 
 def info(stack: str, mount: Mount, now: float) -> VolumeInfo:
     """What is written of a volume that is made for this mount; UserError bad-volume-name."""
-    return VolumeInfo(checked_name(mount.source), created=now, labels=mount.labels, stack=stack, owner=mount.owner)
+    name = checked_name(mount.source)
+    return VolumeInfo(name, created=now, labels=mount.labels, options=mount.options, stack=stack, owner=mount.owner)
+
+
+def local(info: VolumeInfo) -> Local:
+    """UserError bad-volume-options."""
+    try:
+        return understand(info.options)
+    except ValueError as error:
+        raise UserError(
+            f"cannot use volume {info.name}: {error}",
+            code="bad-volume-options",
+            hint="correct its driver_opts; gorae volume rm removes one that was made with others",
+        ) from error
+
+
+def check_same(mount: Mount, info: VolumeInfo) -> None:
+    """UserError volume-differs: a volume keeps the options it was made with."""
+    if not mount.external and dict(info.options) != mount.options:
+        raise UserError(
+            f"cannot use volume {info.name} as the file says: it was made with other driver_opts",
+            code="volume-differs",
+            hint=f"gorae volume inspect {info.name} shows them; gorae volume rm {info.name} removes it with its data",
+        )
+
+
+def missing(name: str) -> UserError:
+    return UserError(
+        f"cannot use volume {name}: it is external, and does not exist",
+        code="volume-missing",
+        hint=f"gorae volume create {name}",
+    )
 
 
 def check(mount: Mount) -> None:
@@ -34,6 +66,8 @@ def check(mount: Mount) -> None:
         raise _bad(mount, "the target must be an absolute path below /")
     if mount.kind == "volume":
         checked_name(mount.source)
+        if mount.subpath is not None and (".." in mount.subpath.split("/") or mount.subpath.startswith("/")):
+            raise _bad(mount, f"the subpath {mount.subpath!r} leads out of the volume")
     elif mount.kind == "bind" and (not mount.source or not mount.source.startswith("/") or "\0" in mount.source):
         raise _bad(mount, f"the source {mount.source!r} must be an absolute path of the host")
 
@@ -48,7 +82,8 @@ def bind_options(mount: Mount, host: tuple[str, ...] = ()) -> tuple[str, ...]:
     """For a bind or volume. `host`: flags of the host's own mount (ro, noexec …). In the container's user namespace
     they are locked, so a remount that leaves one out is refused (mount_namespaces(7))."""
     access = "ro" if mount.read_only or "ro" in host else "rw"
-    return ("rbind", access, "nosuid", "nodev", "rprivate", *(flag for flag in host if flag != "ro"))
+    propagation = "rprivate" if mount.propagation == "private" else "rslave"
+    return ("rbind", access, "nosuid", "nodev", propagation, *(flag for flag in host if flag != "ro"))
 
 
 def tmpfs_options(mount: Mount) -> tuple[str, ...]:

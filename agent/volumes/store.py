@@ -9,13 +9,14 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from agent.kit import syscalls, trees
+from agent.kit import mounts, syscalls, trees
+from agent.kit.errors import UserError
 from agent.ports import VolumeInfo
-from agent.volumes import manifest
+from agent.volumes import manifest, options
 from agent.volumes.fill import Filler
 from agent.volumes.options import checked_name
 
@@ -29,13 +30,39 @@ class NamedVolumes:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._locks: dict[str, threading.Lock] = {}
+        self._memory = {data.parent.name for data in mounts.points(directory)}  # volumes that are a tmpfs just now
 
     def data(self, name: str) -> Path:
         return self._directory / checked_name(name) / "_data"
 
-    def create(self, info: VolumeInfo, image: tuple[Path, str, int] | None) -> Path:
-        """The volume's data directory, made if missing. image: (root file system, path in it, uid base) whose content
-        an empty volume takes over; None leaves it empty."""
+    def info(self, name: str) -> VolumeInfo | None:
+        return manifest.read(self.data(name).parent) if self.data(name).exists() else None
+
+    def open(self, info: VolumeInfo, image: tuple[Path, str, int] | None) -> int:
+        """The directory of the volume's content as a descriptor (O_PATH); the volume is made if missing. image: (root
+        file system, path in it, uid base) whose content an empty one takes over, if the content is in our directory.
+        UserError bad-volume-options, missing-bind-source."""
+        local = options.local(info)
+        data = self._create(info, image if local.kind == "plain" else None)
+        if local.kind == "bind":
+            return _device(info.name, local.device)
+        if local.kind == "tmpfs" and not data.is_mount():
+            flags = syscalls.MS_NOSUID | syscalls.MS_NODEV | (syscalls.MS_NOEXEC if local.no_exec else 0)
+            with self._locks[info.name]:
+                syscalls.mount("tmpfs", data, "tmpfs", flags, local.data or None)
+                self._memory.add(info.name)
+        return os.open(data, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+
+    def let_go(self, users: Iterable[Path]) -> None:
+        """Memory that none of `users` (mounts of tasks) is of any more is given back, with what was in it."""
+        for name in tuple(self._memory):
+            with self._locks.setdefault(name, threading.Lock()):
+                device = _device_of(self.data(name))
+                if all(_device_of(user) != device for user in users):
+                    mounts.detach(self.data(name))
+                    self._memory.discard(name)
+
+    def _create(self, info: VolumeInfo, image: tuple[Path, str, int] | None) -> Path:
         data = self.data(info.name)
         with self._locks.setdefault(info.name, threading.Lock()):
             if not data.exists():
@@ -78,6 +105,7 @@ class NamedVolumes:
         """Permanent undeletable if something immutable is left; absent is success."""
         for name in map(checked_name, names):
             with self._locks.setdefault(name, threading.Lock()):
+                mounts.detach(self.data(name))
                 try:
                     (self._directory / name).rename(self._directory / f"{_GONE}{name}-{os.urandom(4).hex()}")
                 except FileNotFoundError:
@@ -91,6 +119,24 @@ class NamedVolumes:
             with suppress(FileNotFoundError):  # removed meanwhile
                 found += [] if name.startswith(".") else [manifest.read(self._directory / name)]
         return found
+
+
+def _device(name: str, path: str) -> int:
+    try:
+        return os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise UserError(
+            f"cannot mount volume {name}: its device {path}: {error.strerror}",
+            code="missing-bind-source",
+            hint=f"mkdir -p {path}",
+            path=path,
+        ) from error
+
+
+def _device_of(path: Path) -> int | None:
+    with suppress(FileNotFoundError):
+        return path.stat().st_dev
+    return None
 
 
 def _move_in(filled: Path, data: Path) -> None:

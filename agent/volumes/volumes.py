@@ -64,9 +64,17 @@ class HostVolumes:
     def _bind(
         self, stack: str, mount: Mount, point: Path, namespace: int, sandbox: Sandbox, rootfs: Path
     ) -> BindSource:
-        source = self._open(stack, mount, sandbox, rootfs)
+        source, mount = self._open(stack, mount, sandbox, rootfs)
         try:
-            host, reason = binds.place(source, point, namespace, self._layout.run, read_only=mount.read_only)
+            binds.check_shared(source, mount)
+            host, reason = binds.place(
+                source,
+                point,
+                namespace,
+                self._layout.run,
+                read_only=mount.read_only,
+                passed_on=mount.propagation != "private",
+            )
         except OSError as error:
             raise Temporary(
                 f"cannot mount {mount.source} at {mount.target}: {error.strerror}",
@@ -79,21 +87,32 @@ class HostVolumes:
             _log.warning("%s: ids of %s are not mapped: %s", stack, mount.source, reason)
         return BindSource(mount, str(point), options.bind_options(mount, host))
 
-    def _open(self, stack: str, mount: Mount, sandbox: Sandbox, rootfs: Path) -> int:
+    def _open(self, stack: str, mount: Mount, sandbox: Sandbox, rootfs: Path) -> tuple[int, Mount]:
+        """The source, and the mount with what the volume itself says."""
         if mount.kind == "bind":
-            return binds.open_source(mount)
-        image = None if mount.no_copy else (rootfs, mount.target, sandbox.uid_base)
-        data = self._named.create(options.info(stack, mount, time.time()), image)
-        return os.open(data, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            return binds.open_source(mount), mount
+        wanted = options.info(stack, mount, time.time())
+        found = self._named.info(wanted.name)
+        if found is None and mount.external:
+            raise options.missing(wanted.name)
+        if found is not None:
+            options.check_same(mount, found)
+        image = None if mount.no_copy or mount.subpath else (rootfs, mount.target, sandbox.uid_base)
+        source = self._named.open(found or wanted, image)
+        if options.local(found or wanted).read_only:
+            mount = mount.model_copy(update={"read_only": True})
+        return (source if mount.subpath is None else binds.open_below(source, mount)), mount
 
     async def release(self, task: str) -> None:
         await threads.run(f"release the volumes of {task}", self._release, self._directory(trees.component(task)))
 
-    @staticmethod
-    def _release(directory: Path) -> None:
-        for point in directory.glob("*"):
+    def _release(self, directory: Path) -> None:
+        points = list(directory.glob("*"))
+        for point in points:
             detach(point)
         trees.delete(directory)
+        if points:
+            self._named.let_go(list(self._layout.run_tasks.glob("*/vol/*")))
 
     async def remove(self, names: Sequence[str]) -> None:
         """Permanent undeletable if something immutable is left; the volume is gone from list() all the same."""

@@ -46,7 +46,9 @@ class Wire(BaseModel):
 class Mount(Wire):
     """`source`: absolute host path (bind), full volume name (volume), absent (tmpfs, anonymous volume). `target`:
     absolute. `owner`: of an anonymous volume, the service whose first slot it belongs to; "": the task's own.
-    `labels`: what a volume gets when it is made; a change of them replaces no container."""
+    `labels`, `options` (kit/volume_options.py): what a volume gets when it is made; other labels replace no container.
+    `external`: it must be there. `subpath`: the part of the volume that is mounted. `propagation`: of a bind; mounts
+    made on the host later appear in the container (slave, and shared, which is no more: a container mounts nothing)."""
 
     kind: Literal["bind", "volume", "tmpfs"]
     target: str
@@ -58,6 +60,17 @@ class Mount(Wire):
     mode: int | None = Field(default=None, ge=0, le=0o7777)  # permission bits, tmpfs
     owner: str = ""
     labels: dict[str, str] = {}
+    options: dict[str, str] = {}
+    external: bool = False
+    subpath: str | None = None
+    propagation: Literal["private", "slave", "shared"] = "private"
+
+
+class VolumesFrom(Wire):
+    """The VOLUMEs of another service's image, as its first slot has them, at places where the spec mounts nothing."""
+
+    service: str
+    read_only: bool = False
 
 
 class Port(Wire):
@@ -85,6 +98,7 @@ class ContainerSpec(Wire):
     hostname: str | None = None  # matches HOSTNAME
     read_only: bool = False
     mounts: tuple[Mount, ...] = ()
+    volumes_from: tuple[VolumesFrom, ...] = ()
     ports: tuple[Port, ...] = ()
     expose: tuple[str, ...] = ()
     labels: dict[str, str] = {}

@@ -20,6 +20,7 @@ Operations (arguments → result):
                 text}; tail: of each slot
     status      → [StackStatus document]                  for root, when the orchestrator is down
     listeners   → [Listener document]                     the host's listening sockets, at this moment
+    volumes     → [VolumeInfo document]
     adopt       store_id → {}                             an operator binds the agent to a store by hand
 
 Peer credentials are checked: uid 0 or the orchestrator's. A client that vanishes ends its request.

@@ -29,7 +29,7 @@ class PortMapping(Model):
 
 class ServiceMount(Model):
     """05-services.md, volumes and tmpfs. `source`: absolute path (bind), key of the top-level `volumes` (volume), None
-    for an anonymous volume. `labels`: of a volume that is made for it."""
+    for an anonymous volume. `labels`: of a volume that is made for it. `propagation`: of a bind."""
 
     type: Literal["bind", "volume", "tmpfs"]
     target: str = Field(pattern=r"^/")
@@ -40,6 +40,15 @@ class ServiceMount(Model):
     size: int | None = None
     mode: int | None = None
     labels: dict[str, str] = {}
+    subpath: str | None = None
+    propagation: Literal["private", "slave", "shared"] = "private"
+
+
+class VolumesFrom(Model):
+    """05-services.md, volumes_from."""
+
+    service: ServiceName
+    read_only: bool = False
 
 
 class HealthcheckModel(Model):
@@ -94,6 +103,7 @@ class Service(Model):
     ports: tuple[PortMapping, ...] = ()
     expose: tuple[str, ...] = ()
     mounts: tuple[ServiceMount, ...] = ()
+    volumes_from: tuple[VolumesFrom, ...] = ()
     depends_on: dict[ServiceName, DependsOn] = {}
     healthcheck: HealthcheckModel | None = None
     restart: RestartModel = RestartModel()
@@ -109,11 +119,13 @@ class Service(Model):
 
 
 class Volume(Model):
-    """07-volumes.md. `name`: as the host knows it (PROJECT_KEY unless given)."""
+    """07-volumes.md. `name`: as the host knows it (PROJECT_KEY unless given). `driver_opts`: of the driver `local`, as
+    agent/kit/volume_options.py reads them."""
 
     name: str
     external: bool = False
     labels: dict[str, str] = {}
+    driver_opts: dict[str, str] = {}
 
 
 class Stack(Model):

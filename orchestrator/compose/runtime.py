@@ -12,8 +12,10 @@ from posixpath import normpath
 from signal import Signals
 from typing import Any, TypeVar
 
+from agent.kit.volume_options import understand
 from orchestrator.compose import health, limits, model, ports, units
 from orchestrator.compose.context import Context
+from orchestrator.compose.mounts import PROPAGATION
 from orchestrator.compose.nodes import BAD, Node, fields, flag, items, spelled, text
 from orchestrator.compose.values import short
 
@@ -61,6 +63,7 @@ def service(path: str, entry: dict[str, Node], services: Collection[str], contex
         "ports": tuple(port for node in items(entry.get("ports")) if (port := _port(node, path, context))),
         "expose": _each(entry, "expose", path, ports.exposed, context),
         "mounts": _mounts(entry, path, context),
+        "volumes_from": _each(entry, "volumes_from", path, _volumes_from, context),
         "depends_on": {
             other: model.DependsOn.model_validate(
                 {key: node.value for key, node in fields(needs).items() if key != "restart" and node.value is not BAD}
@@ -159,7 +162,33 @@ def _mount(node: Node, path: str, index: int, context: Context) -> model.Service
         size=int(text(size) or 0) if size and text(size) else None,
         mode=context.value(options.get("mode"), f"{path}.volumes[{index}].tmpfs.mode", units.octal),
         labels={label: text(child) or "" for label, child in fields(options.get("labels")).items()},
+        subpath=context.value(options.get("subpath"), f"{path}.volumes[{index}].volume.subpath", _inside),
+        propagation=context.value(options.get("propagation"), f"{path}.volumes[{index}].bind.propagation", _propagation)
+        or "private",
     )
+
+
+def _propagation(word: str) -> str:
+    """r or not is the same: what is mounted below comes along in any case."""
+    if word and word not in PROPAGATION:
+        raise ValueError(f"it is one of {', '.join(sorted(PROPAGATION))}")
+    return word.removeprefix("r")
+
+
+def _inside(path: str) -> str | None:
+    if path.startswith("/") or ".." in path.split("/"):
+        raise ValueError("it must be a path within the volume, without '..'")
+    return normpath(path) if path not in ("", ".") else None
+
+
+def _volumes_from(written: str) -> model.VolumesFrom:
+    """SERVICE[:ro|rw]"""
+    service, _, mode = written.partition(":")
+    if service == "container":
+        raise ValueError("gorae has no containers but those of services; write SERVICE or SERVICE:ro")
+    if mode not in ("", "ro", "rw") or not _SERVICE.fullmatch(service):
+        raise ValueError("it is written as SERVICE, SERVICE:ro or SERVICE:rw")
+    return model.VolumesFrom(service=service, read_only=mode == "ro")
 
 
 def _tmpfs(written: str) -> model.ServiceMount:
@@ -190,7 +219,13 @@ def _volume(key: str, node: Node, context: Context) -> model.Volume | None:
     own = _matching(_VOLUME, "a volume's name has letters, digits, '_', '.' and '-', and begins with a letter or digit")
     name = context.value(entry.get("name"), f"volumes.{key}.name", own)
     labels = {label: text(child) or "" for label, child in fields(entry.get("labels")).items()}
-    return model.Volume(name=name, external=flag(entry.get("external"), False), labels=labels) if name else None
+    options = {option: text(child) or "" for option, child in fields(entry.get("driver_opts")).items()}
+    try:
+        understand(options)
+    except ValueError as error:
+        context.report.problem(entry["driver_opts"].key_at, f"cannot use volumes.{key}.driver_opts: {error}")
+    external = flag(entry.get("external"), False)
+    return model.Volume(name=name, external=external, labels=labels, driver_opts=options) if name else None
 
 
 def _image(name: str) -> str:

@@ -150,7 +150,7 @@ user                    text
 userns_mode             text                                    refused @later
 uts                     text                                    refused @later
 volumes                 list
-volumes_from            set:text                                refused @later
+volumes_from            set:text
 working_dir             text
 x-gorae-healthcheck     map
 
@@ -383,7 +383,8 @@ volume                  map
 
 [services.*.volumes.[].bind]
 create_host_path        bool
-propagation             text                                    refused but rprivate private: @later
+propagation             text                            differs but rprivate private rslave slave:
+                                                        containers mount nothing, so that shared is as slave
 recursive               text(disabled enabled readonly writable)    refused @later
 selinux                 text(z Z)                               ignored gorae sets no SELinux labels
 
@@ -397,7 +398,7 @@ size                    size
 [services.*.volumes.[].volume]
 labels                  entries
 nocopy                  bool
-subpath                 text                                    refused @later
+subpath                 text
 
 [services.*.x-gorae-healthcheck]
 http                    map needs port
@@ -611,7 +612,8 @@ subnet                  text
 
 [volumes.*]
 driver                  text                                    refused but local: @later
-driver_opts             options                                 refused @later
+driver_opts             options                         differs a folder of the host, or memory, is not filled with what
+                                                        the image has there
 external                bool|map
 labels                  entries
 name                    text

@@ -21,14 +21,14 @@ from agent.wire.messages import (
     ContainerSpec,
     Dependency,
     Healthcheck,
-    Mount,
     Policy,
     Port,
     Resources,
     Restart,
     Task,
 )
-from orchestrator.compose.model import HealthcheckModel, Service, ServiceMount, Stack
+from orchestrator.compose.model import HealthcheckModel, Service, Stack
+from orchestrator.decide.mounts import Mounts, bad_model
 
 STOP_GRACE = 10.0  # seconds, 05-services.md stop_grace_period
 
@@ -47,7 +47,7 @@ class Desired:
 def expand(stack: Stack, images: Mapping[str, str]) -> dict[str, Desired]:
     """Every service of the model; `images`: name as written → image id.
 
-    UserError stack-too-large, bad-model, bad-mount, volume-undefined.
+    UserError stack-too-large, bad-model, bad-mount, volume-undefined, bad-volumes-from.
     """
     if len(stack.services) > TASKS:
         raise UserError(
@@ -57,21 +57,22 @@ def expand(stack: Stack, images: Mapping[str, str]) -> dict[str, Desired]:
         )
     if problem := _unkeepable(stack.model_dump(), ""):
         raise UserError(f"cannot start {stack.name}: {problem}", code="bad-model", hint="correct it, then try again")
-    return {name: service(stack, name, images[stack.services[name].image]) for name in stack.services}
+    mounts = Mounts(stack)
+    return {name: _service(stack, name, images[stack.services[name].image], mounts) for name in stack.services}
 
 
 def service(stack: Stack, name: str, image_id: str) -> Desired:
     """One service of the model. Errors as expand."""
+    return _service(stack, name, image_id, Mounts(stack))
+
+
+def _service(stack: Stack, name: str, image_id: str, mounts: Mounts) -> Desired:
     model = stack.services[name]
     try:
-        container = _container(stack, name, model, image_id)
+        container = _container(stack, name, model, image_id, mounts)
         return Desired(name, model.replicas, container, _policy(model), template(container))
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join((error.title.lower(), *map(str, first["loc"])))
-        raise UserError(
-            f"cannot start {stack.name}/{name}: {where}: {first['msg']}", code="bad-model", hint="correct that value"
-        ) from error
+        raise bad_model(f"{stack.name}/{name}", error) from error
 
 
 def as_it_is(tasks: Sequence[Task]) -> dict[str, Desired]:
@@ -109,7 +110,7 @@ def _unkeepable(value: Any, where: str) -> str:
     return ""
 
 
-def _container(stack: Stack, name: str, model: Service, image_id: str) -> ContainerSpec:
+def _container(stack: Stack, name: str, model: Service, image_id: str, mounts: Mounts) -> ContainerSpec:
     if model.hostname and not HOSTNAME.fullmatch(model.hostname):
         raise UserError(
             f"cannot start {stack.name}/{name}: {model.hostname!r} is no host name",
@@ -126,42 +127,13 @@ def _container(stack: Stack, name: str, model: Service, image_id: str) -> Contai
         working_dir=model.working_dir,
         hostname=model.hostname,
         read_only=model.read_only,
-        mounts=tuple(_mount(stack, name, mount) for mount in model.mounts),
+        mounts=tuple(mounts.of[name].values()),
+        volumes_from=tuple(mounts.shares[name].values()),
         ports=tuple(
             Port(target=p.target, published=p.published, protocol=p.protocol, host_ip=p.host_ip) for p in model.ports
         ),
         expose=model.expose,
         labels=model.labels,
-    )
-
-
-def _mount(stack: Stack, service: str, mount: ServiceMount) -> Mount:
-    source, labels = mount.source, mount.labels
-    if mount.type == "volume" and source is not None:
-        if source not in stack.volumes:
-            raise UserError(
-                f"cannot start {stack.name}/{service}: volume {source} is not defined",
-                code="volume-undefined",
-                hint=f"list {source} under the top-level volumes",
-            )
-        labels = stack.volumes[source].labels | labels
-        source = stack.volumes[source].name
-    elif mount.type == "bind" and not (source or "").startswith("/"):
-        raise UserError(
-            f"cannot start {stack.name}/{service}: {source!r} for {mount.target} is no absolute path",
-            code="bad-mount",
-            hint="a bind begins at the root of the host",
-        )
-    return Mount(
-        kind=mount.type,
-        target=mount.target,
-        source=source,
-        read_only=mount.read_only,
-        create_host_path=mount.create_host_path,
-        no_copy=mount.nocopy,
-        size=mount.size,
-        mode=mount.mode,
-        labels=labels,
     )
 
 

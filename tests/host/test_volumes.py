@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -77,3 +79,98 @@ def test_an_image_s_volume_is_filled_and_kept(shared: Host, tars: dict[str, Path
     said(shared, "imgvol", "2\n")
     shared.down("imgvol", "--volumes")
     assert volumes(shared).keys() == before.keys()
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A mount of the host that passes on what is mounted below it."""
+    path = tmp_path / "disk"
+    path.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "disk", str(path)], check=True)
+    subprocess.run(["mount", "--make-shared", str(path)], check=True)
+    (path / "usb").mkdir()
+    yield path
+    subprocess.run(["umount", "-R", "-l", str(path)], check=True)
+
+
+@pytest.mark.parametrize("propagation", ["rslave", "rshared"])
+def test_a_mount_of_the_host_appears_in_the_container(shared: Host, disk: Path, propagation: str) -> None:
+    wait = "until test -e /disk/usb/file; do sleep 0.05; done; echo seen; sleep 3600"
+    shared.up(f"prop-{propagation}", service(wait, f"volumes: ['{disk}:/disk:{propagation}']"))
+    try:
+        subprocess.run(["mount", "-t", "tmpfs", "usb", str(disk / "usb")], check=True)
+        (disk / "usb/file").touch()
+        said(shared, f"prop-{propagation}", "seen")
+    finally:
+        shared.down(f"prop-{propagation}")
+
+
+def test_without_propagation_it_does_not(shared: Host, disk: Path) -> None:
+    shared.up("prop", service("sleep 3600", f"volumes: ['{disk}:/disk']"))
+    (pid,) = shared.pids("prop").values()
+    subprocess.run(["mount", "-t", "tmpfs", "usb", str(disk / "usb")], check=True)
+    (disk / "usb/file").touch()
+    assert not Path(f"/proc/{pid}/root/disk/usb/file").exists()
+    shared.down("prop")
+
+
+def test_a_service_takes_the_volumes_of_another(shared: Host) -> None:
+    text = """
+services:
+  one:
+    image: gorae/busybox:1
+    command: ["sh", "-c", "echo named > /named/x; echo anon > /anon/x; sleep 3600"]
+    stop_grace_period: 100ms
+    volumes: ["data:/named", "/anon"]
+  two:
+    image: gorae/busybox:1
+    command: ["sh", "-c", "until cat /named/x /anon/x; do sleep 0.05; done; touch /anon/y || echo refused; sleep 3600"]
+    stop_grace_period: 100ms
+    volumes_from: ["one:ro"]
+volumes: {data: {}}
+"""
+    shared.up("from", text)
+    said(shared, "from", "refused")
+    assert {"named", "anon"} <= set(shared.cli("logs", "from/two").stdout.replace("|", " ").split())
+    shared.down("from", "--volumes")
+
+
+def test_volumes_on_a_folder_in_memory_and_in_part(shared: Host, tmp_path: Path) -> None:
+    (tmp_path / "device").mkdir()
+    (tmp_path / "device/part").mkdir()
+    command = "touch /all/a /part/b /memory/c; df -k /memory | tail -1; sleep 3600"
+    text = service(
+        command,
+        'volumes: ["folder:/all", "memory:/memory", {type: volume, source: folder, target: /part, volume: {subpath: part}}]',
+    )
+    text += f"""volumes:
+  folder: {{driver: local, driver_opts: {{type: none, o: bind, device: "{tmp_path / "device"}"}}}}
+  memory: {{driver_opts: {{type: tmpfs, device: tmpfs, o: "size=1m"}}}}
+"""
+    shared.up("kinds", text)
+    until(
+        lambda: (tmp_path / "device/part/b").exists(),
+        "the container to write",
+        tell=lambda: shared.cli("logs", "kinds").stdout,
+    )
+    assert (tmp_path / "device/a").exists()
+    said(shared, "kinds", " 1024 ")
+    refused = shared.up("kinds", text.replace("type: none, o: bind", "type: none, o: 'bind,ro'"), check=False)
+    assert (
+        refused.returncode == 1
+        and "cannot start kinds: the volume kinds_folder was made with other driver_opts" in refused.stderr
+    )
+    shared.down("kinds", "--volumes")
+    assert (tmp_path / "device/a").exists(), "a folder of the host is not gorae's to delete"
+    assert "kinds_memory" not in volumes(shared)
+
+
+def test_an_external_volume_that_is_not_there(shared: Host) -> None:
+    text = service("sleep 3600", "volumes: ['data:/data']") + "volumes: {data: {external: true, name: mine}}\n"
+    refused = shared.up("ext", text, check=False)
+    assert (
+        refused.returncode == 1
+        and "cannot start ext: the volume mine is external, and does not exist" in refused.stderr
+    )
+    assert "gorae volume create mine" in refused.stderr
+    assert "ext" not in shared.cli("ls").stdout

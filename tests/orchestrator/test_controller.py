@@ -13,6 +13,7 @@ from agent.kit.errors import GoraeError, Temporary, UserError
 from agent.wire.memory import MemoryBroker
 from agent.wire.messages import Listener
 from orchestrator import link
+from orchestrator.compose.model import Volume
 from orchestrator.controller import Controller
 from orchestrator.store.memory import MemoryStore
 from tests.support.fake_agent import FakeAgent
@@ -235,3 +236,30 @@ async def test_an_agent_that_left_is_named_before_anything_changes(tmp_path: Pat
             await o.up(stack(**TWO))
         await fails(o.up(stack(web={"image": "web:2"})), "agent-away")
         assert o.ledger.stacks["shop"].generation == 1
+
+
+BIND = {"type": "none", "o": "bind", "device": "/srv"}
+
+
+@pytest.mark.parametrize(
+    ("volume", "there", "code"),
+    [
+        pytest.param({"external": True}, {}, "volume-missing", id="external, not there"),
+        pytest.param({"external": True}, {"data": BIND}, "", id="external, there"),
+        pytest.param({}, {}, "", id="to be made"),
+        pytest.param({"driver_opts": BIND}, {}, "", id="to be made with options"),
+        pytest.param({"driver_opts": BIND}, {"data": BIND}, "", id="made so"),
+        pytest.param({"driver_opts": BIND}, {"data": {}}, "volume-differs", id="made otherwise"),
+    ],
+)
+async def test_volumes_are_looked_at_before_anything_changes(
+    s: Setting, volume: dict[str, Any], there: dict[str, dict[str, str]], code: str
+) -> None:
+    s.agent.volumes = there
+    model = stack(**TWO).model_copy(update={"volumes": {"data": Volume.model_validate({"name": "data", **volume})}})
+    if not code:
+        assert (await s.o.up(model)).generation == 1
+        return
+    error = await fails(s.o.up(model), code)
+    assert "volume data" in error.message and "data" in error.hint
+    assert not s.o.ledger.stacks and not any(request["op"] == "ensure" for request in s.agent.requests)

@@ -59,6 +59,7 @@ class FakeAgent:
         self.accepted: list[tuple[str, int]] = []
         self.images: dict[str, str] = {}
         self.missing: dict[str, GoraeError] = {}
+        self.volumes: dict[str, dict[str, str]] = {}  # name → driver options
         self.requests: list[dict[str, Any]] = []
         self.lines: list[dict[str, Any]] = []
         self.hang = asyncio.Event()  # set: a `logs` with follow ends
@@ -288,6 +289,8 @@ class FakeAgent:
             yield {"result": {name: self.images.get(name, f"sha256:{name}") for name in request["images"]}}
         elif request["op"] == "images":
             yield {"result": [{"id": id, "names": [name]} for name, id in self.images.items()]}
+        elif request["op"] == "volumes":
+            yield {"result": [{"name": name, "options": options} for name, options in self.volumes.items()]}
         elif request["op"] == "logs":
             for line in self.lines:
                 yield {"line": line}

@@ -7,14 +7,14 @@ from dataclasses import replace
 import pytest
 
 from agent.decide import mounts
-from agent.wire.messages import Mount, Task
+from agent.wire.messages import Mount, Task, VolumesFrom
 from tests.agent.decide.make import IMAGE, task
 
 DATABASE = replace(IMAGE, volumes=("/var/lib/db/", "/", "/etc/db"))
 
 
 def found(one: Task) -> dict[str, str | None]:
-    return {mount.target: mount.source for mount in mounts.of(one, DATABASE)}
+    return {mount.target: mount.source for mount in mounts.of(one, DATABASE, {})}
 
 
 def web(*given: Mount, id_: str = "t1", **more: str) -> Task:
@@ -25,7 +25,7 @@ def test_the_image_s_volumes_are_anonymous_ones() -> None:
     one = web()
     assert found(one) == {place: mounts.anonymous(one, place) for place in ("/etc/db", "/var/lib/db")}
     assert all(name and name.startswith("t1-") for name in found(one).values())
-    assert {mount.owner for mount in mounts.of(one, DATABASE)} == {"web.1"}
+    assert {mount.owner for mount in mounts.of(one, DATABASE, {})} == {"web.1"}
 
 
 @pytest.mark.parametrize(
@@ -38,10 +38,27 @@ def test_the_image_s_volumes_are_anonymous_ones() -> None:
     ids=["volume", "bind", "tmpfs"],
 )
 def test_what_the_file_mounts_is_not_the_image_s(given: Mount) -> None:
-    assert [mount.target for mount in mounts.of(web(given), DATABASE)] == [given.target, "/etc/db"]
+    assert [mount.target for mount in mounts.of(web(given), DATABASE, {})] == [given.target, "/etc/db"]
 
 
 def test_a_slot_keeps_its_volumes_and_shares_them_with_nobody() -> None:
     first, heir = web(), web(id_="t9", lineage="t1")
     assert found(first) == found(heir)
     assert not set(found(first).values()) & set(found(web(id_="t2")).values())
+
+
+def test_volumes_of_another_service_are_its_first_slot_s() -> None:
+    db = task("d1", "db", container={"mounts": (Mount(kind="volume", target="/anon"),)})
+    spec = {
+        "mounts": (
+            Mount(kind="volume", target="/anon", owner="db"),
+            Mount(kind="volume", source="x", target="/etc/db"),
+        ),
+        "volumes_from": (VolumesFrom(service="db", read_only=True),),
+    }
+    heir = task("t1", "web", container=spec)
+    assert mounts.needed(heir) == {"db"} and mounts.needed(db) == set()
+    found = {mount.target: mount for mount in mounts.of(heir, IMAGE, {"db": (db, DATABASE)})}
+    assert found["/anon"].source == mounts.anonymous(db, "/anon") and found["/anon"].owner == "db.1"
+    assert found["/var/lib/db"].source == mounts.anonymous(db, "/var/lib/db") and found["/var/lib/db"].read_only
+    assert found["/etc/db"].source == "x", "what the file says is above what the image has"

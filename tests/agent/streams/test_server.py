@@ -14,6 +14,7 @@ import pytest
 
 from agent.fakes.images import FakeImages
 from agent.fakes.logs import FakeLogs
+from agent.fakes.volumes import FakeVolumes
 from agent.kit.errors import Permanent, Temporary, UserError
 from agent.streams.server import StreamServer
 from agent.wire.messages import StackStatus
@@ -40,6 +41,7 @@ class Agent:
 class Place:
     def __init__(self, path: Path) -> None:
         self.path, self.agent, self.images, self.logs = path, Agent(), FakeImages(), FakeLogs()
+        self.volumes = FakeVolumes()
 
     async def call(self, op: str, **arguments: Any) -> Any:
         return await call(self.path, op, **arguments)
@@ -48,7 +50,7 @@ class Place:
 @pytest.fixture
 async def place(tmp_path: Path) -> AsyncIterator[Place]:
     made = Place(tmp_path / "agent.sock")
-    server = StreamServer(made.path, made.agent, made.images, made.logs, uid=os.getuid(), gid=os.getgid())
+    server = StreamServer(made.path, made.agent, made.images, made.logs, made.volumes, uid=os.getuid(), gid=os.getgid())
     async with server.serving():
         yield made
     assert not made.path.exists()
@@ -203,6 +205,8 @@ async def test_a_bug_in_one_request_does_not_end_the_server(place: Place, caplog
 async def test_a_socket_left_by_a_killed_agent_is_replaced(tmp_path: Path) -> None:
     place = Place(tmp_path / "agent.sock")
     place.path.write_text("")
-    server = StreamServer(place.path, place.agent, place.images, place.logs, uid=os.getuid(), gid=os.getgid())
+    server = StreamServer(
+        place.path, place.agent, place.images, place.logs, place.volumes, uid=os.getuid(), gid=os.getgid()
+    )
     async with server.serving():
         assert await place.call("ping")

@@ -55,6 +55,21 @@ BIND: dict[str, Any] = {"type": "bind", "create_host_path": True, "read_only": F
             {"type": "tmpfs", "target": "/t", "size": 64 * 2**20, "mode": 0o1777},
             id="long tmpfs",
         ),
+        pytest.param(
+            "volumes: ['/a:/a:rslave']",
+            {"type": "bind", "source": "/a", "target": "/a", "propagation": "slave"},
+            id="propagation",
+        ),
+        pytest.param(
+            "volumes: [{type: bind, source: /a, target: /a, bind: {propagation: shared}}]",
+            {"type": "bind", "source": "/a", "target": "/a", "propagation": "shared"},
+            id="propagation, long",
+        ),
+        pytest.param(
+            "volumes: [{type: volume, source: v, target: /v, volume: {subpath: ./a//b}}]",
+            {"type": "volume", "source": "v", "target": "/v", "subpath": "a/b"},
+            id="subpath",
+        ),
         pytest.param("volumes: [/a/]", {"type": "volume", "target": "/a"}, id="anonymous"),
         pytest.param(
             "volumes: [{type: volume, target: /a, volume: {labels: [k=v, w]}}]",
@@ -81,6 +96,11 @@ def test_one_mount(tmp_path: Path, keys: str, found: dict[str, Any]) -> None:
     ("keys", "message"),
     [
         ("volumes: [v]", "cannot use 'v' as services.a.volumes[0]: it must be an absolute path in the container"),
+        ("volumes: [{type: volume, source: v, target: /x, volume: {subpath: a/../..}}]", "a path within the volume"),
+        (
+            "volumes_from: [container:x]",
+            "cannot use 'container:x' as services.a.volumes_from[0]: gorae has no containers",
+        ),
         ("volumes: [':/x']", "an empty section between colons; a volume is written as SOURCE:TARGET[:OPTIONS]"),
         ("volumes: ['v:/a:ro:z']", "too many colons; a volume is written as SOURCE:TARGET[:OPTIONS]"),
         ("volumes: ['v:rel']", "cannot use 'rel' as services.a.volumes[0]: it must be an absolute path"),
@@ -88,8 +108,8 @@ def test_one_mount(tmp_path: Path, keys: str, found: dict[str, Any]) -> None:
         ("volumes: ['v:/x/..']", "a mount cannot stand at / of the container"),
         ("volumes: ['/a:/x:nocopy']", "cannot mount at /x in services.a: `volume` says how a volume mount is made"),
         (
-            "volumes: ['/a:/x:rslave']",
-            "services.a.volumes[0].bind.propagation: 'rslave': gorae does not support it yet",
+            "volumes: [{type: bind, source: /a, target: /x, bind: {propagation: rsl}}]",
+            "cannot use 'rsl' as services.a.volumes[0].bind.propagation: it is one of private, rprivate, rshared, rslave",
         ),
         ("volumes: ['~/h:/h']", "HOME is not set, and ~ stands for it"),
         ("volumes: ['~bob/h:/h']", "~user is not supported; write the path out"),
@@ -136,3 +156,34 @@ def test_any_text_is_a_mount_or_a_value_error(text: str) -> None:
     assert found["type"] in ("bind", "volume") and found["target"]
     assert not found["target"].startswith("/") or ".." not in found["target"].split("/")
     assert set(unknown).isdisjoint(mounts.OPTIONS)
+
+
+def test_volumes_from(tmp_path: Path) -> None:
+    text = "services:\n  a: {image: x, volumes_from: [b, 'c:ro', 'd:rw']}\n" + "".join(
+        f"  {name}: {{image: x}}\n" for name in "bcd"
+    )
+    one = loaded(tmp_path, text).stack.services["a"]
+    assert [(v.service, v.read_only) for v in one.volumes_from] == [("b", False), ("c", True), ("d", False)]
+    assert one.depends_on.keys() == {"b", "c", "d"}
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ("{type: nfs, o: addr=h, device: ':/d'}", "gorae mounts folders (type: none, o: bind, device: /PATH)"),
+        ("{type: none, o: bind}", "`device` must be an absolute path of the host"),
+        ("{size: 1g}", "there is no option 'size'"),
+    ],
+)
+def test_driver_options_that_are_refused(tmp_path: Path, options: str, says: str) -> None:
+    text = f"services: {{a: {{image: x, volumes: ['v:/v']}}}}\nvolumes: {{v: {{driver_opts: {options}}}}}\n"
+    (problem,) = problems(tmp_path, text)
+    assert problem.startswith("compose.yaml:2:") and f"cannot use volumes.v.driver_opts: {says}" in problem
+
+
+def test_driver_options_and_labels_of_a_volume(tmp_path: Path) -> None:
+    options = "{driver: local, driver_opts: {type: none, o: bind, device: ./d}, labels: [a=b], name: other}"
+    text = f"services: {{a: {{image: x, volumes: ['v:/v']}}}}\nvolumes: {{v: {options}}}\n"
+    volume = loaded(tmp_path, text).stack.volumes["v"]
+    assert volume.driver_opts == {"type": "none", "o": "bind", "device": str(tmp_path / "d")}
+    assert (volume.name, volume.labels) == ("other", {"a": "b"})

@@ -77,6 +77,55 @@ def test_labels_of_a_volume_replace_no_container() -> None:
     assert plain.template == labelled.template
 
 
+def sharing(**services: Any) -> dict[str, Any]:
+    made = {name: {"image": "web:1", **service} for name, service in services.items()}
+    volumes = {"data": {"name": "shop_data"}}
+    return expand(Stack.model_validate({"name": "shop", "services": made, "volumes": volumes}), {"web:1": "sha256:1"})
+
+
+def test_volumes_from() -> None:
+    data = {"type": "volume", "source": "data", "target": "/data"}
+    found = sharing(
+        a={"mounts": [data, {"type": "volume", "target": "/anon"}, {"type": "tmpfs", "target": "/tmp"}]},
+        b={"mounts": [{"type": "bind", "source": "/b", "target": "/anon"}], "volumes_from": [{"service": "a"}]},
+        c={"volumes_from": [{"service": "a", "read_only": True}]},
+        d={"volumes_from": [{"service": "c"}, {"service": "b"}], "mounts": [{"type": "tmpfs", "target": "/data"}]},
+    )
+    mounts = {
+        name: [(m.target, m.source, m.owner, m.read_only) for m in one.container.mounts] for name, one in found.items()
+    }
+    assert mounts["b"] == [("/data", "shop_data", "", False), ("/anon", "/b", "", False)]
+    assert mounts["c"] == [("/data", "shop_data", "", True), ("/anon", None, "a", True)]
+    assert mounts["d"] == [("/data", None, "", False), ("/anon", "/b", "", False)]
+    shares = {name: [(v.service, v.read_only) for v in one.container.volumes_from] for name, one in found.items()}
+    assert shares == {"a": [], "b": [("a", False)], "c": [("a", True)], "d": [("c", False), ("a", False), ("b", False)]}
+
+
+@pytest.mark.parametrize(
+    ("services", "says"),
+    [
+        ({"a": {"volumes_from": [{"service": "x"}]}}, "volumes_from names x, which is no service"),
+        ({"a": {"volumes_from": [{"service": "a"}]}}, "a → a take volumes from one another"),
+        (
+            {"a": {"volumes_from": [{"service": "b"}]}, "b": {"volumes_from": [{"service": "a"}]}},
+            "take volumes from one another",
+        ),
+    ],
+    ids=["nobody", "itself", "one another"],
+)
+def test_volumes_that_cannot_be_taken_over(services: dict[str, Any], says: str) -> None:
+    with pytest.raises(UserError, match=says) as caught:
+        sharing(**services)
+    assert caught.value.code == "bad-volumes-from"
+
+
+def test_a_long_chain_of_volumes_from_is_taken_in_its_stride() -> None:
+    links = {f"s{n}": {"volumes_from": [{"service": f"s{m}"} for m in (n - 1, n - 2) if m >= 0]} for n in range(400)}
+    found = sharing(**links | {"s0": {"mounts": [{"type": "volume", "target": "/a"}]}})
+    assert found["s399"].container.mounts[0].owner == "s0"
+    assert len(found["s399"].container.volumes_from) == 399
+
+
 @pytest.mark.parametrize(
     ("mount", "code"),
     [
