@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import json
 import os
 import sys
@@ -25,6 +26,7 @@ _SOURCES = Path(__file__).resolve().parents[2]
 # zstd reads hostile bytes: as nobody, and gone when we are
 _ZSTD = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs", "--pdeathsig=KILL")
 
+_PIPE = 1 << 20  # bytes: with the usual 64 KiB the two ends mostly wait for each other
 
 Read = Callable[[int], None]
 Hold = Callable[..., Awaitable[None]]  # paths that nobody may delete until the operation is over
@@ -124,6 +126,8 @@ async def _unzstd(blob: Any) -> Any:
     """A pipe from which the decompressed blob can be read. A broken frame ends the stream early: then the tar or its
     digest is wrong, and says so."""
     reader, writer = os.pipe()
+    with contextlib.suppress(OSError):  # over what a user may have; it is root's to exceed
+        fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, _PIPE)
     try:
         try:
             process = await asyncio.create_subprocess_exec(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.bench import images
 from tests.bench.bench import measure, tell
 from tests.bench.compose import pipeline, seconds, stack
 from tests.host.conftest import import_images, sample_tars
@@ -35,3 +36,11 @@ def test_reading_a_compose_file_is_linear_in_its_size(tmp_path: Path) -> None:
         file.write_text(stack(count))
         taken[count] = min(seconds(partial(pipeline, file)) for _ in range(5)) / count
     assert taken[160] < 2 * taken[40]
+
+
+@pytest.mark.host
+def test_unpacking_in_small() -> None:
+    found = images.measure(10 << 20, 1)
+    print(images.tell(found))
+    assert all(row["ratio"] < 8 for row in found["unpack"].values())  # a child's start is most of it
+    assert found["two_at_once"] < 1.5
