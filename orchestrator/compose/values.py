@@ -62,6 +62,9 @@ _MEANINGS: dict[str, Callable[[Any], Value]] = {
 }
 
 
+_CONTAINERS = {"map", "list", "set", "null"}  # no variable stands for one of these
+
+
 def kind_of(value: Value) -> str:
     match value:
         case None:
@@ -88,7 +91,7 @@ def typed(node: Node, rule: Rule, path: str, report: Report) -> Value:
         return BAD
     kind = kind_of(value)
     if kind not in rule.kinds:
-        if kind == "text" and report.keeps(value):
+        if kind == "text" and report.keeps(value) and set(rule.kinds) - _CONTAINERS:
             return value
         found = _meant(node, kind, rule, path, report)
         if found is None and kind == "text":

@@ -222,7 +222,7 @@ def _flow(value: Any) -> str:
     return "[" + ", ".join(map(_flow, value)) + "]" if isinstance(value, list) else str(value)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
 @given(odd_files(), odd_files(), st.booleans())
 def test_odd_files_make_a_project_or_a_compose_error(tmp_path: Path, one: str, two: str, interpolated: bool) -> None:
     files = [tmp_path / "one.yaml", tmp_path / "two.yaml"]
