@@ -87,13 +87,42 @@ class ImageInfo:
 
 
 Progress = Callable[[dict[str, Any]], None]  # called with small JSON documents: {"image", "step", "done", "total"}
+PullPolicy = Literal["missing", "always", "never", "refresh"]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """An image a stack needs. `after`: seconds for which refresh trusts what is here. `id` and `digest`: what the stack
+    is locked to, "" when it is not. `platform`: OS/ARCH[/VARIANT], "" for this machine's."""
+
+    name: str
+    policy: PullPolicy = "missing"
+    after: float = 0.0
+    id: str = ""
+    digest: str = ""
+    platform: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """What a name resolved to. `digest`: as the registry calls it; "" when the image came from none."""
+
+    id: str
+    digest: str
 
 
 class Images(Protocol):
     async def config(self, image: str) -> ImageConfig:
         """By id or name, local only. UserError image-missing."""
 
-    async def pull(self, name: str, progress: Progress) -> ImageInfo: ...
+    async def ensure(self, want: Wanted, progress: Progress, keys: Mapping[str, str] = ...) -> Resolved:
+        """The image, pulled when the policy says so. UserError image-missing when it may not be.
+
+        keys: the asker's own for registries, agent/images/auth.py."""
+
+    async def pull(
+        self, name: str, progress: Progress, platform: str = "", keys: Mapping[str, str] = ...
+    ) -> ImageInfo: ...
 
     async def load(self, archive: Path, name: str | None, progress: Progress) -> Sequence[ImageInfo]: ...
 

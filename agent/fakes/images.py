@@ -13,8 +13,9 @@ from typing import Any
 
 from agent.images import config as image_config
 from agent.images import names
+from agent.images.auth import NONE, Keys
 from agent.images.errors import bad_archive, image_in_use, image_missing, not_in_registry
-from agent.ports import ImageConfig, ImageInfo, Progress
+from agent.ports import ImageConfig, ImageInfo, Progress, Resolved, Wanted
 
 
 class FakeImages:
@@ -22,6 +23,7 @@ class FakeImages:
         self.registry: dict[str, dict[str, Any]] = {}  # full name → config document that pull() finds
         self.images: dict[str, ImageConfig] = {}
         self.names: dict[str, str] = {}  # full name → image id
+        self.digests: dict[str, str] = {}  # full name → what its registry calls it, where it came from one
         self.archives: dict[Path, Sequence[tuple[str, dict[str, Any]]]] = {}  # what load() finds: (name, config)
         self.failures: list[Exception] = []  # raised by the next pulls, first to last
 
@@ -32,7 +34,17 @@ class FakeImages:
     async def config(self, image: str) -> ImageConfig:
         return self.images[self._id(image)]
 
-    async def pull(self, name: str, progress: Progress) -> ImageInfo:
+    async def ensure(self, want: Wanted, progress: Progress, keys: Keys = NONE) -> Resolved:
+        full = names.parse(want.name).full
+        if want.id in self.images and want.policy in ("missing", "never"):
+            return Resolved(want.id, want.digest)
+        if full not in self.names or want.policy == "always":
+            if want.policy == "never":
+                raise image_missing(want.name)
+            await self.pull(want.name, progress, want.platform, keys)
+        return Resolved(self.names[full], self.digests.get(full, ""))
+
+    async def pull(self, name: str, progress: Progress, platform: str = "", keys: Keys = NONE) -> ImageInfo:
         reference = names.parse(name)
         if self.failures:
             raise self.failures.pop(0)
@@ -40,6 +52,7 @@ class FakeImages:
             raise not_in_registry(reference.familiar, "manifest unknown")
         progress({"image": reference.familiar, "step": "pulling", "done": 0, "total": 1})
         image = self._put(reference.full, self.registry[reference.full], "")
+        self.digests[reference.full] = "sha256:" + hashlib.sha256(image.id.encode()).hexdigest()
         progress({"image": reference.familiar, "step": "done", "done": 1, "total": 1})
         return self._info(image.id)
 

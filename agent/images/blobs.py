@@ -82,8 +82,12 @@ class Files:
             os.fsync(file.fileno())
         if found != expected.digest or size != expected.size:
             raise WrongBlob(f"{expected.digest[:19]} of {expected.size} bytes came as {found[:19]} of {size} bytes")
+        self.accept(source, expected)
+
+    def accept(self, source: Path, blob: Blob) -> None:
+        """Move in a file of the same file system that was checked and is on disk."""
         source.chmod(0o600)
-        source.replace(self.blob(expected.digest))
+        source.replace(self.blob(blob.digest))
 
     def put(self, raw: bytes) -> Blob:
         """A small blob from memory."""

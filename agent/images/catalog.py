@@ -24,6 +24,8 @@ from agent.images.names import Reference
 from agent.kit import trees
 from agent.kit.errors import Permanent
 
+_TOUCHED = 3600.0  # seconds
+
 
 class Catalog:
     def __init__(self, files: Files) -> None:
@@ -56,15 +58,33 @@ class Catalog:
         return index
 
     async def commit(
-        self, id_: str, image: Image, sizes: Mapping[str, int], references: Sequence[Reference], digest: str
+        self,
+        id_: str,
+        image: Image,
+        sizes: Mapping[str, int],
+        references: Sequence[Reference],
+        digest: str,
+        at: float,
     ) -> None:
         async with self._lock:
             changed = copy.deepcopy(self._index) if self._index else Index()
             changed.images.setdefault(id_, image)  # the same config by another manifest: the first stays
             changed.sizes.update(sizes)
+            changed.used[id_] = at
             for reference in references:
-                changed.names[reference.full] = Name(id_, digest)
+                changed.names[reference.full] = Name(id_, digest, at)
             await self._save(changed)
+
+    async def touch(self, id_: str, at: float) -> None:
+        """The image is wanted. Not written each time: age counts in hours."""
+        index = await self.opened()
+        if at - index.used.get(id_, 0.0) < _TOUCHED:
+            return
+        async with self._lock:
+            changed = copy.deepcopy(self._index or Index())
+            if id_ in changed.images:
+                changed.used[id_] = at
+                await self._save(changed)
 
     async def remove(self, image: str, in_use: Mapping[str, str]) -> tuple[list[str], int, str | None]:
         """Names removed, bytes freed, and the id if the image itself went: with its last name, or when asked by id.
@@ -86,6 +106,7 @@ class Catalog:
                 del changed.names[doomed]
             if last:
                 del changed.images[id_]
+                changed.used.pop(id_, None)
             await self._save(changed)
             if not last:
                 return gone, 0, None

@@ -62,6 +62,13 @@ def created(raw: bytes) -> str:
     return found if isinstance(found, str) and len(found) < 64 else ""
 
 
+def platform_of(raw: bytes) -> str:
+    """OS/ARCH[/VARIANT]; "" where the image does not say."""
+    top = json.loads(raw)
+    words = [top.get(key) for key in ("os", "architecture", "variant")]
+    return "/".join(word[:40] for word in words if isinstance(word, str) and word)
+
+
 def check(config: Mapping[str, Any]) -> dict[str, Any]:
     """A user's config for an import, with shapes checked and empty values dropped. UserError bad-image-config."""
     for key in config:

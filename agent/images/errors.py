@@ -21,7 +21,7 @@ def not_in_registry(image: str, said: str) -> UserError:
     return UserError(
         f"cannot pull {image}: its registry has no such image, or keeps it private ({said})",
         code="image-missing",
-        hint="check the name and the tag; skopeo login for a private image; gorae image ls shows what is here",
+        hint="check the name and the tag; gorae login for a private image; gorae image ls shows what is here",
         image=image,
     )
 
@@ -53,6 +53,15 @@ def bad_name(name: str, why: str) -> UserError:
         f'cannot use "{name}" as an image name: {why}',
         code="bad-image-name",
         hint="a name looks like redis:7 or registry.example.com/team/app:1.2",
+    )
+
+
+def bad_login(registry: str, why: str, *, away: bool = False) -> Temporary | UserError:
+    kind = Temporary if away else UserError
+    return kind(
+        f"cannot log in to {registry}: {why}",
+        code="registry-away" if away else "bad-login",
+        hint="check the network and the registry" if away else "check the user name and the password",
     )
 
 

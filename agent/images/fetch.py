@@ -1,4 +1,4 @@
-"""From a registry or an archive to a directory with a manifest and its blobs, checked, but not yet in the store."""
+"""From a registry or an archive to blobs: what is offered, then each blob once, however many pulls want it."""
 
 from __future__ import annotations
 
@@ -7,15 +7,18 @@ import contextlib
 import hashlib
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from agent.images import manifest as image_manifest
 from agent.images.archives import Content
-from agent.images.blobs import Files
+from agent.images.blobs import Files, WrongBlob, aside
 from agent.images.errors import bad_archive, no_space, pull_failed, wrong_platform
-from agent.images.manifest import BadManifest, Manifest
+from agent.images.flights import Flights
+from agent.images.lanes import Lane
+from agent.images.manifest import BadManifest, Blob, Manifest
 from agent.images.names import Reference
 from agent.images.skopeo import Skopeo, SkopeoFailed, explain
 from agent.kit.backoff import delay
@@ -24,9 +27,12 @@ from agent.kit.errors import Temporary
 
 T = TypeVar("T")
 
-TRIES = 4  # of a pull, while the registry is away
-WATCH_EVERY = 0.25  # seconds between two looks at how far skopeo has got: it says nothing a program could read
+TRIES = 5  # of a look or a blob, while the registry is away or too busy
+LANES = 3  # of one pull
+AT_ONCE = 8  # blobs on their way, of all pulls
 _GROWTH = 2  # a compressed layer unpacked, as a guess for the check beforehand
+
+Again = Callable[[int, float, str], None]  # hears of a further try: its number, seconds until it, why
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +41,7 @@ class Offer:
 
     digest: str  # of what it served: what Docker shows as the repo digest
     index: bytes | None  # where that was a list of platforms
-    raw: bytes  # this machine's manifest
+    raw: bytes  # the manifest of the platform that was asked for
     manifest: Manifest
 
     @property
@@ -44,53 +50,100 @@ class Offer:
 
 
 class Fetcher:
+    """`arrived`: bytes so far of each blob that is on its way, by digest."""
+
     def __init__(self, files: Files, skopeo: Skopeo, clock: Clock) -> None:
         self._files = files
         self._skopeo = skopeo
         self._clock = clock
+        self._blobs: Flights[None] = Flights()
+        # Threads of their own: those of the loop are few, and containers are started with them.
+        self.threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="blob")
+        self.arrived: dict[str, int] = {}
 
-    async def look(self, reference: Reference) -> Offer:
+    async def look(self, reference: Reference, platform: str, auth: Path, again: Again) -> Offer:
         """UserError image-missing, wrong-platform; Temporary registry-away after TRIES."""
-        served = await self._patiently(reference, lambda: self._skopeo.manifest(reference))
+        served = await self._patiently(reference, lambda: self._skopeo.manifest(reference, auth), again)
         digest = _digest(served)
         if reference.digest not in (None, digest):
             raise pull_failed(reference.familiar, f"its registry served {digest[:19]} instead")
         try:
             if not image_manifest.is_index(served):
                 return Offer(digest, None, served, image_manifest.parse(served))
-            chosen = image_manifest.choose(served)
+            chosen = image_manifest.choose(served, platform)
             if chosen is None:
-                raise wrong_platform(reference.familiar, "its index has no entry for this architecture")
+                what = platform or "this architecture"
+                has = ", ".join(image_manifest.platforms(served)) or "none"
+                raise wrong_platform(reference.familiar, f"its index has no entry for {what}; it has {has}")
             one = Reference(reference.domain, reference.path, None, chosen)
-            raw = await self._patiently(reference, lambda: self._skopeo.manifest(one))
+            raw = await self._patiently(reference, lambda: self._skopeo.manifest(one, auth), again)
             if _digest(raw) != chosen:
                 raise pull_failed(reference.familiar, f"its registry served {_digest(raw)[:19]} for {chosen[:19]}")
             return Offer(digest, served, raw, image_manifest.parse(raw))
         except BadManifest as error:
             raise pull_failed(reference.familiar, f"its manifest is unusable: {error}") from error
 
-    async def pull(self, reference: Reference, offer: Offer, work: Path, arrived: Callable[[int, int], None]) -> Path:
-        """The directory with the offer's manifest and blobs; `arrived` hears bytes done and bytes in all."""
-        total = sum(blob.size for blob in offer.manifest.blobs)
-        needed = total + sum(
-            layer.blob.size * (1 if layer.compression == "plain" else _GROWTH) for layer in offer.manifest.layers
+    def must_fit(self, reference: Reference, offer: Offer) -> None:
+        """UserError no-space, before the first byte; what is here already needs no room."""
+        blobs = {blob for blob in offer.manifest.blobs if not self._files.has(blob)}
+        needed = sum(blob.size for blob in blobs) + sum(
+            layer.blob.size * (1 if layer.compression == "plain" else _GROWTH)
+            for layer in set(offer.manifest.layers)
+            if layer.blob in blobs
         )
         if needed > self._files.free():
             raise no_space(reference.familiar, needed, self._files.free())
 
-        attempts = iter(range(TRIES))
+    @contextlib.asynccontextmanager
+    async def source(
+        self, reference: Reference, offer: Offer, work: Path, auth: Path, again: Again
+    ) -> AsyncIterator[Callable[[Blob], Awaitable[None]]]:
+        """bring(blob): into the store, unless it is there. The caller holds the blob (catalog.py)."""
+        idle: list[Lane] = []
+        allowed = asyncio.Semaphore(LANES)
 
-        async def once() -> Path:
-            target = work / f"try{next(attempts)}"
-            target.mkdir()
-            async with self._watching(target, lambda done: arrived(min(done, total), total)):
-                await self._skopeo.pull(reference, offer.manifest_digest, target)
-            return target
+        @contextlib.asynccontextmanager
+        async def lane() -> AsyncIterator[Lane]:
+            async with allowed:
+                usable = (
+                    idle.pop()
+                    if idle
+                    else await Lane.open(self._skopeo, reference, offer.manifest_digest, auth, self.threads)
+                )
+                try:
+                    yield usable
+                finally:
+                    if usable.works:
+                        idle.append(usable)
+                    else:
+                        await usable.close()
 
-        return await self._patiently(reference, once)
+        async def download(blob: Blob) -> None:
+            if self._files.has(blob):
+                return
+            target = work / f"blob-{blob.digest[7:]}"
+            try:
+                async with lane() as usable:
+                    await usable.fetch(blob, target, lambda count: self.arrived.__setitem__(blob.digest, count))
+                await aside(self._files.accept, target, blob)
+            except WrongBlob as error:
+                raise pull_failed(reference.familiar, str(error)) from error
+            finally:
+                self.arrived.pop(blob.digest, None)
+
+        async def bring(blob: Blob) -> None:
+            if not self._files.has(blob):
+                join = lambda: self._blobs.join(blob.digest, lambda: download(blob))  # noqa: E731 (one expression)
+                await self._patiently(reference, join, again)
+
+        try:
+            yield bring
+        finally:
+            for unused in idle:
+                await unused.close()
 
     async def unpack(self, archive: Path, file: Path, content: Content, work: Path) -> Path:
-        """The same for one image of an archive; `file` is its plain form (archives.plain)."""
+        """A directory with manifest and blobs of one image of an archive; `file` is its plain form (archives.plain)."""
         target = work / "image"
         target.mkdir()
         link = work / "archive"  # skopeo splits at colons, and the user's path may have some
@@ -104,13 +157,15 @@ class Fetcher:
             raise bad_archive(archive, str(error)) from error
         return target
 
-    async def _patiently(self, reference: Reference, work: Callable[[], Awaitable[T]]) -> T:
-        """`work`, again while the registry is away."""
+    async def _patiently(self, reference: Reference, work: Callable[[], Awaitable[T]], again: Again) -> T:
+        """`work`, again while the registry is away or too busy."""
         for failures in range(1, TRIES):
             try:
                 return await self._explained(reference, work)
-            except Temporary:
-                await self._clock.sleep(delay(failures, first=0.5, cap=8, jitter=0.2, roll=random.random()))
+            except Temporary as error:
+                wait = delay(failures, first=0.5, cap=15, jitter=0.3, roll=random.random())
+                again(failures + 1, wait, str(error))
+                await self._clock.sleep(wait)
         return await self._explained(reference, work)
 
     async def _explained(self, reference: Reference, work: Callable[[], Awaitable[T]]) -> T:
@@ -121,20 +176,6 @@ class Fetcher:
             if "no space left" in said:
                 raise no_space(reference.familiar, 0, self._files.free()) from error
             raise explain(reference.familiar, said) from error
-
-    @contextlib.asynccontextmanager
-    async def _watching(self, directory: Path, say: Callable[[int], None]) -> AsyncIterator[None]:
-        async def watch() -> None:
-            while True:
-                say(sum(path.stat().st_size for path in directory.iterdir() if path.exists()))
-                await self._clock.sleep(WATCH_EVERY)
-
-        watcher = asyncio.create_task(watch())
-        try:
-            yield
-        finally:
-            watcher.cancel()
-            await asyncio.wait([watcher])
 
 
 def _digest(raw: bytes) -> str:

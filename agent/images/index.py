@@ -22,6 +22,7 @@ class Image:
     blobs: list[str]  # digests: manifest, config, layers as they came, the index it was chosen from
     layers: list[str]  # diff ids, as the config lists them
     created: str = ""
+    platform: str = ""  # OS/ARCH[/VARIANT], of the config
 
 
 @dataclass(slots=True)
@@ -30,6 +31,7 @@ class Name:
 
     id: str
     digest: str = ""
+    at: float = 0.0  # Unix seconds: when it was given, or last found to be what the registry has
 
 
 @dataclass(slots=True)
@@ -37,6 +39,7 @@ class Index:
     images: dict[str, Image] = field(default_factory=dict)
     names: dict[str, Name] = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict)  # diff id → bytes unpacked
+    used: dict[str, float] = field(default_factory=dict)  # id → Unix seconds when it last came or was wanted
 
     def names_of(self, id_: str) -> list[str]:
         return sorted(name for name, target in self.names.items() if target.id == id_)
@@ -67,6 +70,7 @@ def load(path: Path) -> Index:
         images={id_: Image(**image) for id_, image in document["images"].items()},
         names={name: Name(**target) for name, target in document["names"].items()},
         sizes=dict(document["sizes"]),
+        used=dict(document.get("used", {})),
     )
 
 

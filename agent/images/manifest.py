@@ -79,14 +79,29 @@ def is_index(raw: bytes) -> bool:
     return isinstance(_object(raw).get("manifests"), list)
 
 
-def choose(raw: bytes, architecture: str | None = None) -> str | None:
-    """The digest of the index's manifest for this machine (Go's name, e.g. "amd64"); None when it has none."""
-    wanted = architecture or ARCHITECTURES.get(platform.machine(), platform.machine())
+def choose(raw: bytes, wanted: str = "") -> str | None:
+    """The digest of the index's manifest for a platform (OS/ARCH[/VARIANT] in Go's names; "" for this machine's); None
+    when it has none."""
+    wanted = wanted or f"linux/{ARCHITECTURES.get(platform.machine(), platform.machine())}"
     for entry in _object(raw)["manifests"]:
-        place = entry.get("platform") if isinstance(entry, dict) else None
-        if isinstance(place, dict) and place.get("os") == "linux" and place.get("architecture") == wanted:
+        own = _platform(entry)
+        if own and (own == wanted or own.startswith(wanted + "/")):
             return _blob(entry).digest
     return None
+
+
+def platforms(raw: bytes) -> list[str]:
+    """Of an index; attestations, which say unknown, left out."""
+    found = {_platform(entry) for entry in _object(raw)["manifests"]}
+    return sorted(own for own in found if own and "unknown" not in own)
+
+
+def _platform(entry: Any) -> str:
+    place = entry.get("platform") if isinstance(entry, dict) else None
+    if not isinstance(place, dict):
+        return ""
+    words = [place.get(key) for key in ("os", "architecture", "variant")]
+    return "/".join(word[:40] for word in words if isinstance(word, str) and word)
 
 
 def write(config: Blob, layer: Layer) -> bytes:

@@ -1,7 +1,7 @@
 """skopeo(1) does transport: registries, mirrors, credentials, archive formats. Nothing here knows the store.
 
-Copies go into the `dir:` form with --preserve-digests: it is the only one that keeps a Docker manifest byte for byte
-(`oci:` refuses it, and without the option converts it, losing HEALTHCHECK and SHELL and changing every digest).
+Copies of archives go into the `dir:` form with --preserve-digests: it is the only one that keeps a Docker manifest byte
+for byte (`oci:` refuses it, and without the option converts it, losing HEALTHCHECK and SHELL and changing digests).
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _AWAY = (
     "too many requests",
     "server closed",
 )
-_SERVER_ERROR = re.compile(r"\b(?:status(?: code)?|http|unexpected http status)\D{0,3}(?:429|5\d\d)\b")
+_SERVER_ERROR = re.compile(r"\b(?:status(?: code)?(?: from registry)?|http)\D{0,3}(?:429|5\d\d)\b")
 _WORDS = re.compile(r'level=\w+ msg="((?:[^"\\]|\\.)*)"')
 
 
@@ -63,42 +63,33 @@ class Skopeo:
     def __init__(self, tmp: Path) -> None:
         self._tmp = tmp
 
-    async def manifest(self, reference: Reference) -> bytes:
-        """What the registry serves under this name, manifest or index, byte for byte."""
+    async def manifest(self, reference: Reference, auth: Path) -> bytes:
+        """What the registry serves under this name, manifest or index, as it is. `auth`: containers-auth.json(5)."""
         flags = ("--tls-verify=false",) if insecure(reference.domain) else ()
-        return await self._run("inspect", "--raw", *flags, f"docker://{reference.full}")
+        return await self._run("inspect", "--raw", f"--authfile={auth}", *flags, f"docker://{reference.full}")
 
-    async def pull(self, reference: Reference, digest: str, target: Path) -> None:
-        """Copy the image with this manifest into the empty directory `target`."""
-        flags = ("--src-tls-verify=false",) if insecure(reference.domain) else ()
-        source = f"docker://{reference.repository}@{digest}"
-        await self._run("copy", "-q", "--preserve-digests", *flags, source, f"dir:{target}")
+    async def proxy(self, reference: Reference, auth: Path, descriptor: int) -> asyncio.subprocess.Process:
+        """The image proxy at this socket (lanes.py); the caller ends it."""
+        flags = ("--tls-verify=false",) if insecure(reference.domain) else ()
+        command = ("experimental-image-proxy", f"--authfile={auth}", *flags, f"--sockfd={descriptor}")
+        nothing = asyncio.subprocess.DEVNULL
+        return await self._start(*command, out=nothing, err=nothing, pass_fds=(descriptor,))
+
+    async def login(self, registry: str, user: str, password: str, auth: Path) -> None:
+        """Ask the registry whether it takes them, then write them into `auth`."""
+        flags = ("--tls-verify=false",) if insecure(registry) else ()
+        arguments = (f"--authfile={auth}", *flags, f"--username={user}", "--password-stdin", registry)
+        await self._run("login", *arguments, given=password.encode())
 
     async def unpack(self, source: str, target: Path) -> None:
         """Copy out of an archive or layout (a containers-transports(5) name) into the empty directory `target`."""
         await self._run("copy", "-q", "--preserve-digests", source, f"dir:{target}")
 
-    async def _run(self, *arguments: str) -> bytes:
-        policy = () if _POLICY.exists() else ("--insecure-policy",)
+    async def _run(self, *arguments: str, given: bytes = b"") -> bytes:
+        pipe = asyncio.subprocess.PIPE
+        process = await self._start(*arguments, given=pipe, out=pipe, err=pipe)
         try:
-            process = await asyncio.create_subprocess_exec(
-                *_COMMAND,
-                "--tmpdir",
-                str(self._tmp),
-                *policy,
-                *arguments,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-                env={**os.environ, "TMPDIR": str(self._tmp)},
-                limit=_INDEX_LIMIT,
-            )
-        except FileNotFoundError as error:
-            raise Permanent(
-                "cannot handle images: skopeo is not installed", code="skopeo-missing", hint="apt install skopeo"
-            ) from error
-        try:
-            out, complaint = await process.communicate()
+            out, complaint = await process.communicate(given)
         finally:
             if process.returncode is None:
                 with contextlib.suppress(ProcessLookupError):
@@ -107,6 +98,34 @@ class Skopeo:
         if process.returncode:
             raise SkopeoFailed(said_by(complaint.decode(errors="replace")))
         return out
+
+    async def _start(
+        self,
+        *arguments: str,
+        out: int,
+        err: int,
+        given: int = asyncio.subprocess.DEVNULL,
+        pass_fds: tuple[int, ...] = (),
+    ) -> asyncio.subprocess.Process:
+        policy = () if _POLICY.exists() else ("--insecure-policy",)
+        try:
+            return await asyncio.create_subprocess_exec(
+                *_COMMAND,
+                "--tmpdir",
+                str(self._tmp),
+                *policy,
+                *arguments,
+                stdin=given,
+                stdout=out,
+                stderr=err,
+                pass_fds=pass_fds,
+                env={**os.environ, "TMPDIR": str(self._tmp)},
+                limit=_INDEX_LIMIT,
+            )
+        except FileNotFoundError as error:
+            raise Permanent(
+                "cannot handle images: skopeo is not installed", code="skopeo-missing", hint="apt install skopeo"
+            ) from error
 
 
 class SkopeoFailed(Exception):
@@ -126,8 +145,14 @@ def explain(name: str, said: str) -> GoraeError:
     short = ": ".join(said.split(": ")[-2:])
     if "no image found in manifest list for" in lower or "no image found in image index for" in lower:
         return wrong_platform(name, short)
-    if any(word in lower for word in _AWAY) or _SERVER_ERROR.search(lower):
+    if is_away(said):
         return registry_away(name, short)
     if any(word in lower for word in _MISSING):
         return not_in_registry(name, short)
     return pull_failed(name, said)
+
+
+def is_away(said: str) -> bool:
+    """Whether it may work later: no connection, a cut one, 429 or 5xx."""
+    lower = said.lower()
+    return any(word in lower for word in _AWAY) or _SERVER_ERROR.search(lower) is not None

@@ -9,28 +9,31 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from agent.images import archives, names
+from agent.images import archives, names, policy
 from agent.images import config as image_config
 from agent.images import manifest as image_manifest
+from agent.images.auth import NONE, Keys, Logins, mark
 from agent.images.blobs import Files, WrongBlob, aside, compression
 from agent.images.catalog import Catalog
-from agent.images.errors import bad_archive, bad_image, pull_failed
+from agent.images.errors import bad_archive, bad_image, image_missing
 from agent.images.fetch import Fetcher
 from agent.images.flights import Flights
 from agent.images.index import Image
 from agent.images.layer_writer import Limits
 from agent.images.layers import Hold, Layers, Unpacked
-from agent.images.lookup import find, info
+from agent.images.lookup import find, info, named
 from agent.images.manifest import BadManifest, Blob, Layer
 from agent.images.names import Reference
+from agent.images.reports import Report
 from agent.images.skopeo import Skopeo
 from agent.kit.clock import Clock, RealClock
+from agent.kit.errors import leaf
 from agent.kit.layout import Layout
-from agent.ports import ImageConfig, ImageInfo, Progress
+from agent.ports import ImageConfig, ImageInfo, Progress, Resolved, Wanted
 
 
 class ImageStore:
@@ -39,8 +42,11 @@ class ImageStore:
     def __init__(self, layout: Layout, *, clock: Clock | None = None, limits: Limits | None = None) -> None:
         self._files = Files(layout.images)
         self._layers = Layers(self._files, limits or Limits())
-        self._fetcher = Fetcher(self._files, Skopeo(self._files.tmp), clock or RealClock())
+        self._clock = clock or RealClock()
+        skopeo = Skopeo(self._files.tmp)
+        self._fetcher = Fetcher(self._files, skopeo, self._clock)
         self._catalog = Catalog(self._files)
+        self.logins = Logins(layout.registry_logins, skopeo)
         self._configs: dict[str, ImageConfig] = {}
         self._pulls: Flights[ImageInfo] = Flights()
         self._listeners: dict[str, list[Progress]] = {}
@@ -63,41 +69,72 @@ class ImageStore:
 
     # getting images -------------------------------------------------------------------------------------------------
 
-    async def pull(self, name: str, progress: Progress) -> ImageInfo:
+    async def ensure(self, want: Wanted, progress: Progress, keys: Keys = NONE) -> Resolved:
+        index = await self._catalog.opened()
+        names.parse(want.name) if want.name not in index.images else None
+        id_ = policy.choose(want, index, self._clock.wall())
+        if id_ is None:
+            if want.policy == "never":
+                raise image_missing(want.name)
+            source = policy.source(want)
+            id_ = (await self.pull(source, progress, want.platform, keys)).id
+            index = await self._catalog.opened()
+            if source != want.name:
+                return Resolved(id_, want.digest)
+        else:
+            await self._catalog.touch(id_, self._clock.wall())
+            if id_ == want.id:
+                return Resolved(id_, want.digest)
+        name = named(index, want.name)
+        return Resolved(id_, index.names[name].digest if name and index.names[name].id == id_ else "")
+
+    async def pull(self, name: str, progress: Progress, platform: str = "", keys: Keys = NONE) -> ImageInfo:
         reference = names.parse(name)
         await self._catalog.opened()
-        listeners = self._listeners.setdefault(reference.full, [])
+        # Whoever has other credentials may see another image, or none.
+        flight = f"{reference.full} {platform} {mark(keys)}"
+        listeners = self._listeners.setdefault(flight, [])
         listeners.append(progress)
         try:
-            say = _reporter(reference.familiar, listeners)
-            return await self._pulls.join(reference.full, lambda: self._pull(reference, say))
+            report = Report(reference.familiar, listeners)
+            return await self._pulls.join(flight, lambda: self._pull(reference, platform, keys, report))
         finally:
             listeners.remove(progress)
             if not listeners:
-                self._listeners.pop(reference.full, None)
+                self._listeners.pop(flight, None)
 
-    async def _pull(self, reference: Reference, say: Say) -> ImageInfo:
-        say("asking", 0, 0)
-        offer = await self._fetcher.look(reference)
-        index = await self._catalog.opened()
-        here = next((id_ for id_, image in index.images.items() if image.manifest == offer.manifest_digest), None)
-        if here is not None:
-            await self._catalog.commit(here, index.images[here], {}, [reference], offer.digest)
-            say("done", 1, 1)
-            return info(await self._catalog.opened(), here)
+    async def latest(self, name: str, keys: Keys = NONE, platform: str = "") -> str:
+        """The digest the registry has under this name now. Errors as of pull."""
+        reference = names.parse(name)
+        await self._catalog.opened()
+        with self.logins.file(keys, self._files.tmp) as auth:
+            return (await self._fetcher.look(reference, platform, auth, lambda *_: None)).digest
+
+    async def _pull(self, reference: Reference, platform: str, keys: Keys, report: Report) -> ImageInfo:
+        report.say("asking")
         async with self._catalog.working("pull", reference.familiar) as (work, hold):
-            directory = await self._fetcher.pull(
-                reference, offer, work, lambda done, total: say("pulling", done, total)
-            )
-            extra = []
-            if offer.index is not None:
-                digest = "sha256:" + hashlib.sha256(offer.index).hexdigest()
-                await hold(self._files.blob(digest))
-                await aside(self._files.put, offer.index)
-                extra = [digest]
-            if (directory / "manifest.json").read_bytes() != offer.raw:
-                raise pull_failed(reference.familiar, "the manifest changed on the way")
-            return await self._install(directory, [reference], offer.digest, extra, hold, say)
+            with self.logins.file(keys, work) as auth:
+                offer = await self._fetcher.look(reference, platform, auth, report.again)
+                raw = offer.raw
+                index = await self._catalog.opened()
+                here = next((i for i, image in index.images.items() if image.manifest == offer.manifest_digest), None)
+                if here is not None:
+                    await self._commit(here, index.images[here], {}, [reference], offer.digest)
+                    report.say("done", 1, 1)
+                    return info(await self._catalog.opened(), here)
+                await hold(*map(self._files.blob, (_digest(raw), *(blob.digest for blob in offer.manifest.blobs))))
+                self._fetcher.must_fit(reference, offer)
+                extra = []
+                if offer.index is not None:
+                    extra = [_digest(offer.index)]
+                    await hold(self._files.blob(extra[0]))
+                    await aside(self._files.put, offer.index)
+                blobs = [blob for blob in dict.fromkeys(offer.manifest.blobs) if not self._files.has(blob)]
+                async with (
+                    self._fetcher.source(reference, offer, work, auth, report.again) as bring,
+                    report.watching(blobs, self._fetcher.arrived, self._clock),
+                ):
+                    return await self._install(raw, bring, [reference], offer.digest, extra, hold, report)
 
     async def load(self, archive: Path, name: str | None, progress: Progress) -> Sequence[ImageInfo]:
         await self._catalog.opened()
@@ -110,67 +147,90 @@ class ImageStore:
                 raise bad_archive(archive, f"it holds {len(contents)} images, which cannot all be {forced.familiar}")
             for number, content in enumerate(contents):
                 references = [forced] if forced else [names.parse(own) for own in content.names]
-                say = _reporter(references[0].familiar if references else archive.name, [progress])
-                say("reading", 0, 0)
+                report = Report(references[0].familiar if references else archive.name, [progress])
+                report.say("reading")
                 place = work / str(number)
                 place.mkdir()
                 directory = await self._fetcher.unpack(archive, file, content, place)
-                found.append(await self._install(directory, references, "", [], hold, say))
+                raw = await aside((directory / "manifest.json").read_bytes)
+
+                async def bring(blob: Blob, directory: Path = directory) -> None:
+                    await aside(self._files.take, directory / blob.digest[7:], blob)
+
+                found.append(await self._install(raw, bring, references, "", [], hold, report))
         return found
 
     async def _install(
-        self, directory: Path, references: Sequence[Reference], digest: str, extra: Sequence[str], hold: Hold, say: Say
+        self,
+        raw: bytes,
+        bring: Callable[[Blob], Awaitable[None]],
+        references: Sequence[Reference],
+        digest: str,
+        extra: Sequence[str],
+        hold: Hold,
+        report: Report,
     ) -> ImageInfo:
-        """A directory as skopeo's dir: writes it, into the store: blobs, layers, then the index."""
+        """The image of this manifest into the store: blobs, layers as soon as each has come, then the index."""
+        name = references[0].familiar if references else "in the archive"
         try:
-            raw = await aside((directory / "manifest.json").read_bytes)
             manifest = image_manifest.parse(raw)
             await hold(*(self._files.blob(blob.digest) for blob in manifest.blobs), self._files.blob(_digest(raw)))
-            for blob in manifest.blobs:
-                await aside(self._files.take, directory / blob.digest[7:], blob)
             await aside(self._files.put, raw)
+            await bring(manifest.config)
+            id_ = manifest.config.digest
+            config = self._files.blob(id_).read_bytes()
+            image_config.parse(id_, config)
+            diff_ids = image_config.diff_ids(config)
+            if len(diff_ids) != len(manifest.layers):
+                raise bad_image(name, f"{len(manifest.layers)} layers, {len(diff_ids)} diff ids")
+            await hold(*(self._files.layer(diff_id) for diff_id in diff_ids))
+            sizes = await self._ensure_layers(list(zip(diff_ids, manifest.layers, strict=True)), bring, report)
         except (BadManifest, WrongBlob) as error:
-            raise bad_image(references[0].familiar if references else "in the archive", str(error)) from error
-        id_ = manifest.config.digest
-        config = self._files.blob(id_).read_bytes()
-        image_config.parse(id_, config)
-        diff_ids = image_config.diff_ids(config)
-        if len(diff_ids) != len(manifest.layers):
-            raise bad_image(id_, f"{len(manifest.layers)} layers, {len(diff_ids)} diff ids")
-        await hold(*(self._files.layer(diff_id) for diff_id in diff_ids))
-        sizes = await self._ensure_layers(dict(zip(diff_ids, manifest.layers, strict=True)), say)
+            raise bad_image(name, str(error)) from error
         blobs = [_digest(raw), *(blob.digest for blob in manifest.blobs), *extra]
-        image = Image(_digest(raw), blobs, diff_ids, image_config.created(config))
-        await self._catalog.commit(id_, image, sizes, references, digest)
-        say("done", 1, 1)
+        image = Image(_digest(raw), blobs, diff_ids, image_config.created(config), image_config.platform_of(config))
+        await self._commit(id_, image, sizes, references, digest)
+        report.say("done", 1, 1)
         return info(await self._catalog.opened(), id_)
 
-    async def _ensure_layers(self, layers: Mapping[str, Layer], say: Say) -> dict[str, int]:
-        """All of them unpacked, several at a time; the sizes of those that were not there."""
-        total = sum(layer.blob.size for layer in layers.values())
-        done: dict[str, int] = {}
+    async def _ensure_layers(
+        self, layers: Sequence[tuple[str, Layer]], bring: Callable[[Blob], Awaitable[None]], report: Report
+    ) -> dict[str, int]:
+        """All of them brought and unpacked, several at a time; the sizes of those that were not there."""
+        once = dict(layers)
+        total = sum(layer.blob.size for layer in once.values())
 
         async def one(diff_id: str, layer: Layer) -> Unpacked:
-            def read(count: int) -> None:
-                done[diff_id] = count
-                say("unpacking", sum(done.values()), total)
-
-            made = await self._layers.ensure(layer, diff_id, read)
-            read(layer.blob.size)
+            # Also where the layer is unpacked already: another's blob of it may be packed in another way.
+            await bring(layer.blob)
+            made = await self._layers.ensure(layer, diff_id, lambda count: report.unpacked(layer.blob, count, total))
+            report.unpacked(layer.blob, layer.blob.size, total)
+            report.layer("done", layer.blob, layer.blob.size)
             return made
 
+        async def other(blob: Blob) -> None:
+            await bring(blob)
+
+        more = {layer.blob for _, layer in layers} - {layer.blob for layer in once.values()}
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(one(diff_id, layer)) for diff_id, layer in layers.items()]
+                tasks = [group.create_task(one(diff_id, layer)) for diff_id, layer in once.items()]
+                for blob in more:
+                    group.create_task(other(blob))
         except ExceptionGroup as failed:
-            raise failed.exceptions[0] from None
+            raise leaf(failed) from None
         return {task.result().diff_id: task.result().size for task in tasks if task.result().size}
+
+    async def _commit(
+        self, id_: str, image: Image, sizes: Mapping[str, int], references: Sequence[Reference], digest: str
+    ) -> None:
+        await self._catalog.commit(id_, image, sizes, references, digest, self._clock.wall())
 
     async def import_rootfs(self, tar: Path, name: str, config: Mapping[str, Any], progress: Progress) -> ImageInfo:
         reference, wanted = names.parse(name), image_config.check(config)
         await self._catalog.opened()
-        say = _reporter(reference.familiar, [progress])
-        say("copying", 0, 0)
+        report = Report(reference.familiar, [progress])
+        report.say("copying")
         async with self._catalog.working("import", str(tar)) as (work, hold):
             try:
                 copied, blob = await aside(self._files.copy, tar, work)
@@ -181,16 +241,21 @@ class ImageStore:
                 raise bad_archive(tar, "no such file") from error
             await hold(self._files.blob(blob.digest))
             copied.replace(self._files.blob(blob.digest))
-            made = await self._layers.discover(layer, hold, lambda done: say("unpacking", done, blob.size))
+            made = await self._layers.discover(layer, hold, lambda done: report.say("unpacking", done, blob.size))
             document = json.dumps(image_config.document(wanted, (made.diff_id,)), sort_keys=True).encode()
             id_ = _digest(document)
             written = image_manifest.write(Blob(id_, len(document)), layer)
             await hold(self._files.blob(id_), self._files.blob(_digest(written)))
             await aside(self._files.put, document)
             await aside(self._files.put, written)
-            image = Image(_digest(written), [_digest(written), id_, blob.digest], [made.diff_id])
-            await self._catalog.commit(id_, image, {made.diff_id: made.size}, [reference], "")
-        say("done", blob.size, blob.size)
+            image = Image(
+                _digest(written),
+                [_digest(written), id_, blob.digest],
+                [made.diff_id],
+                platform=image_config.platform_of(document),
+            )
+            await self._commit(id_, image, {made.diff_id: made.size}, [reference], "")
+        report.say("done", blob.size, blob.size)
         return info(await self._catalog.opened(), id_)
 
     # forgetting images ------------------------------------------------------------------------------------------------
@@ -200,17 +265,6 @@ class ImageStore:
         if id_ is not None:
             self._configs.pop(id_, None)
         return tuple(sorted(names.parse(name).familiar for name in gone)), freed
-
-
-Say = Callable[[str, int, int], None]
-
-
-def _reporter(image: str, listeners: Sequence[Progress]) -> Say:
-    def say(step: str, done: int, total: int) -> None:
-        for listener in tuple(listeners):
-            listener({"image": image, "step": step, "done": done, "total": total})
-
-    return say
 
 
 def _digest(raw: bytes) -> str:

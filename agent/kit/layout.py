@@ -65,6 +65,11 @@ class Layout:
     def logs(self) -> Path:  # STACK/SERVICE/TASK.log
         return self.state / "logs"
 
+    # etc
+    @property
+    def registry_logins(self) -> Path:  # of gorae login: containers-auth.json(5), root's alone
+        return self.etc / "auth.json"
+
     # run
     @property
     def api_dir(self) -> Path:  # owned by user gorae

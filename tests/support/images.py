@@ -5,6 +5,7 @@ GORAE_TEST_CACHE: where built images are kept (default /var/cache/gorae/images).
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import gzip
 import hashlib
@@ -13,6 +14,7 @@ import json
 import os
 import shutil
 import socket
+import ssl
 import subprocess
 import tarfile
 import tempfile
@@ -224,9 +226,13 @@ def oci_layout(path: Path, images: Sequence[tuple[MadeImage, str | None]]) -> Pa
 
 @dataclass
 class Registry:
-    """Debian's docker-registry, over plain HTTP, on a port of its own."""
+    """Debian's docker-registry, on a port of its own. `user`, `password`: what it asks for. `certificate`: the one it
+    shows, for the name registry.test and 127.0.0.1; then it speaks TLS."""
 
     host: str  # "127.0.0.1:PORT"
+    user: str = ""
+    password: str = ""
+    certificate: Path | None = None
 
     def push(self, repository: str, tag: str, made: MadeImage) -> str:
         """Put the image's bytes as they are; the full name."""
@@ -255,14 +261,18 @@ class Registry:
         self._send("PUT", f"{place}{joint}digest={digest}", raw, "application/octet-stream")
 
     def _send(self, method: str, where: str, raw: bytes, media: str) -> str:
-        url = where if where.startswith("http") else f"http://{self.host}{where}"
-        request = urllib.request.Request(url, data=raw, method=method, headers={"Content-Type": media} if media else {})
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        url = where if where.startswith("http") else f"{'https' if self.certificate else 'http'}://{self.host}{where}"
+        headers = {"Content-Type": media} if media else {}
+        if self.user:
+            headers["Authorization"] = "Basic " + base64.b64encode(f"{self.user}:{self.password}".encode()).decode()
+        request = urllib.request.Request(url, data=raw, method=method, headers=headers)
+        trust = ssl.create_default_context(cafile=self.certificate) if self.certificate else None
+        with urllib.request.urlopen(request, timeout=10, context=trust) as answer:
             return str(answer.headers.get("Location", ""))
 
 
 @contextlib.contextmanager
-def registry() -> Iterator[Registry]:
+def registry(user: str = "", password: str = "", tls: bool = False) -> Iterator[Registry]:
     program = shutil.which("docker-registry")
     assert program, "docker-registry is not installed: deploy/setup installs the test packages"
     with tempfile.TemporaryDirectory(prefix="g-registry-") as place, socket.create_server(("127.0.0.1", 0)) as probe:
@@ -271,24 +281,53 @@ def registry() -> Iterator[Registry]:
         config = Path(place) / "config.yml"
         config.write_text(
             f"version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {place}/data}}}}\n"
-            f"http: {{addr: 127.0.0.1:{port}}}\n"
+            f"http:\n  addr: 127.0.0.1:{port}\n"
         )
+        made = Registry(f"127.0.0.1:{port}", user, password)
+        with config.open("a") as more:
+            if tls:
+                made.certificate = certificate(Path(place))
+                more.write(f"  tls: {{certificate: {made.certificate}, key: {place}/key.pem}}\n")
+            if user:
+                (Path(place) / "htpasswd").write_text(f"{user}:{bcrypt(password)}\n")
+                more.write(f"auth: {{htpasswd: {{realm: test, path: {place}/htpasswd}}}}\n")
         with (Path(place) / "log").open("wb") as log:
             process = subprocess.Popen([program, "serve", str(config)], stdout=log, stderr=log)
         try:
-            _until_it_answers(process, f"http://127.0.0.1:{port}/v2/", Path(place) / "log")
-            yield Registry(f"127.0.0.1:{port}")
+            _until_it_answers(process, made, Path(place) / "log")
+            yield made
         finally:
             process.kill()
             process.wait()
 
 
-def _until_it_answers(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
+def certificate(place: Path) -> Path:
+    """cert.pem and key.pem there: self-signed, so that it is its own authority."""
+    names = "subjectAltName=DNS:registry.test,DNS:localhost,IP:127.0.0.1"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "30", "-subj", "/CN=registry.test"]
+    files = ["-addext", names, "-keyout", str(place / "key.pem"), "-out", str(place / "cert.pem")]
+    subprocess.run([*command, *files], check=True, capture_output=True)
+    return place / "cert.pem"
+
+
+def bcrypt(password: str) -> str:
+    """The only form docker-registry takes; libcrypt makes it, Python's own crypt is on its way out."""
+    program = ["perl", "-e", "print crypt($ARGV[0], q($2y$05$abcdefghijklmnopqrstuu))", password]
+    return subprocess.run(program, check=True, capture_output=True, text=True).stdout
+
+
+def _until_it_answers(process: subprocess.Popen[bytes], made: Registry, log: Path) -> None:
+    trust = ssl.create_default_context(cafile=made.certificate) if made.certificate else None
+    url = f"{'https' if trust else 'http'}://{made.host}/v2/"
     deadline = time.monotonic() + 60
     while True:
         try:
-            urllib.request.urlopen(url, timeout=1).close()
+            urllib.request.urlopen(url, timeout=1, context=trust).close()
             return
+        except urllib.error.HTTPError as error:
+            if error.code == 401:
+                return
+            raise
         except urllib.error.URLError as error:
             if process.poll() is not None or time.monotonic() > deadline:
                 raise AssertionError(f"the registry does not answer: {log.read_text()}") from error

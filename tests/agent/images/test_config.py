@@ -171,8 +171,8 @@ def test_index_gives_this_machine_its_own() -> None:
     ]
     raw = json.dumps({"manifests": entries}).encode()
     assert manifest.is_index(raw)
-    assert manifest.choose(raw, "amd64") == A
-    assert manifest.choose(raw, "riscv64") is None
+    assert manifest.choose(raw, "linux/amd64") == A
+    assert manifest.choose(raw, "linux/riscv64") is None
 
 
 def test_written_manifest_reads_back_and_is_always_the_same() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -79,14 +81,14 @@ async def test_a_moved_tag_is_followed(shop: Shop, hub: Registry) -> None:
     assert (await shop.store.config(first.id)).id == first.id
 
 
-async def test_what_is_here_is_not_copied_again(shop: Shop, hub: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_is_here_is_not_fetched_again(shop: Shop, hub: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     name = hub.push("again/app", "1", image(ONE))
     await shop.store.pull(name, shop.said.append)
 
     async def never(*_: object) -> None:
-        raise AssertionError("copied again")
+        raise AssertionError("fetched again")
 
-    monkeypatch.setattr(Skopeo, "pull", never)
+    monkeypatch.setattr(Skopeo, "proxy", never)
     assert (await shop.store.pull(name, shop.said.append)).names == (name,)
 
 
@@ -96,9 +98,9 @@ async def test_many_at_once_are_one(shop: Shop, hub: Registry, monkeypatch: pyte
     asked: list[str] = []
     real = Skopeo.manifest
 
-    async def counted(self: Skopeo, reference: object) -> bytes:
+    async def counted(self: Skopeo, reference: Any, auth: Path) -> bytes:
         asked.append(str(reference))
-        return await real(self, reference)  # type: ignore[arg-type]
+        return await real(self, reference, auth)
 
     monkeypatch.setattr(Skopeo, "manifest", counted)
     heard: list[list[object]] = [[] for _ in range(5)]
@@ -139,10 +141,10 @@ async def test_a_registry_that_comes_back_is_enough(shop: Shop, hub: Registry, m
     name = hub.push("back/app", "1", made)
     real, calls = Skopeo.manifest, iter(range(9))
 
-    async def flaky(self: Skopeo, reference: object) -> bytes:
+    async def flaky(self: Skopeo, reference: Any, auth: Path) -> bytes:
         if next(calls) == 0:
             raise SkopeoFailed("pinging container registry: dial tcp: connection refused")
-        return await real(self, reference)  # type: ignore[arg-type]
+        return await real(self, reference, auth)
 
     monkeypatch.setattr(Skopeo, "manifest", flaky)
     assert (await shop.store.pull(name, shop.said.append)).id == made.id

@@ -28,6 +28,7 @@ TABLE = [
     ("reading blob sha256:aa: Get https://cdn/blob: net/http: TLS handshake timeout", "registry-away"),
     ("reading manifest: toomanyrequests: You have reached your pull rate limit", "registry-away"),
     ("fetching blob: received unexpected HTTP status: 502 Bad Gateway", "registry-away"),
+    ("Error fetching blob: invalid status code from registry 503 (Service Unavailable)", "registry-away"),
     ("writing blob: unexpected EOF", "registry-away"),
     (
         "choosing image instance: no image found in manifest list for architecture amd64, variant , OS linux",
