@@ -57,10 +57,6 @@ def text(node: Node | None) -> str | None:
     return node.value if node is not None and isinstance(node.value, str) else None
 
 
-def number(node: Node | None) -> int | None:
-    return node.value if node is not None and type(node.value) is int else None
-
-
 def flag(node: Node | None, default: bool) -> bool:
     return node.value if node is not None and isinstance(node.value, bool) else default
 
