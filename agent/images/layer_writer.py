@@ -18,12 +18,15 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.images.tarstream import BLOCKDEV, CHAR, DIRECTORY, FIFO, FILE, HARDLINK, SYMLINK, BadTar, Entry
+from agent.images.sparse import placed
+from agent.images.tarfields import BadTar, show
+from agent.images.tarstream import BLOCKDEV, CHAR, DIRECTORY, FIFO, FILE, HARDLINK, SYMLINK, Entry
 from agent.kit import trees
 
 OPAQUE = "trusted.overlay.opaque"
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _CHECK_SPACE_EVERY = 64 << 20  # bytes written
+_AN_ENTRY = 16 << 10  # bytes that one counts for in that: blocks of its own, a place in a directory, an inode of few
 _WHITEOUT = b".wh."
 _OPAQUE_MARK = b".wh..wh..opq"
 
@@ -44,9 +47,10 @@ class NoSpace(Exception):
 class Limits:
     """Of one layer; what is far beyond any real image is an attack or a mistake."""
 
-    unpacked: int = 64 << 30  # bytes of the decompressed stream
-    entries: int = 2_000_000
+    unpacked: int = 64 << 30  # bytes of the decompressed stream, and of its files with their holes
+    entries: int = 2_000_000  # and directories that no entry names, only leads through
     reserve: int = 64 << 20  # bytes of the file system that stay free
+    inodes: int = 1000  # of the file system that stay free
     memory: int = 1 << 30  # bytes the unpacking process may take: names and headers pack a thousand to one
 
 
@@ -61,9 +65,7 @@ class LayerWriter:
 
     def add(self, entry: Entry, data: Iterable[bytes | memoryview]) -> None:
         """BadTar, LayerTooBig, NoSpace; OSError only when the disk itself fails."""
-        self.entries += 1
-        if self.entries > self._limits.entries:
-            raise LayerTooBig(f"it has more than {self._limits.entries} entries")
+        self._count()
         path = _clean(entry.name)
         try:
             self._add(path, entry, data)
@@ -72,7 +74,13 @@ class LayerWriter:
                 raise NoSpace(entry.size, _free()) from error
             if error.errno in (errno.EIO, errno.EROFS):
                 raise
-            raise BadTar(f"{_show(path)}: {error.strerror}") from error
+            raise BadTar(f"{show(path)}: {error.strerror}") from error
+
+    def _count(self) -> None:
+        self.entries += 1
+        if self.entries > self._limits.entries:
+            raise LayerTooBig(f"it has more than {self._limits.entries} files and directories")
+        self._reserve(_AN_ENTRY)
 
     def _add(self, path: bytes, entry: Entry, data: Iterable[bytes | memoryview]) -> None:
         if not path:
@@ -111,6 +119,8 @@ class LayerWriter:
         elif kind == HARDLINK:
             target = _clean(entry.link)
             if target != path:
+                if stat.S_ISCHR(os.lstat(target).st_mode):
+                    raise BadTar(f"{show(path)} is a link to {show(target)}, which this layer deletes")
                 self._afresh(path, lambda: os.link(target, path, follow_symlinks=False))
         elif kind == FIFO:
             self._afresh(path, lambda: os.mkfifo(path, entry.mode))
@@ -119,18 +129,23 @@ class LayerWriter:
             self._afresh(path, lambda: os.close(os.open(path, _CREATE, 0)))
 
     def _file(self, path: bytes, entry: Entry, data: Iterable[bytes | memoryview]) -> None:
+        self.size += entry.size
+        if self.size > self._limits.unpacked:
+            raise LayerTooBig(f"its files are more than {self._limits.unpacked >> 20} MiB")
         try:
             fd = os.open(path, _CREATE, entry.mode)
         except FileExistsError:
             self._clear(path)
             fd = os.open(path, _CREATE, entry.mode)
         try:
-            for piece in data:
-                self._reserve(len(piece))
-                done = os.write(fd, piece)
-                while done < len(piece):
-                    done += os.write(fd, piece[done:])
-            self.size += entry.size
+            if entry.fragments is None:
+                for piece in data:
+                    self._write(fd, piece)
+            else:
+                for offset, piece in placed(data, entry.fragments):
+                    os.lseek(fd, offset, os.SEEK_SET)
+                    self._write(fd, piece)
+                os.ftruncate(fd, entry.size)
             if entry.uid or entry.gid:
                 os.fchown(fd, entry.uid, entry.gid)
             if entry.mode & 0o7000:
@@ -139,6 +154,12 @@ class LayerWriter:
             os.utime(fd, ns=(entry.mtime_ns, entry.mtime_ns))
         finally:
             os.close(fd)
+
+    def _write(self, fd: int, piece: bytes | memoryview) -> None:
+        self._reserve(len(piece))
+        done = os.write(fd, piece)
+        while done < len(piece):
+            done += os.write(fd, piece[done:])
 
     def _directory(self, path: bytes, entry: Entry) -> None:
         try:
@@ -163,7 +184,7 @@ class LayerWriter:
         if base.startswith(b".wh..wh.") or not base.startswith(_WHITEOUT):
             return  # aufs' own bookkeeping
         if name in (b"", b".", b".."):
-            raise BadTar(f"a whiteout of nothing: {_show(base)}")
+            raise BadTar(f"a whiteout of nothing: {show(base)}")
         self._ensure(parent)
         path = parent + b"/" + name if parent else name
         try:
@@ -201,6 +222,7 @@ class LayerWriter:
                 continue
             try:
                 os.mkdir(at, 0o755)
+                self._count()
             except FileExistsError:
                 found = os.lstat(at)
                 if stat.S_ISCHR(found.st_mode):
@@ -208,7 +230,7 @@ class LayerWriter:
                     os.mkdir(at, 0o755)
                     os.setxattr(at, OPAQUE, b"y")
                 elif not os.path.isdir(at):
-                    raise BadTar(f"{_show(path)} leads through {_show(at)}, which is no directory") from None
+                    raise BadTar(f"{show(path)} leads through {show(at)}, which is no directory") from None
             self._known.add(at)
 
     def _reserve(self, size: int) -> None:
@@ -217,6 +239,9 @@ class LayerWriter:
             self._unchecked = 0
             free = _free()
             if free < self._limits.reserve:
+                raise NoSpace(self._limits.reserve, free)
+            found = os.statvfs(".")
+            if found.f_files and found.f_favail < self._limits.inodes:
                 raise NoSpace(self._limits.reserve, free)
 
 
@@ -241,14 +266,10 @@ def _set_xattrs(target: bytes | int, entry: Entry) -> None:
 def _clean(name: bytes) -> bytes:
     parts = [part for part in name.split(b"/") if part not in (b"", b".")]
     if b".." in parts:
-        raise BadTar(f'{_show(name)} has ".." in its name')
+        raise BadTar(f'{show(name)} has ".." in its name')
     return b"/".join(parts)
 
 
 def _free() -> int:
     found = os.statvfs(".")
     return found.f_bavail * found.f_frsize
-
-
-def _show(name: bytes) -> str:
-    return repr(name[:200].decode("utf-8", "backslashreplace"))

@@ -28,10 +28,12 @@ from queue import SimpleQueue
 from typing import Any
 
 from agent.images.layer_writer import LayerTooBig, LayerWriter, Limits, NoSpace
-from agent.images.tarstream import BadTar, TarStream
+from agent.images.tarfields import BadTar
+from agent.images.tarstream import TarStream
 from agent.kit import syscalls
 
 CHUNK = 1 << 20
+GZIP_CHUNK = 64 << 10  # of the blob: zlib copies what follows at each member's end, and a member may be 20 bytes
 REPORT_EVERY = 16 << 20  # bytes of the blob
 
 # linux/capability.h. SYS_ADMIN is what writing trusted.overlay.* costs.
@@ -88,7 +90,7 @@ class Source:
     def _run(self) -> None:
         try:
             taken = reported = 0
-            while raw := os.read(0, CHUNK):
+            while raw := os.read(0, GZIP_CHUNK if self._gunzip else CHUNK):
                 taken += len(raw)
                 if taken - reported >= REPORT_EVERY:
                     reported = taken

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import io
+import os
+import subprocess
 import tarfile
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agent.images.tarstream import BadTar, Entry, TarStream
+from agent.images.sparse import placed
+from agent.images.tarfields import BadTar
+from agent.images.tarstream import Entry, TarStream
 from tests.support.images import Item, directory, file, hardlink, layer, symlink
 
 
@@ -116,6 +120,16 @@ def corrupt(at: int, new: bytes, raw: bytes | None = None) -> bytes:
     return bytes(out)
 
 
+def pax_sparse(map_: str, stored: bytes, **more: str) -> bytes:
+    """PAX 0.1 unless `major` says otherwise."""
+    records = {f"GNU.sparse.{key}": value for key, value in more.items()}
+    if map_:
+        records["GNU.sparse.map"] = map_
+    if more.get("major"):
+        records["GNU.sparse.minor"] = "0"
+    return layer(Item("a", content=stored, pax=records))
+
+
 GOOD = layer(file("a", "content"), form=tarfile.USTAR_FORMAT)
 
 
@@ -130,14 +144,103 @@ GOOD = layer(file("a", "content"), form=tarfile.USTAR_FORMAT)
         pytest.param(corrupt(124, b"\xff" * 12), id="size-negative-base-256"),
         pytest.param(corrupt(124, b"\x80" + b"\xff" * 11), id="size-beyond-63-bits"),
         pytest.param(corrupt(108, b"\x80\0\0\0\xff\xff\xff\xff"), id="uid-minus-one"),
-        pytest.param(corrupt(156, b"S"), id="sparse"),
+        pytest.param(corrupt(156, b"S"), id="sparse-but-not-gnu"),
         pytest.param(corrupt(156, b"M"), id="multi-volume"),
         pytest.param(corrupt(0, b"\0"), id="no-name"),
         pytest.param(corrupt(156, b"x"), id="pax-without-a-length"),
         pytest.param(corrupt(124, b"77777777777\0", corrupt(156, b"L")), id="long-name-of-8-gib"),
-        pytest.param(layer(file("a", pax={"GNU.sparse.major": "1"})), id="pax-sparse"),
+        pytest.param(corrupt(124, b"0_000000007\0"), id="size-with-underscore"),
+        pytest.param(corrupt(124, b"+0000000007\0"), id="size-with-plus"),
+        pytest.param(corrupt(124, b"000000007\0x\0"), id="size-with-junk"),
+        pytest.param(layer(file("a", "x", pax={"size": "-1"})), id="pax-size-negative"),
+        pytest.param(layer(file("a", "x", pax={"size": "1_0"})), id="pax-size-with-underscore"),
+        pytest.param(layer(file("a", "x", pax={"size": "9" * 30})), id="pax-size-huge"),
+        pytest.param(layer(file("a", "x", pax={"size": "9999"}))[: 512 * 4], id="pax-size-past-the-end"),
+        pytest.param(layer(file("a", pax={"path": "a\0b"})), id="pax-name-with-nul"),
+        pytest.param(layer(symlink("a", "b", pax={"linkpath": "c\0d"})), id="pax-link-with-nul"),
+        pytest.param(layer(file("a", pax={"uid": str(2**32)})), id="pax-uid-too-big"),
+        pytest.param(layer(file("a", pax={"mtime": "1e9"})), id="pax-mtime-not-decimal"),
+        pytest.param(GOOD[:1024] + bytes(512) + GOOD, id="content-after-half-an-end"),
+        pytest.param(layer(file("a", pax={"GNU.sparse.major": "1"})), id="sparse-without-a-size"),
+        pytest.param(pax_sparse("1", b"", realsize="9", major="2"), id="sparse-of-version-2"),
+        pytest.param(pax_sparse("", b"3\n1\n" + bytes(508), realsize="9", major="1"), id="sparse-map-cut-off"),
+        pytest.param(pax_sparse("0,3,2,3", b"abcdef", size="9"), id="sparse-overlap"),
+        pytest.param(pax_sparse("4,3,0,3", b"abcdef", size="9"), id="sparse-backwards"),
+        pytest.param(pax_sparse("0,3,8,3", b"abcdef", size="9"), id="sparse-past-its-size"),
+        pytest.param(pax_sparse("0,3", b"abcdef", size="9"), id="sparse-map-of-less-than-stored"),
+        pytest.param(pax_sparse("0,3,7", b"abc", size="9"), id="sparse-map-of-odd-length"),
+        pytest.param(pax_sparse("0,-3", b"", size="9"), id="sparse-negative"),
     ],
 )
 def test_malformed(raw: bytes) -> None:
     with pytest.raises(BadTar):
         read(raw)
+
+
+# Where readers differ: as Go's archive/tar reads it, so that what one was shown is what the other runs -------------------
+
+
+def test_a_global_header_says_nothing_about_files() -> None:
+    header = tarfile.TarInfo.create_pax_global_header({"path": "elsewhere", "SCHILY.xattr.user.x": "1"})
+    ((entry, data),) = read(header + GOOD)
+    assert (entry.name, entry.xattrs, data) == (b"a", {}, b"content")
+
+
+def test_pax_overrides_name_link_and_size() -> None:
+    raw = layer(symlink("s", "t", pax={"path": "name", "linkpath": "link"}), file("f", "12345", pax={"uid": "5"}))
+    (first, _), (second, data) = read(raw)
+    assert (first.name, first.link, second.uid, data) == (b"name", b"link", 5, b"12345")
+
+
+def test_a_pax_header_is_for_the_next_entry_only() -> None:
+    first, second = read(layer(file("a", pax={"path": "b"}), file("c")))
+    assert (first[0].name, second[0].name) == (b"b", b"c")
+
+
+@pytest.mark.parametrize("kind", [tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE])
+def test_only_files_have_content(kind: bytes) -> None:
+    """A size in the header of anything else hides no entry behind it."""
+    headers = [layer(Item(name, link="b", kind=one), form=tarfile.USTAR_FORMAT)[:512] for name, one in
+               (("a", kind), ("hidden", tarfile.REGTYPE))]  # fmt: skip
+    raw = corrupt(124, b"00000001000\0", headers[0]) + headers[1] + bytes(1024)
+    assert [entry.name.rstrip(b"/") for entry, _ in read(raw)] == [b"a", b"hidden"]
+
+
+def test_a_slash_makes_a_directory_only_of_old_entries() -> None:
+    old = corrupt(156, b"\0", layer(file("d/"), form=tarfile.USTAR_FORMAT))
+    new = corrupt(0, b"d/", layer(file("xx"), form=tarfile.USTAR_FORMAT))
+    assert [entry.kind for raw in (old, new) for entry, _ in read(raw)] == [tarfile.DIRTYPE, tarfile.REGTYPE]
+
+
+# Sparse files --------------------------------------------------------------------------------------------------------------
+
+
+def expanded(entry: Entry, stored: bytes) -> bytes:
+    if entry.fragments is None:
+        return stored
+    content = bytearray(entry.size)
+    for offset, piece in placed([stored], entry.fragments):
+        content[offset : offset + len(piece)] = piece
+    return bytes(content)
+
+
+@pytest.mark.parametrize("arguments", [["gnu"], ["posix", "0.0"], ["posix", "0.1"], ["posix", "1.0"]], ids="-".join)
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(1, 9)), max_size=40), st.integers(0, 5))
+@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
+def test_sparse_files_as_gnu_tar_writes_them(
+    tmp_path_factory: pytest.TempPathFactory, arguments: list[str], runs: list[tuple[int, int]], tail: int
+) -> None:
+    """`runs`: a hole and some data, in blocks of 4 KiB."""
+    folder = tmp_path_factory.mktemp("sparse")
+    with (folder / "f").open("wb") as out:
+        for number, (hole, length) in enumerate(runs):
+            out.seek(hole * 4096, os.SEEK_CUR)
+            out.write(bytes([number + 1]) * (length * 4096))
+        out.truncate(out.tell() + tail * 4096 + 5)
+    version = [f"--sparse-version={word}" for word in arguments[1:]]
+    command = ["tar", "-C", str(folder), "-S", f"--format={arguments[0]}", *version, "-c", "f"]
+    raw = subprocess.run(command, check=True, capture_output=True).stdout
+    for step in (512, 1000, 1 << 20):
+        ((entry, stored),) = read(raw, step)
+        assert entry.name == b"f"
+        assert expanded(entry, stored) == (folder / "f").read_bytes()

@@ -6,6 +6,7 @@ import os
 import stat
 import struct
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -255,6 +256,46 @@ ATTACKS = {
     "descriptor": [symlink("a", "/proc/self/fd/0"), file("a", "x")],
     "xattr-through-symlink": [symlink("a", f"/{OUT}/victim", pax={"SCHILY.xattr.user.x": "1"})],
     "rename-over-root": [file("./", "x")],
+    "file-over-root": [Item(".", tarfile.REGTYPE)],
+    "symlink-over-root": [symlink(".", f"/{OUT}"), file("pwned", "x")],
+    "symlink-over-root-with-slash": [symlink("/", f"/{OUT}"), file("pwned", "x")],
+    "hardlink-over-root": [hardlink("./.", f"/{OUT}/victim")],
+    "whiteout-of-the-root": [file(".wh.", "")],
+    "opaque-root": [file(".wh..wh..opq")],
+    "dot-dot-by-pax": [file("a", "x", pax={"path": climbs(f"{OUT}/pwned")})],
+    "absolute-name-by-pax": [file("a", "x", pax={"path": f"/{OUT}/pwned"})],
+    "link-by-pax": [Item("a", tarfile.LNKTYPE, link="b", pax={"linkpath": f"/{OUT}/victim"}), file("a", "x")],
+    "symlink-by-pax": [symlink("a", "b", pax={"linkpath": f"/{OUT}"}), file("a/pwned", "x")],
+    "chain-of-hardlinks": [symlink("s", f"/{OUT}/victim"), hardlink("a", "s"), hardlink("b", "a"), file("b", "x")],
+    "hardlink-to-symlink-then-through": [symlink("s", f"/{OUT}"), hardlink("a", "s"), file("a/pwned", "x")],
+    "chown-by-hardlinked-symlink": [
+        symlink("s", f"/{OUT}/victim"),
+        hardlink("a", "s"),
+        symlink("a", f"/{OUT}/victim", uid=7),
+    ],
+    "dot-dot-through-symlink": [symlink("a", f"/{OUT}"), symlink("b", "a/.."), file("b/outside/pwned", "x")],
+    "directory-replaced-by-symlink": [directory("a"), file("a/b", "1"), symlink("a", f"/{OUT}"), file("a/pwned", "x")],
+    "tree-deleted-through-symlink": [symlink("a", f"/{OUT}/.."), file("a/outside/victim", "x"), file("a/outside", "y")],
+    "whiteout-chain": [symlink("a", "b"), symlink("b", f"/{OUT}"), file("a/.wh.victim"), file("a/.wh..wh..opq")],
+    "whiteout-by-symlink-entry": [symlink(".wh.victim", f"/{OUT}"), directory(f"{OUT}/.wh.victim")],
+    "mode-through-directory-entry": [symlink("a", f"/{OUT}/victim"), directory("a", mode=0o6777)],
+    "fifo-through-symlink": [symlink("a", f"/{OUT}"), Item("a/pwned", tarfile.FIFOTYPE)],
+    "device-through-symlink": [symlink("a", f"/{OUT}"), Item("a/pwned", tarfile.CHRTYPE, device=(1, 3))],
+    "sparse-through-symlink": [
+        symlink("a", f"/{OUT}/victim"),
+        Item("a", content=b"x", pax={"GNU.sparse.map": "5,1", "GNU.sparse.size": "9", "GNU.sparse.name": "a"}),
+    ],
+    "sparse-name": [
+        Item(
+            "a",
+            content=b"x",
+            pax={"GNU.sparse.map": "5,1", "GNU.sparse.size": "9", "GNU.sparse.name": climbs(f"{OUT}/pwned")},
+        )
+    ],
+    "capability-through-symlink": [
+        symlink("a", f"/{OUT}/victim"),
+        file("a", "x", pax={"SCHILY.xattr.security.capability": "\1\0\0\2" + "\0" * 16}),
+    ],
 }
 
 
@@ -275,10 +316,14 @@ async def test_nothing_gets_outside(shop: Shop, attack: list[Item]) -> None:
     before = fingerprint(outside)
     place = str(outside).lstrip("/")
     items = [
-        Item(**{**{name: getattr(item, name) for name in Item.__dataclass_fields__},
-                "name": item.name.replace(OUT, place), "link": item.link.replace(OUT, place)})
+        replace(
+            item,
+            name=item.name.replace(OUT, place),
+            link=item.link.replace(OUT, place),
+            pax={key: value.replace(OUT, place) for key, value in item.pax.items()},
+        )
         for item in attack
-    ]  # fmt: skip
+    ]
     raw = layer(*items)
     try:
         await shop.load(raw)
@@ -290,12 +335,34 @@ async def test_nothing_gets_outside(shop: Shop, attack: list[Item]) -> None:
     assert not list(shop.root.rglob("pwned")) or list(shop.layer(sha(raw)).rglob("pwned"))
 
 
+@pytest.mark.parametrize("numbers", [(1, 3), (8, 0), (0, 0)], ids=["null", "disk", "overlayfs-whiteout"])
 @pytest.mark.parametrize("kind", [tarfile.CHRTYPE, tarfile.BLKTYPE], ids=["character", "block"])
-async def test_devices_are_inert(shop: Shop, kind: bytes) -> None:
-    raw = layer(directory("dev"), Item("dev/x", kind, device=(1, 3), mode=0o666), hardlink("dev/y", "dev/x"))
+async def test_devices_are_inert(shop: Shop, kind: bytes, numbers: tuple[int, int]) -> None:
+    raw = layer(directory("dev"), Item("dev/x", kind, device=numbers, mode=0o4666), hardlink("dev/y", "dev/x"))
     await shop.load(raw)
     found = (shop.layer(sha(raw)) / "dev/x").lstat()
     assert stat.S_ISREG(found.st_mode) and stat.S_IMODE(found.st_mode) == 0 and found.st_size == 0
+
+
+async def test_setuid_programs_are_out_of_the_hosts_users_reach(shop: Shop) -> None:
+    raw = layer(directory("./", mode=0o777), file("su", "x", mode=0o6755))
+    await shop.load(raw)
+    assert stat.S_IMODE((shop.layer(sha(raw)) / "su").stat().st_mode) == 0o6755
+    assert stat.S_IMODE(shop.images.stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        pytest.param(CAPABILITY, id="v2"),
+        pytest.param(struct.pack("<IIIIII", 0x03000001, 1 << 10, 0, 0, 0, 70_000), id="v3-of-another-root"),
+    ],
+)
+async def test_capabilities_are_kept(shop: Shop, value: bytes) -> None:
+    """capabilities(7): v3 holds for the namespaces whose root has its rootid; to a container, mapped, it is inert."""
+    raw = layer(file("ping", "x", uid=5, mode=0o755, pax={"SCHILY.xattr.security.capability": value.decode("latin-1")}))
+    await shop.load(raw)
+    assert attribute(shop.layer(sha(raw)) / "ping", "security.capability") == value
 
 
 @pytest.mark.parametrize(
@@ -319,6 +386,14 @@ async def test_an_image_cannot_speak_to_overlayfs(shop: Shop, name: str) -> None
         [hardlink("a", "nowhere")],
         [directory("d"), hardlink("a", "d")],
         [symlink("a", "")],
+        [file(".wh.gone"), hardlink("a", "gone")],
+        [file("a" * 5000, "x")],
+        [file("/".join(["d" * 240] * 17), "x")],
+        [symlink("a", "t" * 5000)],
+        [file("a", "x", uid=2**32 - 1)],
+        [file("a", "x", pax={"uid": "-1"})],
+        [file("a", "x", pax={"SCHILY.xattr.security.capability": "no capability"})],
+        [Item("a", content=b"x", pax={"GNU.sparse.map": "0,1", "GNU.sparse.size": str(1 << 61)})],
     ],
     ids=[
         "long-name",
@@ -328,6 +403,14 @@ async def test_an_image_cannot_speak_to_overlayfs(shop: Shop, name: str) -> None
         "dangling-link",
         "link-to-directory",
         "empty-symlink",
+        "link-to-whiteout",
+        "name-of-5000-bytes",
+        "path-of-4097-bytes",
+        "link-of-5000-bytes",
+        "uid-minus-one",
+        "uid-negative",
+        "malformed-capability",
+        "sparse-of-2-EiB",
     ],
 )
 async def test_broken_layers_are_refused_whole(shop: Shop, items: list[Item]) -> None:
@@ -383,22 +466,57 @@ async def test_limits(shop: Shop, limits: Limits, code: str) -> None:
 
 
 async def test_headers_that_unpack_to_gigabytes_of_memory_are_refused(shop: Shop) -> None:
-    """Global PAX headers count as no entry, and each stays for all that follow."""
-    value = b"x" * 900_000
-
-    def header(number: int) -> bytes:
-        record = tarfile.TarInfo._create_pax_generic_header(  # type: ignore[attr-defined]
-            {f"k{number:04}": value.decode()}, tarfile.XGLTYPE, "utf-8"
-        )
-        return bytes(record)
-
-    shop.store = shop.open(Limits(memory=128 << 20))
+    """A directory's time is set last, so its name is remembered."""
+    deep = "/".join(["d" * 190] * 20)
+    shop.store = shop.open(Limits(memory=64 << 20))
     tar = shop.root / "r.tar.gz"
-    tar.write_bytes(compress(b"".join(map(header, range(200))) + layer(file("a", "x")), "gzip"))
+    tar.write_bytes(compress(layer(*(directory(deep) for _ in range(14_000))), "gzip"))
     with pytest.raises(GoraeError, match="names and headers") as caught:
         await shop.store.import_rootfs(tar, "r:1", {}, shop.said.append)
     assert caught.value.code == "layer-too-big"
     assert shop.files() == set()
+
+
+async def test_a_megabyte_of_gzip_that_unpacks_to_a_gigabyte_takes_little_memory(shop: Shop) -> None:
+    """Within the child's bound on memory, piece by piece."""
+    shop.store = shop.open(Limits(memory=64 << 20, unpacked=2 << 30))
+    tar = shop.root / "r.tar.gz"
+    empty = Item("a", content=b"")
+    header = layer(replace(empty, pax={"GNU.sparse.map": "", "GNU.sparse.size": "9"}))[:1536]
+    member = compress(bytes(64 << 20), "gzip")
+    size = tarfile.TarInfo("zeros")
+    size.size = 1 << 30
+    tar.write_bytes(compress(header + size.tobuf(), "gzip") + member * 16 + compress(bytes(1024), "gzip"))
+    assert tar.stat().st_size < 2 << 20
+    (made,) = [await shop.store.import_rootfs(tar, "r:1", {}, shop.said.append)]
+    assert made.size == (1 << 30) + 9
+
+
+async def test_directories_that_no_entry_names_are_counted(shop: Shop) -> None:
+    """One entry can lead through 2,000 of them: two million entries would take every inode of the host."""
+    shop.store = shop.open(Limits(entries=1000))
+    raw = layer(*(file(f"{number}/" + "d/" * 700 + "f") for number in range(2)))
+    with pytest.raises(GoraeError, match="more than 1000 files and directories") as caught:
+        await shop.load(raw)
+    assert caught.value.code == "layer-too-big"
+    assert shop.files() == set()
+
+
+@pytest.mark.parametrize("limits", [Limits(reserve=1 << 60), Limits(inodes=1 << 60)], ids=["bytes", "inodes"])
+async def test_many_small_files_leave_room_on_the_disk(shop: Shop, limits: Limits) -> None:
+    shop.store = shop.open(limits)
+    with pytest.raises(GoraeError) as caught:
+        await shop.load(layer(*(file(f"f{number}") for number in range(4200))))
+    assert caught.value.code == "no-space"
+    assert shop.files() == set()
+
+
+async def test_the_holes_of_a_sparse_file_count(shop: Shop) -> None:
+    shop.store = shop.open(Limits(unpacked=10 << 20))
+    pax = {"GNU.sparse.map": "0,1", "GNU.sparse.size": str(11 << 20)}
+    with pytest.raises(GoraeError, match="its files are more than 10 MiB") as caught:
+        await shop.load(layer(Item("a", content=b"x", pax=pax)))
+    assert caught.value.code == "layer-too-big"
 
 
 async def test_a_truncated_gzip_layer_is_refused(shop: Shop) -> None:
