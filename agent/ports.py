@@ -203,6 +203,37 @@ class Volumes(Protocol):
         """Tasks for which mounts exist on the host."""
 
 
+@dataclass(slots=True)
+class BackedUp:
+    """`bytes`: of content. `changed`: files that grew, shrank or went away under our eyes. `skipped`: entries of kinds
+    that no backup holds (sockets, devices, mounts)."""
+
+    entries: int = 0
+    bytes: int = 0
+    changed: int = 0
+    skipped: int = 0
+
+
+class VolumeStore(Protocol):
+    """Volumes as people handle them, by name. UserError volume-unknown, bad-volume-name."""
+
+    async def create(self, info: VolumeInfo) -> VolumeInfo:
+        """The volume; one that is there with the same options and labels is success. UserError volume-exists."""
+
+    async def size(self, name: str) -> int:
+        """Bytes on the disk."""
+
+    async def backup(self, name: str, path: Path, owner: tuple[int, int]) -> BackedUp:
+        """Into one new file, which belongs to `owner` (uid, gid). UserError file-exists, not-kept-here."""
+
+    async def manifest(self, path: Path) -> VolumeInfo:
+        """What a backup is of. UserError bad-backup."""
+
+    async def restore(self, path: Path, name: str | None, force: bool) -> tuple[VolumeInfo, int]:
+        """The volume made of a backup, under another `name` if one is given, and the bytes of its content. `force`: in
+        place of what is in one that exists, else UserError volume-exists. UserError bad-backup."""
+
+
 # Network ------------------------------------------------------------------------------------------------------------
 
 

@@ -15,7 +15,9 @@ from agent.board import Board
 from agent.burial import Burial
 from agent.decide import accept
 from agent.decide.diff import Observed, adopted, dump_stranger, load_stranger, orphans
+from agent.decide.mounts import users
 from agent.decide.record import TaskRecord, dump, load
+from agent.decide.states import LIVE
 from agent.effects import Ports
 from agent.events import event, persist
 from agent.intake import Intake
@@ -313,3 +315,16 @@ class Reconciler:
             for task in assignment.tasks
             if not self.buried(assignment.stack)
         }
+
+    def volume_users(self, *, running: bool = False) -> dict[str, str]:
+        """decide/mounts.py users(), of all tasks or of those that run."""
+        return users(
+            (assignment.stack, task)
+            for assignment in self._board.assignments.values()
+            for task in assignment.tasks
+            if not self.buried(assignment.stack) and (not running or self._lives(task.id))
+        )
+
+    def _lives(self, task: str) -> bool:
+        record = self._board.records.get(task)
+        return record is not None and record.state in LIVE

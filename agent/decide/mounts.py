@@ -10,7 +10,7 @@ import hashlib
 import posixpath
 from collections.abc import Iterable, Mapping
 
-from agent.ports import ImageConfig
+from agent.ports import ImageConfig, VolumeInfo
 from agent.wire.messages import Mount, Task
 
 
@@ -60,3 +60,21 @@ def _of_image(image: ImageConfig, task: Task, taken: Iterable[str]) -> list[Moun
 
 def _clean(path: str) -> str:
     return posixpath.normpath("/" + path.lstrip("/"))
+
+
+def users(tasks: Iterable[tuple[str, Task]]) -> dict[str, str]:
+    """Of (stack, task) pairs: a volume's name, or "lineage:TASK" for the anonymous ones of a slot → who uses it."""
+    found: dict[str, str] = {}
+    for stack, task in tasks:
+        who = f"{stack}/{task.service}"
+        for mount in task.container.mounts:
+            if mount.kind == "volume" and mount.source is not None:
+                found.setdefault(mount.source, who)
+        found.setdefault(f"lineage:{task.lineage or task.id}", who)
+    return found
+
+
+def user(volume: VolumeInfo, known: Mapping[str, str]) -> str:
+    """Who uses the volume, as users() tells, or "stack:NAME" of `known`; "" when nobody does."""
+    lineage = f"lineage:{volume.name.rpartition('-')[0]}" if volume.owner else ""
+    return known.get(volume.name) or known.get(lineage) or known.get(f"stack:{volume.stack}") or ""

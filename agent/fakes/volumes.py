@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from agent.kit.errors import UserError
-from agent.ports import BindSource, Sandbox, VolumeInfo
-from agent.volumes import options
+from agent.ports import BackedUp, BindSource, Sandbox, VolumeInfo
+from agent.volumes import errors, manifest, options
 from agent.wire.messages import Mount
 
 
@@ -16,6 +16,7 @@ class FakeVolumes:
 
     def __init__(self, host_paths: Sequence[str] = ()) -> None:
         self.volumes: dict[str, VolumeInfo] = {}
+        self.sizes: dict[str, int] = {}
         self.tasks: dict[str, tuple[BindSource, ...]] = {}
         self.host_paths = set(host_paths)
 
@@ -37,7 +38,7 @@ class FakeVolumes:
                 made = options.info(stack, mount, 0.0)
                 options.local(made)
                 if mount.external and made.name not in self.volumes:
-                    raise options.missing(made.name)
+                    raise errors.external(made.name)
                 options.check_same(mount, self.volumes.setdefault(made.name, made))
             else:
                 self.host_paths.add(str(mount.source))
@@ -57,6 +58,42 @@ class FakeVolumes:
 
     async def list(self) -> Sequence[VolumeInfo]:
         return [self.volumes[name] for name in sorted(self.volumes)]
+
+    async def create(self, info: VolumeInfo) -> VolumeInfo:
+        options.local(info)
+        found = self.volumes.setdefault(options.checked_name(info.name), info)
+        if (found.options, found.labels) != (info.options, info.labels):
+            raise errors.taken(info.name)
+        return found
+
+    async def size(self, name: str) -> int:
+        self._must(name)
+        return self.sizes.get(name, 0)
+
+    async def backup(self, name: str, path: Path, owner: tuple[int, int]) -> BackedUp:
+        info = self._must(name)
+        if path.exists():
+            raise errors.file_exists(name, path)
+        path.write_bytes(manifest.dump(info))
+        return BackedUp(entries=1)
+
+    async def manifest(self, path: Path) -> VolumeInfo:
+        try:
+            return manifest.parse(path.read_bytes())
+        except (OSError, ValueError) as error:
+            raise errors.bad_backup(path, "it is no backup of a volume") from error
+
+    async def restore(self, path: Path, name: str | None, force: bool) -> tuple[VolumeInfo, int]:
+        said = await self.manifest(path)
+        info = options.renamed(said, name)
+        if info.name in self.volumes and not force:
+            raise errors.there_already(info.name)
+        return self.volumes.setdefault(info.name, info), 0
+
+    def _must(self, name: str) -> VolumeInfo:
+        if options.checked_name(name) not in self.volumes:
+            raise errors.unknown(name)
+        return self.volumes[name]
 
     async def mounted(self) -> frozenset[str]:
         return frozenset(self.tasks)

@@ -23,7 +23,7 @@ import struct
 import sys
 import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from queue import SimpleQueue
 from typing import Any
 
@@ -153,7 +153,9 @@ def say(document: dict[str, Any]) -> None:
     os.write(1, json.dumps(document).encode() + b"\n")  # one write: two threads speak
 
 
-def main(directory: str, compression: str, limits: str) -> int:
+def main(
+    directory: str, compression: str, limits: str, *, unpack: Callable[[str, Limits], dict[str, Any]] = unpack
+) -> int:
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
     sys.setswitchinterval(0.0005)  # the reader's pieces should not wait 5 ms for the interpreter lock
     try:

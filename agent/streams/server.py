@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from agent.kit.errors import GoraeError, Permanent, UserError
-from agent.ports import Images, Logs, Volumes
-from agent.streams.volumes import VolumeRequests
+from agent.ports import Images, Logs
+from agent.streams.volumes import Both, Users, VolumeRequests
 from agent.wire.messages import Listener, StackStatus
 from agent.wire.streams import LIMIT
 
@@ -30,7 +30,7 @@ log = logging.getLogger("gorae.agent")
 _UCRED = struct.Struct("iII")  # struct ucred: pid, uid, gid (unix(7))
 
 
-class Agent(Protocol):
+class Agent(Users, Protocol):
     """What the server asks of the loops."""
 
     instance: str
@@ -52,7 +52,7 @@ Send = Callable[[str, Any], Awaitable[None]]
 
 class StreamServer:
     def __init__(
-        self, path: Path, agent: Agent, images: Images, logs: Logs, volumes: Volumes, *, uid: int, gid: int
+        self, path: Path, agent: Agent, images: Images, logs: Logs, volumes: Both, *, uid: int, gid: int
     ) -> None:
         """uid: the orchestrator's user, besides root. gid: the group that may connect at all."""
         self._path = path
@@ -71,7 +71,7 @@ class StreamServer:
             "status": self._status,
             "adopt": self._adopt,
             "listeners": self._listeners,
-            "volumes": VolumeRequests(volumes).list,
+            **VolumeRequests(volumes, agent).operations,
         }
 
     @asynccontextmanager

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from agent.ports import VolumeInfo
 
@@ -19,7 +19,7 @@ _JSON = TypeAdapter(VolumeInfo)
 def write(directory: Path, info: VolumeInfo) -> None:
     beside = directory / f"{FILE}.new"
     with beside.open("wb") as file:
-        file.write(_JSON.dump_json(info))
+        file.write(dump(info))
         file.flush()
         os.fsync(file.fileno())
     beside.rename(directory / FILE)
@@ -28,6 +28,15 @@ def write(directory: Path, info: VolumeInfo) -> None:
 def read(directory: Path) -> VolumeInfo:
     """OSError: there is no such directory."""
     try:
-        return _JSON.validate_json((directory / FILE).read_bytes())
-    except (FileNotFoundError, ValidationError):
+        return parse((directory / FILE).read_bytes())
+    except (FileNotFoundError, ValueError):
         return VolumeInfo(directory.name, created=directory.stat().st_ctime)
+
+
+def parse(document: bytes) -> VolumeInfo:
+    """ValueError: it is none."""
+    return _JSON.validate_json(document)
+
+
+def dump(info: VolumeInfo) -> bytes:
+    return _JSON.dump_json(info, indent=1) + b"\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
+from dataclasses import replace
 
 from agent.kit.errors import UserError
 from agent.kit.volume_options import Local, understand
@@ -52,12 +53,12 @@ def check_same(mount: Mount, info: VolumeInfo) -> None:
         )
 
 
-def missing(name: str) -> UserError:
-    return UserError(
-        f"cannot use volume {name}: it is external, and does not exist",
-        code="volume-missing",
-        hint=f"gorae volume create {name}",
-    )
+def renamed(info: VolumeInfo, name: str | None) -> VolumeInfo:
+    """A restored volume under another name is no stack's. UserError bad-volume-name."""
+    if name in (None, info.name):
+        checked_name(info.name)
+        return info
+    return replace(info, name=checked_name(name), stack="", owner="")
 
 
 def check(mount: Mount) -> None:

@@ -16,11 +16,12 @@ from pathlib import Path
 from agent.kit import mounts, syscalls, trees
 from agent.kit.errors import UserError
 from agent.ports import VolumeInfo
-from agent.volumes import manifest, options
+from agent.volumes import errors, manifest, options
 from agent.volumes.fill import Filler
 from agent.volumes.options import checked_name
 
 _INSIDE = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS
+_RESTORING = ".restoring-"
 _GONE = ".gone-"  # renamed so before the slow deletion: a volume is there whole, or not at all
 
 
@@ -30,6 +31,8 @@ class NamedVolumes:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._locks: dict[str, threading.Lock] = {}
+        for leftover in directory.glob(f"{_RESTORING}*"):  # of an agent that died
+            leftover.rename(directory / f"{_GONE}{os.urandom(8).hex()}")
         self._memory = {data.parent.name for data in mounts.points(directory)}  # volumes that are a tmpfs just now
 
     def data(self, name: str) -> Path:
@@ -37,6 +40,47 @@ class NamedVolumes:
 
     def info(self, name: str) -> VolumeInfo | None:
         return manifest.read(self.data(name).parent) if self.data(name).exists() else None
+
+    def must(self, name: str) -> VolumeInfo:
+        """UserError volume-unknown."""
+        found = self.info(name)
+        if found is None:
+            raise errors.unknown(name)
+        return found
+
+    def make(self, info: VolumeInfo) -> VolumeInfo:
+        """The volume, made if missing. UserError volume-exists: with other options or labels."""
+        options.local(info)
+        found = self.info(info.name)
+        if found is None:
+            self._create(info, None)
+        elif (found.options, found.labels) != (info.options, info.labels):
+            raise errors.taken(info.name)
+        return found or info
+
+    def size(self, name: str) -> int:
+        """Bytes on the disk, of what is in our directory."""
+        return _blocks(self.data(name))
+
+    def aside(self, name: str) -> Path:
+        """A fresh directory for what is to be the volume's content."""
+        trees.make_dir(self._directory, 0o700)
+        made = self._directory / f"{_RESTORING}{checked_name(name)[:200]}-{os.urandom(4).hex()}"
+        made.mkdir(mode=0o755)
+        return made
+
+    def take(self, info: VolumeInfo, content: Path) -> None:
+        """`content`, of aside(), is the volume's from here on: as a new one, or in place of what was in it."""
+        data = self.data(info.name)
+        with self._locks.setdefault(info.name, threading.Lock()):
+            if data.exists():
+                trees.delete(data.parent / "replacing")
+                content.rename(data.parent / "replacing")
+                _settle(data)
+            else:
+                trees.make_dir(data.parent, 0o700)
+                manifest.write(data.parent, info)
+                content.rename(data)
 
     def open(self, info: VolumeInfo, image: tuple[Path, str, int] | None) -> int:
         """The directory of the volume's content as a descriptor (O_PATH); the volume is made if missing. image: (root
@@ -71,11 +115,8 @@ class NamedVolumes:
                 manifest.write(data.parent, info)
                 data.mkdir(mode=0o755)
                 data.chmod(0o755)
-            filled = data.parent / "filled"
-            if filled.exists():  # an agent died while moving
-                _move_in(filled, data)
-            elif image is not None and not any(data.iterdir()):
-                self._fill(data, filled, *image)
+            if not _settle(data) and image is not None and not any(data.iterdir()):
+                self._fill(data, data.parent / "filled", *image)
         return data
 
     @staticmethod
@@ -121,6 +162,32 @@ class NamedVolumes:
         return found
 
 
+def _settle(data: Path) -> bool:
+    """Finish what an agent began that died: `replacing` takes the place of all that is there, `filled` is moved in."""
+    replacing, filled = data.parent / "replacing", data.parent / "filled"
+    if replacing.exists():
+        for old in data.iterdir():
+            trees.delete(old)
+        replacing.rename(filled)
+    if not filled.exists():
+        return False
+    _move_in(filled, data)
+    return True
+
+
+def _blocks(top: Path) -> int:
+    """No symlink is followed; what goes away meanwhile, or lies too deep for a path, does not count."""
+    total, left = 0, [str(top)]
+    while left:
+        with suppress(OSError), os.scandir(left.pop()) as entries:
+            for entry in entries:
+                with suppress(OSError):
+                    total += entry.stat(follow_symlinks=False).st_blocks * 512
+                    if entry.is_dir(follow_symlinks=False):
+                        left.append(entry.path)
+    return total
+
+
 def _device(name: str, path: str) -> int:
     try:
         return os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -145,6 +212,7 @@ def _move_in(filled: Path, data: Path) -> None:
     target = os.open(data, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         Filler(0).attributes(source, target)
+        times = os.fstat(source)
         for name in os.listdir(filled):  # noqa: PTH208
             try:
                 os.rename(name, name, src_dir_fd=source, dst_dir_fd=target)
@@ -152,6 +220,7 @@ def _move_in(filled: Path, data: Path) -> None:
                 if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.EISDIR, errno.ENOTDIR):
                     raise
                 # A task has made something of that name meanwhile: its own wins.
+        os.utime(target, ns=(times.st_atime_ns, times.st_mtime_ns))
     finally:
         os.close(source)
         os.close(target)

@@ -6,26 +6,30 @@ of ids. Never deletes data, but for remove().
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from agent.kit import threads, trees
 from agent.kit.errors import Temporary
 from agent.kit.layout import Layout
 from agent.kit.mounts import detach
-from agent.ports import BindSource, Sandbox, VolumeInfo
-from agent.volumes import binds, options
+from agent.ports import BackedUp, BindSource, Sandbox, VolumeInfo
+from agent.volumes import archive, binds, errors, options
 from agent.volumes.store import NamedVolumes
 from agent.wire.messages import Mount
 
+T = TypeVar("T")
 _log = logging.getLogger("gorae.volumes")
 
 
 class HostVolumes:
-    """Implements ports.Volumes."""
+    """Implements ports.Volumes and ports.VolumeStore."""
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
@@ -94,7 +98,7 @@ class HostVolumes:
         wanted = options.info(stack, mount, time.time())
         found = self._named.info(wanted.name)
         if found is None and mount.external:
-            raise options.missing(wanted.name)
+            raise errors.external(wanted.name)
         if found is not None:
             options.check_same(mount, found)
         image = None if mount.no_copy or mount.subpath else (rootfs, mount.target, sandbox.uid_base)
@@ -121,6 +125,22 @@ class HostVolumes:
     async def list(self) -> Sequence[VolumeInfo]:
         return await threads.run("list volumes", self._named.list)
 
+    async def create(self, info: VolumeInfo) -> VolumeInfo:
+        return await threads.run(f"create volume {info.name}", self._named.make, info)
+
+    async def size(self, name: str) -> int:
+        self._named.must(options.checked_name(name))
+        return await threads.run(f"measure volume {name}", self._named.size, name)
+
+    async def backup(self, name: str, path: Path, owner: tuple[int, int]) -> BackedUp:
+        return await _stoppable(f"back up volume {name}", archive.backup, self._named, name, path, owner)
+
+    async def restore(self, path: Path, name: str | None, force: bool) -> tuple[VolumeInfo, int]:
+        return await _stoppable(f"restore {path}", archive.restore, self._named, path, name, force)
+
+    async def manifest(self, path: Path) -> VolumeInfo:
+        return await threads.run(f"read {path}", archive.look, path)
+
     async def mounted(self) -> frozenset[str]:
         return trees.names(self._layout.run_tasks, "vol")
 
@@ -130,3 +150,15 @@ class HostVolumes:
 
 def _tmpfs(mount: Mount) -> BindSource:
     return BindSource(mount, "tmpfs", options.tmpfs_options(mount))
+
+
+async def _stoppable(what: str, call: Callable[..., T], *args: object) -> T:
+    """In a thread that is told when nobody waits for it any more."""
+    stop = threading.Event()
+    task = asyncio.ensure_future(threads.run(what, call, *args, stop))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        stop.set()
+        await asyncio.gather(task, return_exceptions=True)
+        raise

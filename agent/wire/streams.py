@@ -20,8 +20,18 @@ Operations (arguments → result):
                 text}; tail: of each slot
     status      → [StackStatus document]                  for root, when the orchestrator is down
     listeners   → [Listener document]                     the host's listening sockets, at this moment
-    volumes     → [VolumeInfo document]
+    volumes     named? → [VolumeInfo document, with "used_by": STACK/SERVICE or ""]
+    volume      name, named? → the same of one, with "size": bytes on the disk
+    volume-create   name, labels, options → VolumeInfo document
+    volume-remove   names, named? → {"removed": [NAME], "freed": bytes}     all or none; UserError volume-in-use
+    volume-prune    all, named? → {"removed", "freed", "left"}    those of nobody; without `all`, anonymous ones alone
+    volume-backup   name, path, uid, gid → {"name", "path", "size", "writer", "entries", "bytes", "changed", "skipped"}
+                    the file is uid's and gid's; writer: who ran on it meanwhile, so that it may not be of one moment
+    volume-restore  path, name?, force → VolumeInfo document with "size", "replaced"
     adopt       store_id → {}                             an operator binds the agent to a store by hand
+
+`named`: what stacks use of which the agent knows nothing: {volume name, "lineage:TASK" or "stack:NAME": who}
+(decide/mounts.py, users).
 
 Peer credentials are checked: uid 0 or the orchestrator's. A client that vanishes ends its request.
 """

@@ -19,7 +19,19 @@ log = logging.getLogger(__name__)
 
 BODY_LIMIT = 8 * 1024 * 1024  # bytes
 _DRAIN = 8 * BODY_LIMIT  # bytes of a refused body that are read: answered in the middle, the client sees a reset
-_CONFLICTS = ("no-room", "port-", "memory-", "cpu-", "stack-removing", "not-adopted", "changed", "image-in-use")
+_CONFLICTS = (
+    "no-room",
+    "port-",
+    "memory-",
+    "cpu-",
+    "stack-removing",
+    "not-adopted",
+    "changed",
+    "image-in-use",
+    "volume-in-use",
+    "volume-exists",
+    "volume-differs",
+)
 
 
 def http_status(error: GoraeError) -> int:

@@ -6,7 +6,7 @@ import json
 
 from fastapi import FastAPI
 
-from orchestrator.api import host, stacks
+from orchestrator.api import host, stacks, volumes
 
 
 def document() -> str:
@@ -14,6 +14,7 @@ def document() -> str:
     app = FastAPI(title="gorae")
     app.include_router(stacks.router)
     app.include_router(host.router)
+    app.include_router(volumes.router)
     return json.dumps(app.openapi(), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
 
 

@@ -33,6 +33,7 @@ VERBS = {
     "recreate": "throw containers away and make them anew",
     "scale": "change the number of replicas",
     "image": "list, pull, import, load and remove images",
+    "volume": "list, create, remove, back up and restore volumes",
     "config": "print what the Compose files say, in canonical form",
     "check": "say of each key in the Compose files what gorae makes of it",
     "doctor": "check this host, and say what to mend",

@@ -458,6 +458,22 @@ async def test_volumes_stay_unless_asked_for() -> None:
         assert set(world.volumes.volumes) == {"shop_data", anonymous(web, "/cache")}
 
 
+async def test_who_uses_a_volume_and_who_runs_on_it() -> None:
+    async with running() as world:
+        data = Mount(kind="volume", target="/data", source="shop_data")
+        web = task(world, container={"mounts": (data,)})
+        await up(world, web)
+        assert world.agent is not None
+        both = {"shop_data": "shop/web", "lineage:t1": "shop/web"}
+        assert world.agent.volume_users() == world.agent.volume_users(running=True) == both
+        await world.assign(web.model_copy(update={"desired": "stopped"}), generation=2)
+        await world.until(lambda: world.state() == "stopped")
+        assert world.agent.volume_users() == both and world.agent.volume_users(running=True) == {}
+        await world.assign(generation=3, removed=True)
+        await world.until(lambda: (s := world.stack()) is not None and s.removed)
+        assert world.agent.volume_users() == {}
+
+
 async def test_a_stack_can_come_back_after_its_tombstone() -> None:
     async with running() as world:
         await up(world)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.host.conftest import import_images
 from tests.support.host import Host, until
 
 pytestmark = pytest.mark.host
@@ -174,3 +175,101 @@ def test_an_external_volume_that_is_not_there(shared: Host) -> None:
     )
     assert "gorae volume create mine" in refused.stderr
     assert "ext" not in shared.cli("ls").stdout
+
+
+# By name ---------------------------------------------------------------------------------------------------------------
+
+
+def test_volumes_by_name(shared: Host) -> None:
+    shared.cli("volume", "create", "mine", "--label", "tier=gold")
+    text = (
+        service("sleep 3600", "volumes: ['data:/data', 'own:/own', /anon]")
+        + "volumes: {data: {external: true, name: mine}, own: }\n"
+    )
+    shared.up("byname", text)
+    rows = {line.split()[0]: line.split()[1:3] for line in shared.cli("volume", "ls").stdout.splitlines()}
+    assert rows["mine"] == ["-", "byname/app"] and rows["byname_own"] == ["byname", "byname/app"]
+    assert ["byname/app.1", "byname/app"] in rows.values()
+    refused = shared.cli("volume", "rm", "mine", check=False)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr.startswith("cannot remove volume mine: byname/app uses it\ntry  gorae down byname")
+    shared.cli("stop", "byname")
+    assert shared.cli("volume", "prune", "--all").returncode == 0
+    assert {"mine", "byname_own"} <= volumes(shared).keys(), "a stopped stack uses its volumes"
+    shared.down("byname", "--volumes")
+    assert "byname_own" not in volumes(shared) and "mine" in volumes(shared), "what is external is not the stack's"
+    assert "tier=gold" in shared.cli("volume", "inspect", "mine").stdout
+    shared.cli("volume", "rm", "mine")
+    assert "mine" not in volumes(shared)
+
+
+def test_prune_takes_what_nobody_can_reach_any_more(shared: Host) -> None:
+    before = volumes(shared).keys()
+    shared.up("prune", service("sleep 3600", "volumes: [/anon, 'data:/data']") + "volumes: {data: }\n")
+    shared.down("prune")
+    said = shared.cli("volume", "prune").stdout
+    assert volumes(shared).keys() - before == {"prune_data"} and "gorae volume prune --all" in said
+    shared.cli("volume", "prune", "--all")
+    assert "prune_data" not in volumes(shared)
+
+
+REDIS = """
+services:
+  db:
+    image: gorae/redis:7
+    volumes: ["data:/data"]
+    healthcheck: {test: ["CMD", "redis-cli", "ping"], interval: 200ms, timeout: 5s, retries: 50}
+volumes: {data: {}}
+"""
+
+
+def redis(host: Host, *words: str) -> str:
+    (pid,) = host.pids("keep").values()
+    done = subprocess.run(
+        ["nsenter", "-t", str(pid), "-a", "redis-cli", *words], capture_output=True, text=True, check=True, timeout=30
+    )
+    return done.stdout.strip()
+
+
+def test_redis_keeps_its_data_over_restart_recreate_backup_and_restore(
+    own: Host, tars: dict[str, Path], tmp_path: Path
+) -> None:
+    file = tmp_path / "keep.tar.zst"
+    own.up("keep", REDIS)
+    assert redis(own, "SET", "colour", "blue") == "OK"
+    assert redis(own, "SAVE") == "OK"
+    running = own.cli("volume", "backup", "keep_data", str(tmp_path / "running"))
+    assert "warning: keep/db ran on it" in running.stderr and "try  gorae stop keep/db" in running.stderr
+    for verb in ("restart", "recreate"):
+        own.cli(verb, "keep")
+        assert redis(own, "GET", "colour") == "blue"
+    own.cli("stop", "keep")
+    assert own.cli("volume", "backup", "keep_data", str(file)).stderr == ""
+    own.cli("start", "keep")
+    assert redis(own, "SET", "colour", "red") == "OK" and redis(own, "SAVE") == "OK"
+    refused = own.cli("volume", "restore", str(file), "--force", check=False)
+    assert refused.stderr == "cannot restore volume keep_data: keep/db runs on it\ntry  gorae stop keep/db\n"
+    own.cli("stop", "keep")
+    assert own.cli("volume", "restore", str(file), check=False).returncode == 1
+    own.cli("volume", "restore", str(file), "--force")
+    own.cli("start", "keep")
+    assert redis(own, "GET", "colour") == "blue", "the container that was stopped has the restored data"
+    with Host() as other:
+        import_images(other, tars, "redis")
+        assert other.cli("volume", "restore", str(file)).stdout.count("restored keep_data: ")
+        other.up("keep", REDIS)
+        assert redis(other, "GET", "colour") == "blue"
+
+
+def test_bad_backups_are_refused_in_one_paragraph(shared: Host, tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("no backup")
+    for words, says in (
+        (["restore", str(tmp_path / "text")], f"cannot restore {tmp_path}/text: it is no backup of a volume\ntry  "),
+        (["restore", str(tmp_path / "none")], f"cannot read {tmp_path}/none: No such file or directory\ntry  "),
+        (["backup", "none", str(tmp_path / "f")], "cannot find volume none\ntry  gorae volume ls"),
+        (["create", "../x"], "cannot use volume '../x': a name begins with a letter or digit"),
+        (["create", "x", "-o", "type=nfs"], "cannot use volume x: gorae mounts folders"),
+        (["inspect", "none"], "cannot find volume none\ntry  gorae volume ls"),
+    ):
+        done = shared.cli("volume", *words, check=False)
+        assert (done.returncode, done.stdout) == (1, "") and done.stderr.startswith(says), done.stderr

@@ -299,7 +299,7 @@ class FakeAgent:
             yield {"result": {}}
         elif request["op"] == "listeners":
             yield {"result": [listener.model_dump(mode="json") for listener in self.listeners]}
-        elif request["op"] in ("pull", "load", "import", "remove"):
+        elif request["op"] in ("pull", "load", "import", "remove") or request["op"].startswith("volume-"):
             yield {"progress": {"step": "half"}}
             yield {"result": {key: value for key, value in request.items() if key != "op"}}
         else:

@@ -1,6 +1,6 @@
 """Stop and remove a stack, and wait until nothing of it is left.
 
-Named volumes stay, unless --volumes is given.
+Volumes stay, unless --volumes is given.
 """
 
 from __future__ import annotations
@@ -14,7 +14,12 @@ from orchestrator.cli.client import Client
 
 def register(parser: argparse.ArgumentParser) -> None:
     targets.register_targets(parser, services=False)
-    parser.add_argument("-v", "--volumes", action="store_true", help="delete its named volumes too, with their data")
+    parser.add_argument(
+        "-v",
+        "--volumes",
+        action="store_true",
+        help="delete its volumes too, with their data: named ones, but not external ones, and anonymous ones",
+    )
     waiting.register(parser)
 
 

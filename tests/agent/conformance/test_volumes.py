@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from agent.fakes.sandboxes import FakeSandboxes
 from agent.fakes.volumes import FakeVolumes
 from agent.kit.errors import UserError
 from agent.kit.pools import UID_POOL
-from agent.ports import BindSource, Sandboxes, Volumes
+from agent.ports import BindSource, Sandboxes, VolumeInfo
 from agent.sandbox.sandboxes import PinnedSandboxes
 from agent.volumes.volumes import HostVolumes
 from agent.wire.messages import Mount
@@ -21,7 +22,7 @@ from tests.agent.room import Room
 
 @dataclass
 class Subject:
-    volumes: Volumes
+    volumes: FakeVolumes | HostVolumes
     sandboxes: Sandboxes
     existing: Path  # a path of the host
     rootfs: Path
@@ -135,3 +136,52 @@ async def test_bad_bind_source(subject: Subject, source: str | None) -> None:
     with pytest.raises(UserError) as caught:
         await subject.ensure([Mount(kind="bind", source=source, target="/x")])
     assert caught.value.code == "bad-mount"
+
+
+# By name -----------------------------------------------------------------------------------------------------------------
+
+MINE = VolumeInfo("mine", 5.0, {"a": "b"})
+
+
+async def test_a_volume_made_by_hand(subject: Subject) -> None:
+    for _ in range(2):
+        assert await subject.volumes.create(MINE) == MINE
+    assert await subject.volumes.list() == [MINE]
+    assert await subject.volumes.size("mine") >= 0
+    with pytest.raises(UserError) as caught:
+        await subject.volumes.create(VolumeInfo("mine", 6.0, {"a": "c"}))
+    assert caught.value.code == "volume-exists"
+
+
+@pytest.mark.parametrize(
+    ("info", "code"),
+    [(VolumeInfo("../x"), "bad-volume-name"), (VolumeInfo("x", options={"type": "nfs"}), "bad-volume-options")],
+    ids=["name", "options"],
+)
+async def test_volumes_that_cannot_be_made(subject: Subject, info: VolumeInfo, code: str) -> None:
+    with pytest.raises(UserError) as caught:
+        await subject.volumes.create(info)
+    assert caught.value.code == code and await subject.names() == []
+
+
+async def test_backup_and_restore(subject: Subject, tmp_path: Path) -> None:
+    file = tmp_path / "b"
+    await subject.volumes.create(MINE)
+    assert (await subject.volumes.backup("mine", file, (os.getuid(), os.getgid()))).entries == 1
+    assert await subject.volumes.manifest(file) == MINE
+    with pytest.raises(UserError, match="there is one already"):
+        await subject.volumes.restore(file, None, False)
+    assert (await subject.volumes.restore(file, None, True))[0] == MINE
+    assert (await subject.volumes.restore(file, "yours", False))[0] == VolumeInfo("yours", 5.0, {"a": "b"})
+    assert await subject.names() == ["mine", "yours"]
+
+
+async def test_what_is_not_there(subject: Subject, tmp_path: Path) -> None:
+    for call in (subject.volumes.size("no"), subject.volumes.backup("no", tmp_path / "b", (0, 0))):
+        with pytest.raises(UserError) as caught:
+            await call
+        assert caught.value.code == "volume-unknown"
+    (tmp_path / "text").write_text("no backup")
+    with pytest.raises(UserError) as caught:
+        await subject.volumes.manifest(tmp_path / "text")
+    assert caught.value.code == "bad-backup"

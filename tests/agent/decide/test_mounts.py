@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from agent.decide import mounts
+from agent.ports import VolumeInfo
 from agent.wire.messages import Mount, Task, VolumesFrom
 from tests.agent.decide.make import IMAGE, task
 
@@ -62,3 +63,19 @@ def test_volumes_of_another_service_are_its_first_slot_s() -> None:
     assert found["/anon"].source == mounts.anonymous(db, "/anon") and found["/anon"].owner == "db.1"
     assert found["/var/lib/db"].source == mounts.anonymous(db, "/var/lib/db") and found["/var/lib/db"].read_only
     assert found["/etc/db"].source == "x", "what the file says is above what the image has"
+
+
+def test_who_uses_a_volume() -> None:
+    one = web(Mount(kind="volume", source="x", target="/x"), Mount(kind="tmpfs", target="/t"), id_="t5", lineage="t1")
+    known = {**mounts.users([("shop", one)]), "stack:held": "held"}
+    anonymous = mounts.anonymous(one, "/data")
+    assert [
+        mounts.user(volume, known)
+        for volume in (
+            VolumeInfo("x"),
+            VolumeInfo(anonymous, owner="web.1", stack="shop"),
+            VolumeInfo(anonymous),
+            VolumeInfo("t2-0123456789ab", owner="web.2", stack="shop"),
+            VolumeInfo("any", stack="held"),
+        )
+    ] == ["shop/web", "shop/web", "", "", "held"]

@@ -27,12 +27,17 @@ class Agent:
     def __init__(self) -> None:
         self.adopted: list[str] = []
         self.used: dict[str, str] = {}
+        self.volumes: dict[str, str] = {}
+        self.running: dict[str, str] = {}
 
     def statuses(self) -> list[StackStatus]:
         return [StackStatus(store_id="S1", stack="shop", observed_generation=1, epoch=3, seq=1)]
 
     def in_use(self) -> dict[str, str]:
         return self.used
+
+    def volume_users(self, *, running: bool = False) -> dict[str, str]:
+        return self.running if running else self.volumes
 
     async def adopt(self, store_id: str) -> None:
         self.adopted.append(store_id)

@@ -295,6 +295,26 @@ async def test_logs_and_images_are_relayed(s: Setting) -> None:
         assert (await s.client.lines("POST", f"/v1/images/{verb}", body))[-1] == {"result": body}
 
 
+async def test_volumes_are_relayed_with_what_stacks_name(s: Setting) -> None:
+    services = {"web": {"image": "web:1", "mounts": [{"type": "volume", "source": "data", "target": "/data"}]}}
+    model = {"name": "shop", "services": services, "volumes": {"data": {"name": "shop_data"}}}
+    await s.client.lines("POST", "/v1/stacks/shop", {"model": model})
+    await s.agent.until(lambda: "shop" in s.agent.assignments)
+    (task,) = s.agent.assignments["shop"].tasks
+    named = {"shop_data": "shop", f"lineage:{task.id}": "shop/web"}
+    s.agent.volumes = {"shop_data": {}}
+    assert (await s.client.ask("GET", "/v1/volumes"))[1] == {"volumes": [{"name": "shop_data", "options": {}}]}
+    assert s.agent.requests[-1] == {"op": "volumes", "named": named}
+    for verb, body in (("remove", {"names": ["a", "b"]}), ("prune", {"all": True})):
+        assert (await s.client.lines("POST", f"/v1/volumes/{verb}", body))[-1] == {"result": {**body, "named": named}}
+    made = {"name": "a", "labels": {}, "options": {"type": "tmpfs"}}
+    assert (await s.client.ask("POST", "/v1/volumes/create", {"name": "a", "options": {"type": "tmpfs"}}))[1] == made
+    (*_, backed) = await s.client.lines("POST", "/v1/volumes/backup", {"name": "a", "path": "/b"})
+    assert backed == {"result": {"name": "a", "path": "/b", "uid": os.getuid(), "gid": os.getgid()}}
+    (*_, restored) = await s.client.lines("POST", "/v1/volumes/restore", {"path": "/b"})
+    assert restored == {"result": {"path": "/b", "force": False}}
+
+
 async def test_a_client_that_leaves_ends_the_agents_request(s: Setting) -> None:
     await s.client.up(**TWO)
     s.agent.lines = [{"text": "one"}]

@@ -485,6 +485,116 @@ def test_images(daemon: FakeDaemon, root: Path, capsys: pytest.CaptureFixture[st
     assert capsys.readouterr().out == "removed redis:7, freed 1.0 kB\n"
 
 
+VOLUME: dict[str, Any] = {
+    "name": "shop_data",
+    "created": 0.0,
+    "labels": {"tier": "gold"},
+    "options": {"type": "tmpfs"},
+    "stack": "shop",
+    "owner": "web.1",
+    "used_by": "shop/web",
+    "size": 12_000,
+}
+
+
+def test_volumes_are_shown(daemon: FakeDaemon, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mine = {**VOLUME, "name": "mine", "stack": "", "owner": "", "used_by": ""}
+    daemon.answers["GET", "/v1/volumes"] = {"volumes": [VOLUME, mine]}
+    assert main(["volume", "ls"]) == 0
+    heading, *rows = (line.split() for line in capsys.readouterr().out.splitlines())
+    assert heading == ["NAME", "OWNER", "USED", "BY", "CREATED"]
+    assert [row[:3] for row in rows] == [["shop_data", "shop/web.1", "shop/web"], ["mine", "-", "-"]]
+    assert main(["volume", "ls", "-q"]) == 0
+    assert capsys.readouterr().out == "shop_data\nmine\n"
+    daemon.answers["GET", "/v1/volumes/shop_data"] = VOLUME
+    assert main(["volume", "inspect", "shop_data"]) == 0
+    out = capsys.readouterr().out
+    assert "owner     shop/web.1\nused by   shop/web\n" in out
+    assert out.endswith("size      12.0 kB\nlabel     tier=gold\noption    type=tmpfs\n")
+    daemon.answers["GET", "/v1/volumes"] = {"volumes": []}
+    assert main(["volume", "ls"]) == 0
+    assert capsys.readouterr().out == "no volumes; gorae up makes those of a stack\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "verb", "asked", "answer", "says"),
+    [
+        (
+            ["rm", "a", "b"],
+            "remove",
+            {"names": ["a", "b"]},
+            {"removed": ["a", "b"], "freed": 1000},
+            "removed a, b, freed 1.0 kB\n",
+        ),
+        (["prune"], "prune", {"all": False}, {"removed": [], "freed": 0, "left": 0}, "nothing to remove\n"),
+        (
+            ["prune", "--all"],
+            "prune",
+            {"all": True},
+            {"removed": ["a"], "freed": 5, "left": 1},
+            "removed a, freed 5 B\n1 named volume that no stack names: gorae volume prune --all removes what is in them\n",
+        ),
+        (
+            ["backup", "a", "f"],
+            "backup",
+            {"name": "a", "path": "@/f"},
+            {"size": 10, "entries": 2, "bytes": 20, "skipped": 0, "changed": 0, "writer": ""},
+            "wrote f: 10 B, 2 files of 20 B\n",
+        ),
+        (
+            ["backup", "a", "f"],
+            "backup",
+            {"name": "a", "path": "@/f"},
+            {"size": 10, "entries": 1, "bytes": 20, "skipped": 3, "changed": 1, "writer": "shop/web"},
+            "wrote f: 10 B, 1 file of 20 B\nleft out 3: sockets, devices or mounts\n"
+            "warning: shop/web ran on it, 1 file changed meanwhile: the files may not be of one moment\n"
+            "try  gorae stop shop/web, then back it up again\n",
+        ),
+        (
+            ["restore", "f", "--name", "n"],
+            "restore",
+            {"path": "@/f", "force": False, "name": "n"},
+            {"name": "n", "size": 10, "replaced": False},
+            "restored n: 10 B\n",
+        ),
+        (
+            ["restore", "f", "--force"],
+            "restore",
+            {"path": "@/f", "force": True},
+            {"name": "n", "size": 10, "replaced": True},
+            "replaced the content of n: 10 B\n",
+        ),
+    ],
+    ids=["rm", "prune nothing", "prune all", "backup", "backup of what runs", "restore", "restore over"],
+)
+def test_volumes_are_changed(
+    daemon: FakeDaemon,
+    root: Path,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    verb: str,
+    asked: dict[str, Any],
+    answer: dict[str, Any],
+    says: str,
+) -> None:
+    daemon.answers["POST", f"/v1/volumes/{verb}"] = [{"result": answer}]
+    assert main(["volume", *words]) == 0
+    path = {"path": asked["path"].replace("@", str(root))} if "path" in asked else {}
+    assert daemon.asked[-1][2] == {**asked, **path}
+    assert "".join(capsys.readouterr()) == says
+
+
+def test_a_volume_is_made(daemon: FakeDaemon, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    daemon.answers["POST", "/v1/volumes/create"] = VOLUME
+    options = ["--label", "a=b=c", "--label", "d", "-o", "type=tmpfs", "--opt", "o=size=1m"]
+    assert main(["volume", "create", "shop_data", *options]) == 0
+    body = {"name": "shop_data", "labels": {"a": "b=c", "d": ""}, "options": {"type": "tmpfs", "o": "size=1m"}}
+    assert daemon.asked[-1][2] == body
+    assert capsys.readouterr().out == "created shop_data\n"
+    assert main(["volume", "create", "x", "--label", "=b"]) == 2
+    assert "cannot use '=b': it has no name" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "path"),
     [
@@ -495,6 +605,8 @@ def test_images(daemon: FakeDaemon, root: Path, capsys: pytest.CaptureFixture[st
             (["logs", "shop"], "/v1/logs"),
             (["events"], "/v1/events"),
             (["image", "ls"], "/v1/images"),
+            (["volume", "ls"], "/v1/volumes"),
+            (["volume", "inspect", "a b"], "/v1/volumes/a%20b"),
         )
     ],
 )
