@@ -57,6 +57,7 @@ class Allocator:
                 service=task.service,
                 slot=task.slot,
                 template=task.template,
+                image_id=task.container.image_id,
                 since=now,
                 allocation=allocation,
                 restart_request=task.restart_request,

@@ -151,7 +151,7 @@ async def serve(layout: Layout, instance: str, slice_: Slice, bus: Bus, *, signa
         )
         agent = Reconciler(ports, host, bus, slice_, version=VERSION)
         uid, gid = _orchestrator()
-        server = StreamServer(layout.agent_socket, agent, images, logs, volumes, uid=uid, gid=gid)
+        server = StreamServer(layout.agent_socket, agent, images, images.logins, logs, volumes, uid=uid, gid=gid)
         gc.freeze()  # what start-up made stays: no collection walks it again
         stop = asyncio.Event()
         if signals:

@@ -124,6 +124,9 @@ class Images(Protocol):
         self, name: str, progress: Progress, platform: str = "", keys: Mapping[str, str] = ...
     ) -> ImageInfo: ...
 
+    async def latest(self, name: str, keys: Mapping[str, str] = ..., platform: str = "") -> str:
+        """The digest its registry has under this name now. Errors as of pull."""
+
     async def load(self, archive: Path, name: str | None, progress: Progress) -> Sequence[ImageInfo]: ...
 
     async def import_rootfs(self, tar: Path, name: str, config: Mapping[str, Any], progress: Progress) -> ImageInfo: ...
@@ -132,6 +135,19 @@ class Images(Protocol):
 
     async def remove(self, image: str, in_use: Mapping[str, str]) -> tuple[tuple[str, ...], int]:
         """Names removed and bytes freed. in_use: image id → who uses it; such an image is refused."""
+
+
+class Logins(Protocol):
+    """The instance's own passwords for registries."""
+
+    async def login(self, registry: str, user: str, password: str) -> None:
+        """Kept once the registry has taken them. UserError bad-login, Temporary registry-away."""
+
+    def logout(self, registry: str) -> None:
+        """UserError not-logged-in."""
+
+    def known(self) -> Mapping[str, str]:
+        """registry → user."""
 
 
 @dataclass(frozen=True, slots=True)

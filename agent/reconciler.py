@@ -307,15 +307,6 @@ class Reconciler:
         """An operator's word: obey this store from now on."""
         await self._intake.bind(store_id, "bound by an operator")
 
-    def in_use(self) -> dict[str, str]:
-        """Image id → which service uses it."""
-        return {
-            task.container.image_id: f"{assignment.stack}/{task.service}"
-            for assignment in self._board.assignments.values()
-            for task in assignment.tasks
-            if not self.buried(assignment.stack)
-        }
-
     def volume_users(self, *, running: bool = False) -> dict[str, str]:
         """decide/mounts.py users(), of all tasks or of those that run."""
         return users(
@@ -328,3 +319,14 @@ class Reconciler:
     def _lives(self, task: str) -> bool:
         record = self._board.records.get(task)
         return record is not None and record.state in LIVE
+
+    def in_use(self) -> dict[str, str]:
+        """Image id → which service uses it: by what is assigned, and by what is still there of earlier assignments."""
+        leaving = {record.image_id: f"{record.stack}/{record.service}" for record in self._board.records.values()}
+        assigned = {
+            task.container.image_id: f"{assignment.stack}/{task.service}"
+            for assignment in self._board.assignments.values()
+            for task in assignment.tasks
+            if not self.buried(assignment.stack)
+        }
+        return leaving | assigned

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from weakref import WeakValueDictionary
 
 from agent.kit.errors import GoraeError, Temporary
@@ -18,16 +18,16 @@ from agent.kit.ids import task_id
 from agent.wire import streams
 from agent.wire.messages import Event, Listener, Task
 from orchestrator import refusals
-from orchestrator.compose.model import Stack
+from orchestrator.compose.model import LockedImage, Stack
 from orchestrator.decide import expand
 from orchestrator.decide.order import order
 from orchestrator.decide.plan import Intent, Plan, Verb, plan
+from orchestrator.decide.pulling import Pull, wants
 from orchestrator.decide.records import Counter, Revision, StackRecord
 from orchestrator.decide.schedule import admit, fits
 from orchestrator.store.ledger import Ledger
 from orchestrator.store.port import Change
 
-Pull = Literal["missing", "always", "never"]
 Progress = Callable[[dict[str, Any]], None]
 PATIENCE = 5.0  # seconds
 
@@ -63,16 +63,24 @@ class Controller:
         self._patience = patience
         self._ups: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
-    async def up(self, model: Stack, pull: Pull, peer: Peer, progress: Progress) -> Applied:
-        """Make the stack as the model says. Two `up` of one stack are applied in the order they came in."""
+    async def up(
+        self, model: Stack, pull: Pull, peer: Peer, progress: Progress, keys: Mapping[str, str] | None = None
+    ) -> Applied:
+        """Make the stack as the model says. Two `up` of one stack are applied in the order they came in.
+
+        keys: the asker's own for registries (agent/wire/streams.py); they go with the request and are kept nowhere.
+        """
         names = sorted({service.image for service in model.services.values()})
         expand.expand(model, dict.fromkeys(names, ""))  # refused before anybody waits, or anything is pulled for it
         services = order(model.services)
         async with self._ups.setdefault(model.name, asyncio.Lock()):
             await self._until_bound()
             await self._check_volumes(model)
-            images = await self._ensure(names, pull, progress)
-            desired = expand.expand(model, images)
+            before = self._ledger.stacks.get(model.name)
+            wanted = wants(model, _locks(before), pull)
+            locks = await self._ensure(wanted, progress, keys or {})
+            model = model.model_copy(update={"images": locks})
+            desired = expand.expand(model, {image: lock.id for image, lock in locks.items()})
             publishes = any(port.published for service in model.services.values() for port in service.ports)
             listeners = await self._listeners() if publishes else None
             async with self._ledger.changing:
@@ -102,9 +110,11 @@ class Controller:
         refusals.must_have(record, replicas)
         model = _scaled(record, replicas)
         images = {task.container.image: task.container.image_id for task in record.tasks}
-        missing = sorted({model.services[service].image for service in replicas} - set(images))
+        missing = {model.services[service].image for service in replicas} - set(images)
         if missing:
-            images |= await self._ensure(missing, "missing", lambda _: None)
+            wanted = {image: wish for image, wish in wants(model, model.images, "missing").items() if image in missing}
+            locks = await self._ensure(wanted, lambda _: None, {})
+            images |= {image: lock.id for image, lock in locks.items()}
         async with self._ledger.changing:
             record = self._record(name)  # it may have changed while images were fetched
             refusals.must_have(record, replicas)
@@ -296,16 +306,22 @@ class Controller:
         if not self._ledger.bound:
             raise refusals.agent_silent()
 
-    async def _ensure(self, images: Sequence[str], policy: Pull, progress: Progress) -> dict[str, str]:
-        """Image ids by name; pulls what the policy says. UserError image-missing, Temporary agent-away …"""
-        if not images:
+    async def _ensure(
+        self, wanted: Mapping[str, Mapping[str, Any]], progress: Progress, keys: Mapping[str, str]
+    ) -> dict[str, LockedImage]:
+        """What each name resolved to; pulls what the policies say. UserError image-missing, Temporary agent-away …"""
+        if not wanted:
             return {}
-        async for kind, value in streams.request(self._agent, "ensure", images=list(images), policy=policy):
+        async for kind, value in streams.request(self._agent, "ensure", images=wanted, keys=keys):
             if kind == "progress":
                 progress(value)
             elif kind == "result":
-                return {str(name): str(id) for name, id in value.items()}
+                return {str(name): LockedImage.model_validate(lock) for name, lock in value.items()}
         raise Temporary("cannot fetch the images: the agent gave no answer", code="agent-away", hint="gorae doctor")
+
+
+def _locks(record: StackRecord | None) -> dict[str, LockedImage]:
+    return Stack.model_validate(record.model).images if record is not None else {}
 
 
 def _order(record: StackRecord) -> tuple[str, ...]:

@@ -42,6 +42,7 @@ class TaskRecord:
     service: str
     slot: int
     template: str
+    image_id: str = ""  # "": of a record that an older version wrote
     state: State = "pending"
     since: float = 0.0  # when `state` was entered
     allocation: Allocation

@@ -23,6 +23,7 @@ class FakeImages:
         self.registry: dict[str, dict[str, Any]] = {}  # full name → config document that pull() finds
         self.images: dict[str, ImageConfig] = {}
         self.names: dict[str, str] = {}  # full name → image id
+        self.published: dict[str, str] = {}  # full name → a digest that is newer than what was pulled
         self.digests: dict[str, str] = {}  # full name → what its registry calls it, where it came from one
         self.archives: dict[Path, Sequence[tuple[str, dict[str, Any]]]] = {}  # what load() finds: (name, config)
         self.failures: list[Exception] = []  # raised by the next pulls, first to last
@@ -55,6 +56,12 @@ class FakeImages:
         self.digests[reference.full] = "sha256:" + hashlib.sha256(image.id.encode()).hexdigest()
         progress({"image": reference.familiar, "step": "done", "done": 1, "total": 1})
         return self._info(image.id)
+
+    async def latest(self, name: str, keys: Keys = NONE, platform: str = "") -> str:
+        reference = names.parse(name)
+        if reference.full not in self.registry:
+            raise not_in_registry(reference.familiar, "manifest unknown")
+        return self.published.get(reference.full) or self.digests[reference.full]
 
     async def load(self, archive: Path, name: str | None, progress: Progress) -> Sequence[ImageInfo]:
         if archive not in self.archives:

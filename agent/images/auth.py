@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from agent.images.errors import bad_login, bad_name
+from agent.images.errors import bad_login, bad_name, not_logged_in
 from agent.images.names import parse
 from agent.images.skopeo import Skopeo, SkopeoFailed, is_away
 from agent.kit.errors import GoraeError, Permanent, UserError
@@ -66,11 +66,7 @@ class Logins:
         """UserError not-logged-in."""
         host, kept = checked(registry), self._kept()
         if host not in kept:
-            raise UserError(
-                f"cannot log out of {host}: gorae has no password for it",
-                code="not-logged-in",
-                hint="gorae login --list; passwords of docker and podman are forgotten by docker or podman logout",
-            )
+            raise not_logged_in(host)
         del kept[host]
         unfinished = self._own.with_suffix(".new")
         unfinished.touch(mode=0o600)

@@ -65,6 +65,14 @@ def bad_login(registry: str, why: str, *, away: bool = False) -> Temporary | Use
     )
 
 
+def not_logged_in(registry: str) -> UserError:
+    return UserError(
+        f"cannot log out of {registry}: gorae has no password for it",
+        code="not-logged-in",
+        hint="gorae login --list; passwords of docker and podman are forgotten by docker or podman logout",
+    )
+
+
 def bad_config(why: str) -> UserError:
     return UserError(f"cannot use the image config: {why}", code="bad-image-config", hint="write it as Docker does")
 

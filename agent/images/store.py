@@ -71,7 +71,6 @@ class ImageStore:
 
     async def ensure(self, want: Wanted, progress: Progress, keys: Keys = NONE) -> Resolved:
         index = await self._catalog.opened()
-        names.parse(want.name) if want.name not in index.images else None
         id_ = policy.choose(want, index, self._clock.wall())
         if id_ is None:
             if want.policy == "never":

@@ -14,13 +14,15 @@ import logging
 import os
 import socket
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
 from agent.kit.errors import GoraeError, Permanent, UserError
-from agent.ports import Images, Logs
+from agent.ports import Images, Logins, Logs
+from agent.streams.images import ImageRequests
+from agent.streams.requests import Operation, Send, number, text, texts
 from agent.streams.volumes import Both, Users, VolumeRequests
 from agent.wire.messages import Listener, StackStatus
 from agent.wire.streams import LIMIT
@@ -47,31 +49,31 @@ class Agent(Users, Protocol):
     async def adopt(self, store_id: str) -> None: ...
 
 
-Send = Callable[[str, Any], Awaitable[None]]
-
-
 class StreamServer:
     def __init__(
-        self, path: Path, agent: Agent, images: Images, logs: Logs, volumes: Both, *, uid: int, gid: int
+        self,
+        path: Path,
+        agent: Agent,
+        images: Images,
+        logins: Logins,
+        logs: Logs,
+        volumes: Both,
+        *,
+        uid: int,
+        gid: int,
     ) -> None:
         """uid: the orchestrator's user, besides root. gid: the group that may connect at all."""
         self._path = path
-        self._agent, self._images, self._logs = agent, images, logs
+        self._agent, self._logs = agent, logs
         self._uid, self._gid = uid, gid
-        self._operations: dict[str, Callable[[dict[str, Any], Send], Awaitable[Any]]] = {
+        self._operations: dict[str, Operation] = {
             "ping": self._ping,
-            "images": self._list,
-            "resolve": self._resolve,
-            "ensure": self._ensure,
-            "pull": self._pull,
-            "load": self._load,
-            "import": self._import,
-            "remove": self._remove,
             "logs": self._read_logs,
             "status": self._status,
             "adopt": self._adopt,
             "listeners": self._listeners,
             **VolumeRequests(volumes, agent).operations,
+            **ImageRequests(images, logins, agent.in_use).operations(),
         }
 
     @asynccontextmanager
@@ -147,7 +149,8 @@ class StreamServer:
         except ConnectionError:
             raise
         except Exception:  # a bug met by one request must not end the agent; it is logged whole
-            log.exception("bug: a request at the agent's socket failed: %r", raw[:200])
+            # Not what was asked: it may hold a password.
+            log.exception("bug: a request at the agent's socket failed: %.40r", request.get("op"))
             bug = Permanent("cannot answer: the agent met a bug; its log has the details", code="bug")
             await send("error", bug.document())
         else:
@@ -163,76 +166,14 @@ class StreamServer:
         agent = self._agent
         return {"version": agent.version, "instance": agent.instance, "epoch": agent.epoch}
 
-    async def _list(self, request: dict[str, Any], send: Send) -> Any:
-        return list(await self._images.list())
-
-    async def _resolve(self, request: dict[str, Any], send: Send) -> Any:
-        found, missing = await self._known(_names(request, "images"))
-        if missing:
-            raise _missing(missing)
-        return found
-
-    async def _known(self, names: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-        found: dict[str, str] = {}
-        missing: list[str] = []
-        for name in dict.fromkeys(names):
-            try:
-                found[name] = (await self._images.config(name)).id
-            except UserError as error:
-                if error.code != "image-missing":
-                    raise
-                missing.append(name)
-        return found, missing
-
-    async def _ensure(self, request: dict[str, Any], send: Send) -> Any:
-        names, policy = list(dict.fromkeys(_names(request, "images"))), request.get("policy", "missing")
-        if policy not in ("missing", "always", "never"):
-            raise Permanent(f"cannot ensure images: no such policy {policy!r}", code="bad-request")
-        found, missing = ({}, names) if policy == "always" else await self._known(names)
-        if missing and policy == "never":
-            raise _missing(missing)
-
-        async def pull(name: str, progress: Any) -> None:
-            found[name] = (await self._images.pull(name, progress)).id
-
-        async with _progress(send) as progress:
-            results = await asyncio.gather(*(pull(name, progress) for name in missing), return_exceptions=True)
-        for result in results:
-            if isinstance(result, BaseException):
-                raise result
-        return {name: found[name] for name in names}
-
-    async def _pull(self, request: dict[str, Any], send: Send) -> Any:
-        async with _progress(send) as progress:
-            return await self._images.pull(_text(request, "name"), progress)
-
-    async def _load(self, request: dict[str, Any], send: Send) -> Any:
-        name = request.get("name")
-        async with _progress(send) as progress:
-            path = Path(_text(request, "path"))
-            return list(await self._images.load(path, None if name is None else str(name), progress))
-
-    async def _import(self, request: dict[str, Any], send: Send) -> Any:
-        config = request.get("config") or {}
-        if not isinstance(config, dict):
-            raise Permanent("cannot import: config is no object", code="bad-request")
-        async with _progress(send) as progress:
-            return await self._images.import_rootfs(
-                Path(_text(request, "path")), _text(request, "name"), config, progress
-            )
-
-    async def _remove(self, request: dict[str, Any], send: Send) -> Any:
-        removed, freed = await self._images.remove(_text(request, "name"), self._agent.in_use())
-        return {"removed": removed, "freed": freed}
-
     async def _read_logs(self, request: dict[str, Any], send: Send) -> Any:
         task, tail = request.get("task"), request.get("tail")
         lines = self._logs.read(
-            _text(request, "stack"),
-            _names(request, "services") if "services" in request else (),
+            text(request, "stack"),
+            texts(request, "services") if "services" in request else (),
             follow=bool(request.get("follow", False)),
-            since=_number(request, "since"),
-            until=_number(request, "until"),
+            since=number(request, "since"),
+            until=number(request, "until"),
             tail=None if tail is None else max(0, int(tail)),
         )
         async for line in lines:
@@ -244,28 +185,11 @@ class StreamServer:
         return list(self._agent.statuses())
 
     async def _adopt(self, request: dict[str, Any], send: Send) -> Any:
-        await self._agent.adopt(_text(request, "store_id"))
+        await self._agent.adopt(text(request, "store_id"))
         return {}
 
     async def _listeners(self, request: dict[str, Any], send: Send) -> Any:
         return list(self._agent.listeners())
-
-
-@asynccontextmanager
-async def _progress(send: Send) -> AsyncIterator[Callable[[dict[str, Any]], None]]:
-    """A callback for the images' port, whose documents are sent in order by the time the block has ended."""
-    queue: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
-
-    async def forward() -> None:
-        while (document := await queue.get()) is not None:
-            await send("progress", document)
-
-    forwarder = asyncio.ensure_future(forward())
-    try:
-        yield queue.put_nowait
-    finally:
-        queue.put_nowait(None)
-        await forwarder
 
 
 def _plain(value: Any) -> Any:
@@ -274,34 +198,6 @@ def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return dataclasses.asdict(value)
     raise TypeError(f"no JSON form of {type(value).__name__}")
-
-
-def _text(request: dict[str, Any], key: str) -> str:
-    value = request[key]
-    if not isinstance(value, str) or not value:
-        raise Permanent(f"cannot understand the request: {key} is no text", code="bad-request")
-    return value
-
-
-def _names(request: dict[str, Any], key: str) -> list[str]:
-    value = request[key]
-    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
-        raise Permanent(f"cannot understand the request: {key} is no list of names", code="bad-request")
-    return value
-
-
-def _number(request: dict[str, Any], key: str) -> float | None:
-    value = request.get(key)
-    return None if value is None else float(value)
-
-
-def _missing(names: list[str]) -> UserError:
-    return UserError(
-        f"cannot find {'images' if len(names) > 1 else 'image'} {', '.join(names)} on this host",
-        code="image-missing",
-        hint="gorae image pull, load or import it",
-        images=names,
-    )
 
 
 def _denied() -> UserError:

@@ -10,9 +10,14 @@ A connection carries one request: one line of JSON `{"op": …, …}` from the c
 Operations (arguments → result):
     ping        → {"version", "instance", "epoch"}
     images      → [ImageInfo document]
-    resolve     images: [NAME] → {NAME: image id}         local only; UserError image-missing names each
-    ensure      images: [NAME], policy → {NAME: id}       pulls what is missing, all in parallel
-    pull        name → ImageInfo
+    ensure      images: {NAME: {policy, after?, platform?, id?, digest?}}, keys? → {NAME: {id, digest}}
+                policy missing, always, never, or refresh: what is here is trusted for `after` seconds; id and digest:
+                what the stack is locked to. All pulls in parallel
+    pull        name, platform?, keys? → ImageInfo
+    latest      images: [NAME], keys? → {NAME: {digest} or {error}}       what the registries have now
+    login       registry, user, password → {}
+    logout      registry → {}
+    logins      → {REGISTRY: user}
     load        path, name → [ImageInfo]                  docker-archive or oci-archive
     import      path, name, config → ImageInfo            a root file system; config: as Docker writes it
     remove      name → {"removed": [NAME], "freed": bytes}
@@ -29,6 +34,8 @@ Operations (arguments → result):
                     the file is uid's and gid's; writer: who ran on it meanwhile, so that it may not be of one moment
     volume-restore  path, name?, force → VolumeInfo document with "size", "replaced"
     adopt       store_id → {}                             an operator binds the agent to a store by hand
+
+keys: {REGISTRY or REGISTRY/PATH: base64 of USER:PASSWORD}, the asker's own; used for this request, kept nowhere.
 
 `named`: what stacks use of which the agent knows nothing: {volume name, "lineage:TASK" or "stack:NAME": who}
 (decide/mounts.py, users).

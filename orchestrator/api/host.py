@@ -5,37 +5,15 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
-from pydantic import Field
 from starlette.responses import StreamingResponse
 
-from agent.kit.errors import UserError
 from agent.kit.version import VERSION
-from agent.wire import streams as agent
 from agent.wire.messages import WIRE_VERSION
 from orchestrator.api import streams
-from orchestrator.api.stacks import Body, Here, Services
+from orchestrator.api.stacks import Here, Services
 
 router = APIRouter(prefix="/v1")
 Limit = Annotated[int, Query(ge=0, le=100_000)]
-
-
-class PullBody(Body):
-    name: str
-
-
-class LoadBody(Body):
-    path: str = Field(pattern="^/")
-    name: str | None = None
-
-
-class ImportBody(Body):
-    path: str = Field(pattern="^/")
-    name: str
-    config: dict[str, Any] = Field(default_factory=dict)
-
-
-class RemoveBody(Body):
-    name: str
 
 
 @router.get("/version")
@@ -85,45 +63,3 @@ async def logs(
     wanted = {key: value for key, value in arguments.items() if value is not None}
     lines = streams.relay_lines(here.agent_socket, "logs", {"stack": stack, "follow": follow, **wanted})
     return streams.ndjson(lines)
-
-
-@router.get("/images")
-async def images(here: Here) -> dict[str, Any]:
-    """What the agent's image store holds."""
-    return {"images": await agent.call(here.agent_socket, "images")}
-
-
-@router.post("/images/pull", response_class=StreamingResponse)
-async def pull(here: Here, body: PullBody) -> StreamingResponse:
-    """Fetch an image. NDJSON: {progress}*, then {result} or {error}."""
-    return _relay(here, "pull", body)
-
-
-@router.post("/images/load", response_class=StreamingResponse)
-async def load(here: Here, body: LoadBody) -> StreamingResponse:
-    """Take images from a docker-archive or oci-archive. NDJSON as pull."""
-    return _relay(here, "load", body)
-
-
-@router.post("/images/import", response_class=StreamingResponse)
-async def import_(here: Here, body: ImportBody) -> StreamingResponse:
-    """Make an image of a root file system. NDJSON as pull."""
-    return _relay(here, "import", body)
-
-
-@router.post("/images/remove", response_class=StreamingResponse)
-async def remove(here: Here, body: RemoveBody) -> StreamingResponse:
-    """Remove a name, and the image when it was the last. NDJSON as pull."""
-    for stack in here.ledger.stacks.values():
-        for task in stack.tasks:
-            if body.name in (task.container.image, task.container.image_id):
-                raise UserError(
-                    f"cannot remove image {body.name}: {stack.name}/{task.service} uses it",
-                    code="image-in-use",
-                    hint=f"gorae down -p {stack.name}, or give that service another image",
-                )
-    return _relay(here, "remove", body)
-
-
-def _relay(here: Here, op: str, body: Body) -> StreamingResponse:
-    return streams.ndjson(streams.relay(here.agent_socket, op, body.model_dump(exclude_none=True)))

@@ -15,12 +15,14 @@ from orchestrator.api import streams
 from orchestrator.api.context import Context, context
 from orchestrator.api.peer import peer
 from orchestrator.compose.model import Name, ServiceName, Stack
-from orchestrator.controller import Applied, Pull
+from orchestrator.controller import Applied
+from orchestrator.decide.pulling import Pull
 
 router = APIRouter(prefix="/v1")
 StackName = Annotated[Name, Path()]
 Here = Annotated[Context, Depends(context)]
 Services = Annotated[tuple[str, ...], Query()]
+Keys = dict[str, str]  # registry, or registry/path, → base64 of USER:PASSWORD: the asker's own, kept nowhere
 Wish = Annotated[int, Field(ge=0, le=1000)]
 
 
@@ -30,7 +32,8 @@ class Body(BaseModel):
 
 class UpBody(Body):
     model: Stack
-    pull: Pull = "missing"
+    pull: Pull = "policy"
+    keys: Keys = Field(default_factory=dict, repr=False)
 
 
 class ServicesBody(Body):
@@ -71,10 +74,14 @@ async def up(here: Here, request: Request, name: StackName, body: UpBody) -> Str
     """Make the stack as the model says. NDJSON: {progress}*, then {result} or {error}."""
     if body.model.name != name:
         raise UserError(f"cannot apply stack {body.model.name} as {name}", code="bad-request", hint="use one name")
+    if body.model.images:
+        raise UserError(
+            f"cannot apply stack {name}: model.images is the daemon's to fill", code="bad-request", hint="leave it out"
+        )
     who = peer(request)
 
     async def job(progress: streams.Progress) -> dict[str, Any]:
-        return _applied(await here.controller.up(body.model, body.pull, who, progress))
+        return _applied(await here.controller.up(body.model, body.pull, who, progress, body.keys))
 
     return streams.ndjson(streams.work(job))
 

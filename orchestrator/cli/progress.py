@@ -1,4 +1,5 @@
-"""Progress of pulls and loads: one line per image, drawn again on a terminal; first and last steps elsewhere."""
+"""Progress of pulls and loads: on a terminal a line per image and per layer on its way, drawn again; elsewhere a line
+per step of an image, and per layer that has come."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from orchestrator.cli.render import Screen, cut, size
 class Progress:
     def __init__(self, screen: Screen) -> None:
         self._screen = screen
-        self._latest: dict[str, dict[str, Any]] = {}
+        self._latest: dict[tuple[str, str], dict[str, Any]] = {}  # by image, and layer or ""
 
     def result(self, stream: Stream) -> Any:
         """Consume an answer of {progress}*, {result}; its errors are raised by the stream."""
@@ -29,16 +30,34 @@ class Progress:
         )
 
     def _show(self, step: dict[str, Any]) -> None:
-        name = str(step.get("image") or "")
-        before = self._latest.get(name, {})
-        self._latest[name] = step
+        name, layer = str(step.get("image") or ""), str(step.get("layer") or "")
+        if step.get("step") == "again":
+            self._note(f"{name}  {step.get('note', '')}")
+            return
+        before = self._latest.get((name, layer), {})
+        self._latest[name, layer] = step
+        if step.get("step") == "done":  # a layer that is over takes no line
+            self._latest = {
+                key: last
+                for key, last in self._latest.items()
+                if not key[1] or key[0] != name or layer not in ("", key[1])
+            }
         if self._screen.live:
-            self._screen.draw(
-                [cut(f"  {text(image, last)}", self._screen.width) for image, last in self._latest.items()]
-            )
-        elif before.get("step") != step.get("step"):
-            self._screen.line(f"{name}  {step.get('step', '')}".strip())
+            self._screen.draw([cut(_line(key, self._latest[key]), self._screen.width) for key in sorted(self._latest)])
+        elif before.get("step") != step.get("step") and (not layer or step.get("step") == "done"):
+            what = f"{name}  layer {layer}" if layer else name
+            amount = f"  {size(step['total'])}" if layer else ""
+            self._screen.line(f"{what}  {step.get('step', '')}{amount}".strip())
             self._screen.stream.flush()
+
+    def _note(self, line: str) -> None:
+        self._screen.erase()
+        self._screen.line(line)
+        self._screen.stream.flush()
+
+
+def _line(key: tuple[str, str], step: dict[str, Any]) -> str:
+    return f"    {text(key[1], step)}" if key[1] else f"  {text(key[0], step)}"
 
 
 def text(image: str, step: dict[str, Any]) -> str:

@@ -97,6 +97,9 @@ class Service(Model):
     """05-services.md. None: as the image says; an empty tuple: reset to nothing."""
 
     image: str
+    platform: str = Field(default="", pattern=r"^(linux/[a-z0-9]{1,20}(/[a-z0-9]{1,20})?)?$")  # "": this machine's
+    pull_policy: Literal["missing", "always", "never", "refresh"] = "missing"
+    pull_after: float = Field(default=0.0, ge=0)  # seconds for which refresh trusts what is here
     command: tuple[str, ...] | None = None
     entrypoint: tuple[str, ...] | None = None
     environment: dict[str, str] = {}
@@ -128,9 +131,18 @@ class Volume(Model):
     driver_opts: dict[str, str] = {}
 
 
+class LockedImage(Model):
+    """What a tag resolved to. `digest`: as its registry calls it, "" when the image came from none."""
+
+    id: str
+    digest: str = ""
+
+
 class Stack(Model):
-    """A whole resolved project: what a revision is a snapshot of."""
+    """A whole resolved project: what a revision is a snapshot of. `images`: by name as written; the daemon fills it,
+    and what a client sends there is refused."""
 
     name: Name
     services: dict[ServiceName, Service]
     volumes: dict[str, Volume] = {}
+    images: dict[str, LockedImage] = {}

@@ -13,7 +13,7 @@ from signal import Signals
 from typing import Any, TypeVar
 
 from agent.kit.volume_options import understand
-from orchestrator.compose import health, limits, model, ports, units
+from orchestrator.compose import health, limits, model, ports, pulls, units
 from orchestrator.compose.context import Context
 from orchestrator.compose.mounts import PROPAGATION
 from orchestrator.compose.nodes import BAD, Node, fields, flag, items, spelled, text
@@ -57,6 +57,8 @@ def service(path: str, entry: dict[str, Node], services: Collection[str], contex
 
     return {
         "image": read("image", _image) or "",
+        "platform": read("platform", pulls.platform) or "",
+        **(read("pull_policy", pulls.policy) or {}),
         "command": _words(entry.get("command")),
         "entrypoint": _words(entry.get("entrypoint")),
         "environment": _environment(entry, path, context),

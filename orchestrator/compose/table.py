@@ -118,7 +118,7 @@ oom_kill_disable        bool                                    refused @later
 oom_score_adj           int                                     refused @later
 pid                     text|null                               refused @later
 pids_limit              int
-platform                text                                    refused @later
+platform                text
 ports                   list                            differs replicas share a host port; those that are ready answer,
                                                         in turn
 post_start              list                                    refused @later
@@ -127,8 +127,8 @@ pre_stop                list                                    refused @later
 privileged              bool                                    refused @later
 profiles                list:text
 provider                map needs type                          refused gorae calls no outside providers
-pull_policy             text                            refused but if_not_present missing: choose with gorae up --pull
-pull_refresh_after      text                                    refused choose with gorae up --pull
+pull_policy             text
+pull_refresh_after      text                                    refused write pull_policy: every_12h
 read_only               bool
 restart                 text                            differs but no on-failure unless-stopped:
                                                         a service stopped with gorae stop stays stopped at boot

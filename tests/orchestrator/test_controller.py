@@ -79,7 +79,9 @@ async def test_progress_is_passed_on(s: Setting) -> None:
     seen: list[dict[str, Any]] = []
     await s.controller.up(stack(**TWO), "always", ALICE, seen.append)
     assert [p["image"] for p in seen] == ["db:1", "web:1"]
-    assert s.agent.requests[-1] == {"op": "ensure", "images": ["db:1", "web:1"], "policy": "always"}
+    (asked,) = [request for request in s.agent.requests if request["op"] == "ensure"]
+    wish = {"policy": "always", "after": 0.0, "platform": "", "id": "", "digest": ""}
+    assert asked == {"op": "ensure", "images": {"db:1": wish, "web:1": wish}, "keys": {}}
 
 
 async def test_a_new_image_of_the_same_name_replaces(s: Setting) -> None:
@@ -88,7 +90,30 @@ async def test_a_new_image_of_the_same_name_replaces(s: Setting) -> None:
     applied = await s.o.up(stack(**TWO))
     assert [a.kind for a in applied.plan.actions] == ["keep", "replace", "replace"]
     assert applied.plan.actions[1].cause == "web:1 is another image now"
-    assert (applied.generation, applied.revision) == (2, 1)  # the model is the same
+    assert (applied.generation, applied.revision) == (2, 2)  # what ran before is a revision to go back to
+
+
+async def test_a_stack_keeps_the_image_its_tag_meant_until_it_is_told_to_move(s: Setting) -> None:
+    model = stack(web={"image": "web:1"}, job={"image": "web:1", "replicas": 0})
+    await s.o.up(model)
+    s.agent.published["web:1"] = "web:1 of today"
+    again = await s.o.up(model)
+    assert not again.plan.changes
+    await s.controller.scale("shop", {"job": 1}, ALICE)
+    assert {task.container.image_id for task in s.o.ledger.stacks["shop"].tasks} == {"sha256:web:1"}
+    moved = await s.controller.up(model, "always", ALICE, lambda _: None)
+    assert [a.cause for a in moved.plan.actions if a.kind == "replace"] == ["web:1 is another image now"]
+    first, last = (await s.store.revision("shop", 1)), (await s.store.revision("shop", moved.revision))
+    assert first is not None and first.model["images"]["web:1"]["id"] == "sha256:web:1"
+    assert last is not None and last.model["images"]["web:1"]["id"] == "sha256:web:1 of today"
+
+
+async def test_keys_go_to_the_agent_and_nowhere_else(s: Setting) -> None:
+    await s.controller.up(stack(**TWO), "policy", ALICE, lambda _: None, {"r.example.com": "a2V5OnM="})
+    asked = next(request for request in s.agent.requests if request["op"] == "ensure")
+    assert asked["keys"] == {"r.example.com": "a2V5OnM="}
+    kept = [*await s.store.revisions("shop"), *await s.o.events(), s.o.ledger.stacks["shop"]]
+    assert "a2V5OnM=" not in repr(kept)
 
 
 async def test_admission_sees_other_stacks_and_the_host(s: Setting) -> None:

@@ -7,6 +7,7 @@ tombstones, keeps events until the cursor has passed them. `starts` is the proof
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -57,8 +58,10 @@ class FakeAgent:
         self.deaf: set[str] = set()  # stacks whose assignments are lost on the way
         self.withhold = False  # reports are not sent
         self.accepted: list[tuple[str, int]] = []
-        self.images: dict[str, str] = {}
+        self.images: dict[str, str] = {}  # loaded here, of no registry: name → id
+        self.published: dict[str, str] = {}  # name → what a registry has under it now, where it has moved
         self.missing: dict[str, GoraeError] = {}
+        self.latest: dict[str, dict[str, Any]] = {}  # answers about what registries have, where they are odd
         self.volumes: dict[str, dict[str, str]] = {}  # name → driver options
         self.requests: list[dict[str, Any]] = []
         self.lines: list[dict[str, Any]] = []
@@ -286,7 +289,7 @@ class FakeAgent:
                 yield {"progress": {"image": name, "step": "present"}}
             if self.pulling:
                 await self.hang.wait()
-            yield {"result": {name: self.images.get(name, f"sha256:{name}") for name in request["images"]}}
+            yield {"result": {name: self._resolved(name, wish) for name, wish in request["images"].items()}}
         elif request["op"] == "images":
             yield {"result": [{"id": id, "names": [name]} for name, id in self.images.items()]}
         elif request["op"] == "volumes":
@@ -299,8 +302,30 @@ class FakeAgent:
             yield {"result": {}}
         elif request["op"] == "listeners":
             yield {"result": [listener.model_dump(mode="json") for listener in self.listeners]}
-        elif request["op"] in ("pull", "load", "import", "remove") or request["op"].startswith("volume-"):
+        elif request["op"] == "latest":
+            yield {
+                "result": {
+                    name: self.latest.get(name) or {"digest": digest_of(self.published.get(name, name))}
+                    for name in request["images"]
+                }
+            }
+        elif request["op"] in ("pull", "load", "import", "remove", "login", "logout") or request["op"].startswith(
+            "volume-"
+        ):
             yield {"progress": {"step": "half"}}
-            yield {"result": {key: value for key, value in request.items() if key != "op"}}
+            yield {"result": {key: value for key, value in request.items() if key not in ("op", "password", "keys")}}
         else:
             raise Temporary(f"cannot do {request['op']}", code="op-unknown")
+
+    def _resolved(self, name: str, wish: dict[str, Any]) -> dict[str, str]:
+        """As the store does it: a lock holds unless the policy is to move on, or somebody loaded another image."""
+        if name in self.images:
+            return {"id": self.images[name], "digest": ""}
+        if wish["digest"] and wish["policy"] in ("missing", "never"):
+            return {"id": wish["id"], "digest": wish["digest"]}
+        found = self.published.get(name, name)
+        return {"id": f"sha256:{found}", "digest": digest_of(found)}
+
+
+def digest_of(name: str) -> str:
+    return "sha256:" + hashlib.sha256(name.encode()).hexdigest()

@@ -155,7 +155,7 @@ class Host:
     # the command line and the API
 
     def cli(
-        self, *args: str, check: bool = True, timeout: float = PATIENCE, **extra: Any
+        self, *args: str, check: bool = True, timeout: float = PATIENCE, given: str = "", **extra: Any
     ) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
             [*CLI, *args],
@@ -163,7 +163,7 @@ class Host:
             capture_output=True,
             text=True,
             timeout=timeout,
-            stdin=subprocess.DEVNULL,
+            input=given,
             **extra,
         )
         if check:

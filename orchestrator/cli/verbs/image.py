@@ -11,6 +11,7 @@ import os
 from typing import Any
 
 from agent.kit.errors import UserError
+from orchestrator.cli import keys
 from orchestrator.cli.client import Client
 from orchestrator.cli.progress import Progress
 from orchestrator.cli.render import Column, Screen, count, size, table
@@ -26,6 +27,7 @@ def register(parser: argparse.ArgumentParser) -> None:
     listing.add_argument("--json", action="store_true", help="the answer of GET /v1/images (docs/api.md)")
     pull = actions.add_parser("pull", parents=[root], help="fetch an image from its registry")
     pull.add_argument("name", metavar="NAME")
+    pull.add_argument("--platform", metavar="OS/ARCH", help="for another machine than this one, like linux/arm64")
     load = actions.add_parser("load", parents=[root], help="take images from a docker-archive or oci-archive")
     load.add_argument("path", metavar="ARCHIVE")
     load.add_argument("name", metavar="NAME", nargs="?", help="the name to give it, if not the archive's")
@@ -52,7 +54,9 @@ def run(arguments: argparse.Namespace) -> int:
             answer = _post(client, screen, "remove", {"name": name})
             print(f"removed {', '.join(answer['removed']) or name}, freed {size(answer['freed'])}")
     elif action == "pull":
-        _said("pulled", [_post(client, screen, "pull", {"name": arguments.name})])
+        body = {"name": arguments.name, "keys": keys.of([arguments.name])}
+        body |= {"platform": arguments.platform} if arguments.platform else {}
+        _said("pulled", [_post(client, screen, "pull", body)])
     elif action == "load":
         body = {"path": _readable(arguments.path)} | ({"name": arguments.name} if arguments.name else {})
         _said("loaded", _post(client, screen, "load", body))

@@ -11,7 +11,7 @@ import sys
 from typing import Any
 
 from agent.kit.errors import UserError
-from orchestrator.cli import targets, waiting
+from orchestrator.cli import keys, targets, waiting
 from orchestrator.cli.client import Client
 from orchestrator.cli.progress import Progress
 from orchestrator.cli.render import count
@@ -19,18 +19,33 @@ from orchestrator.cli.render import count
 
 def register(parser: argparse.ArgumentParser) -> None:
     targets.register_files(parser)
-    parser.add_argument("--pull", choices=["missing", "always", "never"], default="missing", help="when to pull images")
+    parser.add_argument(
+        "--pull",
+        choices=["policy", "missing", "if_not_present", "always", "never", "build"],
+        default="policy",
+        help="when to pull images: as each pull_policy says, or all alike; always moves to what the tags mean now",
+    )
     parser.add_argument("-d", "--detach", action="store_true", help="accepted; containers always run in the background")
     waiting.register(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
+    if arguments.pull == "build":
+        raise UserError(
+            "cannot build images: gorae has no builder yet",
+            code="no-builder",
+            hint="build them elsewhere, gorae image load them, then gorae up --pull never",
+        )
     loaded = targets.load(arguments)
     for warning in loaded.warnings:
         print(f"note  {warning}", file=sys.stderr)
     name = loaded.stack.name
     client, progress = Client(arguments.root), Progress(waiting.screen(arguments))
-    body = {"model": loaded.stack.model_dump(mode="json"), "pull": arguments.pull}
+    body = {
+        "model": loaded.stack.model_dump(mode="json", exclude={"images"}),
+        "pull": "missing" if arguments.pull == "if_not_present" else arguments.pull,
+        "keys": keys.of(service.image for service in loaded.stack.services.values()),
+    }
     try:
         result = progress.result(client.stream("POST", f"/v1/stacks/{name}", body))
     except KeyboardInterrupt:

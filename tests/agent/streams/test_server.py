@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from agent.fakes.images import FakeImages
+from agent.fakes.logins import FakeLogins
 from agent.fakes.logs import FakeLogs
 from agent.fakes.volumes import FakeVolumes
 from agent.kit.errors import Permanent, Temporary, UserError
@@ -46,17 +47,21 @@ class Agent:
 class Place:
     def __init__(self, path: Path) -> None:
         self.path, self.agent, self.images, self.logs = path, Agent(), FakeImages(), FakeLogs()
-        self.volumes = FakeVolumes()
+        self.volumes, self.logins = FakeVolumes(), FakeLogins()
 
     async def call(self, op: str, **arguments: Any) -> Any:
         return await call(self.path, op, **arguments)
 
 
+def serving(place: Place) -> StreamServer:
+    ports = (place.agent, place.images, place.logins, place.logs, place.volumes)
+    return StreamServer(place.path, *ports, uid=os.getuid(), gid=os.getgid())
+
+
 @pytest.fixture
 async def place(tmp_path: Path) -> AsyncIterator[Place]:
     made = Place(tmp_path / "agent.sock")
-    server = StreamServer(made.path, made.agent, made.images, made.logs, made.volumes, uid=os.getuid(), gid=os.getgid())
-    async with server.serving():
+    async with serving(made).serving():
         yield made
     assert not made.path.exists()
 
@@ -80,44 +85,85 @@ async def test_status_works_without_an_orchestrator(place: Place) -> None:
     assert StackStatus.model_validate(status).stack == "shop"
 
 
-async def test_images_by_name(place: Place) -> None:
+async def test_images_are_listed(place: Place) -> None:
     web = place.images.add("web:1", Cmd=["serve"])
-    assert await place.call("resolve", images=["web:1"]) == {"web:1": web.id}
     ((listed),) = await place.call("images")
     assert (listed["id"], listed["names"]) == (web.id, ["web:1"])
-    with pytest.raises(UserError) as caught:
-        await place.call("resolve", images=["web:1", "gone:1", "gone:2"])
-    assert caught.value.code == "image-missing" and caught.value.evidence["images"] == ["gone:1", "gone:2"]
 
 
 async def test_ensure_pulls_what_is_missing(place: Place) -> None:
     web = place.images.add("web:1", Cmd=["serve"])
     place.images.registry["docker.io/library/redis:7"] = {"Cmd": ["redis-server"]}
-    seen = [pair async for pair in request(place.path, "ensure", images=["web:1", "redis:7"], policy="missing")]
+    seen = [pair async for pair in request(place.path, "ensure", images={"web:1": {}, "redis:7": {}})]
     assert [kind for kind, _ in seen] == ["progress", "progress", "result"]
-    assert seen[-1][1]["web:1"] == web.id and seen[-1][1]["redis:7"].startswith("sha256:")
+    found = seen[-1][1]
+    assert found["web:1"] == {"id": web.id, "digest": ""}
+    assert found["redis:7"]["digest"] == place.images.digests["docker.io/library/redis:7"]
+
+
+async def test_ensure_keeps_to_a_lock(place: Place) -> None:
+    old = place.images.add("web:1", Cmd=["old"])
+    place.images.add("web:1", Cmd=["new"])
+    lock = {"id": old.id, "digest": "sha256:" + "a" * 64}
+    assert await place.call("ensure", images={"web:1": lock}) == {"web:1": lock}
 
 
 async def test_ensure_pulls_in_parallel(place: Place) -> None:
     both = asyncio.Barrier(2)
     pull = place.images.pull
 
-    async def together(name: str, progress: Any) -> Any:
+    async def together(*arguments: Any) -> Any:
         await both.wait()
-        return await pull(name, progress)
+        return await pull(*arguments)
 
     place.images.pull = together  # type: ignore[method-assign]
     for name in ("a", "b"):
         place.images.registry[f"docker.io/library/{name}:1"] = {}
     async with asyncio.timeout(5):
-        assert len(await place.call("ensure", images=["a:1", "b:1"], policy="always")) == 2
+        assert len(await place.call("ensure", images={name: {"policy": "always"} for name in ("a:1", "b:1")})) == 2
 
 
 async def test_ensure_never_pulls_when_told_so(place: Place) -> None:
     with pytest.raises(UserError, match="cannot find image gone:1"):
-        await place.call("ensure", images=["gone:1"], policy="never")
+        await place.call("ensure", images={"gone:1": {"policy": "never"}})
     with pytest.raises(Permanent, match="no such policy"):
-        await place.call("ensure", images=["gone:1"], policy="sometimes")
+        await place.call("ensure", images={"gone:1": {"policy": "sometimes"}})
+
+
+async def test_what_registries_have_now(place: Place) -> None:
+    place.images.registry["docker.io/library/redis:7"] = {}
+    await place.call("pull", name="redis:7")
+    found = await place.call("latest", images=["redis:7", "gone:1"])
+    assert found["redis:7"] == {"digest": place.images.digests["docker.io/library/redis:7"]}
+    assert found["gone:1"]["error"]["code"] == "image-missing"
+
+
+async def test_logins(place: Place) -> None:
+    place.logins.accounts["r.example.com:5000"] = ("kim", "s3cret")
+    with pytest.raises(UserError, match=r"cannot log in to r\.example\.com:5000"):
+        await place.call("login", registry="r.example.com:5000", user="kim", password="wrong")
+    await place.call("login", registry="https://r.example.com:5000/", user="kim", password="s3cret")
+    assert await place.call("logins") == {"r.example.com:5000": "kim"}
+    await place.call("logout", registry="r.example.com:5000")
+    with pytest.raises(UserError, match="cannot log out"):
+        await place.call("logout", registry="r.example.com:5000")
+
+
+async def test_a_bug_in_a_login_logs_no_password(place: Place, caplog: pytest.LogCaptureFixture) -> None:
+    async def explode(*_: object) -> None:
+        raise ZeroDivisionError
+
+    place.logins.login = explode  # type: ignore[method-assign]
+    with pytest.raises(Permanent, match="met a bug"):
+        await place.call("login", registry="r.example.com", user="kim", password="s3cret")
+    assert "login" in caplog.text and "s3cret" not in caplog.text
+
+
+@pytest.mark.parametrize("keys", [5, {"r.example.com": "not base64!"}, {"r.example.com": 5}, {"": "YTpi"}])
+async def test_keys_of_a_bad_form_are_refused_and_not_repeated(place: Place, keys: Any) -> None:
+    with pytest.raises(Permanent, match="cannot use the credentials") as caught:
+        await place.call("pull", name="redis:7", keys=keys)
+    assert "not base64!" not in str(caught.value)
 
 
 async def test_errors_cross_the_socket_as_they_are(place: Place) -> None:
@@ -210,8 +256,5 @@ async def test_a_bug_in_one_request_does_not_end_the_server(place: Place, caplog
 async def test_a_socket_left_by_a_killed_agent_is_replaced(tmp_path: Path) -> None:
     place = Place(tmp_path / "agent.sock")
     place.path.write_text("")
-    server = StreamServer(
-        place.path, place.agent, place.images, place.logs, place.volumes, uid=os.getuid(), gid=os.getgid()
-    )
-    async with server.serving():
+    async with serving(place).serving():
         assert await place.call("ping")

@@ -187,7 +187,15 @@ async def test_the_socket_is_for_the_group_only(s: Setting) -> None:
         ("POST", "/v1/stacks/shop", {"model": {"name": "shop"}}, 400, "bad-request"),
         ("POST", "/v1/stacks/other", {"model": {"name": "shop", "services": {}}}, 400, "bad-request"),
         ("POST", "/v1/stacks/Bad%20Name", {"model": {"name": "shop", "services": {}}}, 400, "bad-request"),
+        (
+            "POST",
+            "/v1/stacks/shop",
+            {"model": {"name": "shop", "services": {}, "images": {"a": {"id": "x"}}}},
+            400,
+            "bad-request",
+        ),
         ("POST", "/v1/images/remove", {"name": "web:1"}, 409, "image-in-use"),
+        ("POST", "/v1/images/outdated", {"stack": "nope"}, 404, "stack-unknown"),
         ("GET", "/v2/status", None, 404, "path-unknown"),
         ("PUT", "/v1/status", None, 405, "method-unknown"),
     ],
@@ -293,6 +301,32 @@ async def test_logs_and_images_are_relayed(s: Setting) -> None:
     assert odd[-1] == {"result": {"name": "half ?"}}
     for verb, body in (("pull", {"name": "a:1"}), ("load", {"path": "/a.tar"}), ("remove", {"name": "a:1"})):
         assert (await s.client.lines("POST", f"/v1/images/{verb}", body))[-1] == {"result": body}
+
+
+async def test_what_is_outdated(s: Setting) -> None:
+    s.agent.images = {"local:1": "sha256:1"}
+    s.agent.latest = {"lost:1": {"error": {"message": "cannot pull lost:1: its registry is away"}}}
+    services = {name: {"image": f"{name}:1"} for name in ("old", "same", "local", "lost")}
+    await s.client.up(name="shop", **services, twin={"image": "old:1"})
+    s.agent.published["old:1"] = "old:1 of today"
+    (answer,) = await s.client.lines("POST", "/v1/images/outdated", {"stack": "shop", "keys": {"r": "YTpi"}})
+    assert s.agent.requests[-1]["keys"] == {"r": "YTpi"}
+    rows = {row["image"]: row for row in answer["result"]["images"]}
+    assert {image: row["state"] for image, row in rows.items()} == {
+        "old:1": "outdated", "same:1": "current", "local:1": "local", "lost:1": "unknown",
+    }  # fmt: skip
+    assert rows["old:1"]["services"] == ["old", "twin"]
+    assert rows["old:1"]["latest"] != rows["old:1"]["digest"]
+    assert rows["lost:1"]["error"] == "cannot pull lost:1: its registry is away"
+
+
+async def test_logins_are_relayed_and_a_bad_request_repeats_no_password(s: Setting) -> None:
+    body = {"registry": "r.example.com", "user": "kim", "password": "s3cret"}
+    lines = await s.client.lines("POST", "/v1/logins", body)
+    assert lines[-1] == {"result": {"registry": "r.example.com", "user": "kim"}}
+    assert s.agent.requests[-1] == {"op": "login", **body}
+    status, refused = await s.client.ask("POST", "/v1/logins", {**body, "user": 5})
+    assert status == 400 and "s3cret" not in str(refused)
 
 
 async def test_volumes_are_relayed_with_what_stacks_name(s: Setting) -> None:

@@ -24,6 +24,7 @@ def daemon(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeDaemon]:
     monkeypatch.setenv("GORAE_ROOT", str(root))
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.delenv("COMPOSE_FILE", raising=False)
+    monkeypatch.setenv("REGISTRY_AUTH_FILE", str(root / "no-passwords.json"))
     monkeypatch.chdir(root)
     fake = FakeDaemon(root)
     yield fake

@@ -86,6 +86,26 @@ def test_up_draws_again_and_leaves_a_summary(daemon: FakeDaemon, folder: Path) -
     assert terminal.end() == 0
 
 
+def test_layers_are_drawn_while_they_come(daemon: FakeDaemon, folder: Path) -> None:
+    layer = {"image": "web", "layer": "aabbccddeeff", "total": 20_000_000}
+    daemon.answers["POST", "/v1/stacks/shop"] = [
+        {"progress": {"image": "web", "step": "pulling", "done": 5_000_000, "total": 20_000_000}},
+        {"progress": {**layer, "step": "pulling", "done": 5_000_000}},
+        HOLD,
+        {"progress": {**layer, "step": "done", "done": 20_000_000}},
+        {"progress": {"image": "web", "step": "unpacking", "done": 20_000_000, "total": 20_000_000}},
+        {"result": {"stack": "shop", "generation": 3, "revision": 2, "actions": [CREATE]}},
+    ]
+    daemon.answers["GET", "/v1/stacks/shop/watch"] = [RUNNING]
+    terminal = Terminal(["up"], folder)
+    drawn = terminal.until("aabbccddeeff")
+    assert "  web  pulling  5.0 MB of 20.0 MB" in drawn
+    assert "    aabbccddeeff  pulling  5.0 MB of 20.0 MB" in drawn
+    daemon.held.set()
+    assert "aabbccddeeff" not in terminal.until("is up").rpartition("unpacking")[2]
+    assert terminal.end() == 0
+
+
 def test_no_color_is_honoured(daemon: FakeDaemon, folder: Path) -> None:
     daemon.answers["GET", "/v1/status"] = RUNNING
     terminal = Terminal(["status"], folder, NO_COLOR="1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections import deque
 from pathlib import Path
@@ -46,7 +47,8 @@ def test_up_sends_the_model_and_says_what_runs(
     assert "redis  pulling\n" in out
     assert out.endswith("stack shop is up: 2 services, 2 containers running\n  web 0.0.0.0:80 → 80\n")
     method, target, body = daemon.asked[0]
-    assert (method, target, body["model"]["name"], body["pull"]) == ("POST", "/v1/stacks/shop", "shop", "missing")
+    assert (method, target, body["model"]["name"], body["pull"]) == ("POST", "/v1/stacks/shop", "shop", "policy")
+    assert body["keys"] == {} and "images" not in body["model"]
     assert daemon.asked[1][1] == "/v1/stacks/shop/watch?generation=3"
 
 
@@ -473,8 +475,11 @@ def test_images(daemon: FakeDaemon, root: Path, capsys: pytest.CaptureFixture[st
     assert capsys.readouterr().out == "unpacking\n" + "loaded redis:7: 12.3 MB, 2 layers\n" * 2
     daemon.answers["POST", "/v1/images/pull"] = [{"result": image}]
     assert main(["image", "pull", "redis:7"]) == 0
-    assert daemon.asked[-1][2] == {"name": "redis:7"}
+    assert daemon.asked[-1][2] == {"name": "redis:7", "keys": {}}
     assert capsys.readouterr().out == "pulled redis:7: 12.3 MB, 2 layers\n"
+    assert main(["image", "pull", "redis:7", "--platform", "linux/arm64"]) == 0
+    assert daemon.asked[-1][2]["platform"] == "linux/arm64"
+    capsys.readouterr()
     daemon.answers["POST", "/v1/images/pull"] = [error("cannot pull redis:7: no such name", hint="look again")]
     assert main(["image", "pull", "redis:7"]) == 1
     assert capsys.readouterr().err == "cannot pull redis:7: no such name\ntry  look again\n"
@@ -635,3 +640,76 @@ def test_an_answer_that_is_not_ours_is_said(daemon: FakeDaemon, capsys: pytest.C
     daemon.answers["GET", "/v1/stacks"] = (502, ["bad gateway"])
     assert main(["ls"]) == 1
     assert "cannot use the daemon's answer: HTTP 502" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("word", "sent"), [("if_not_present", "missing"), ("always", "always"), ("never", "never")])
+def test_when_up_pulls(daemon: FakeDaemon, folder: Path, word: str, sent: str) -> None:
+    daemon.answers["POST", "/v1/stacks/shop"] = [result(CREATE)]
+    daemon.answers["GET", "/v1/stacks/shop/watch"] = [UP]
+    assert main(["up", "--pull", word]) == 0
+    assert daemon.asked[0][2]["pull"] == sent
+
+
+def test_up_builds_nothing_and_says_so(daemon: FakeDaemon, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["up", "--pull", "build"]) == 1
+    assert "gorae has no builder yet\ntry  build them elsewhere" in capsys.readouterr().err
+    assert daemon.asked == []
+
+
+def test_login_sends_the_password_from_stdin(
+    daemon: FakeDaemon, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("s3cret\n"))
+    daemon.answers["POST", "/v1/logins"] = [{"result": {}}]
+    assert main(["login", "-u", "kim", "--password-stdin", "r.example.com"]) == 0
+    assert daemon.asked[-1][2] == {"registry": "r.example.com", "user": "kim", "password": "s3cret"}
+    assert capsys.readouterr().out == "logged in to r.example.com as kim\n"
+    assert main(["login", "r.example.com"]) == 2
+    assert "this is no terminal\ntry  gorae login -u NAME" in capsys.readouterr().err
+
+
+def test_logins_and_logout(daemon: FakeDaemon, capsys: pytest.CaptureFixture[str]) -> None:
+    daemon.answers["GET", "/v1/logins"] = {"logins": {"r.example.com": "kim"}}
+    assert main(["login", "--list"]) == 0
+    assert main(["login", "--list", "--json"]) == 0
+    assert capsys.readouterr().out == 'r.example.com  kim\n{"logins": {"r.example.com": "kim"}}\n'
+    daemon.answers["POST", "/v1/logins/remove"] = {}
+    assert main(["logout", "r.example.com"]) == 0
+    assert capsys.readouterr().out == "logged out of r.example.com\n"
+
+
+def test_outdated(daemon: FakeDaemon, capsys: pytest.CaptureFixture[str]) -> None:
+    row = {"stack": "shop", "services": ["web"], "image": "web:1", "id": "sha256:1", "digest": "sha256:" + "a" * 64}
+    moved = {**row, "state": "outdated", "latest": "sha256:" + "b" * 64, "error": None}
+    lost = {**row, "image": "db:1", "state": "unknown", "latest": None, "error": "cannot pull db:1: away"}
+    answer = {"images": [moved, lost]}
+    daemon.answers["GET", "/v1/status"] = document()
+    daemon.answers["POST", "/v1/images/outdated"] = [{"result": answer}]
+    assert main(["outdated"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split() == ["shop", "web", "web:1", "outdated", "a" * 12, "b" * 12]
+    assert lines[2].split() == ["shop", "web", "db:1", "unknown", "a" * 12, "-"]
+    assert lines[3:] == ["db:1: cannot pull db:1: away", "try  gorae up --pull always, for stack shop"]
+    assert main(["outdated", "--json", "shop"]) == 0
+    assert json.loads(capsys.readouterr().out) == answer
+    assert daemon.asked[-1][2] == {"stack": "shop", "keys": {}}
+
+
+def test_progress_of_layers_and_of_further_tries(daemon: FakeDaemon, capsys: pytest.CaptureFixture[str]) -> None:
+    layer = {"image": "web:1", "layer": "aabbccddeeff", "total": 5000}
+    image = {"id": "sha256:1", "names": ["web:1"], "digests": [], "size": 5000, "created": "", "layers": 1}
+    daemon.answers["POST", "/v1/images/pull"] = [
+        {"progress": {"image": "web:1", "step": "pulling", "done": 0, "total": 5000}},
+        {"progress": {**layer, "step": "pulling", "done": 10}},
+        {"progress": {"image": "web:1", "step": "again", "done": 2, "total": 0, "note": "503; try 2 in 1 s"}},
+        {"progress": {**layer, "step": "unpacking", "done": 10}},
+        {"progress": {**layer, "step": "done", "done": 5000}},
+        {"result": image},
+    ]
+    assert main(["image", "pull", "web:1"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "web:1  pulling",
+        "web:1  503; try 2 in 1 s",
+        "web:1  layer aabbccddeeff  done  5.0 kB",
+        "pulled web:1: 5.0 kB, 1 layer",
+    ]

@@ -120,6 +120,9 @@ from .support import loaded, problems, service
         pytest.param("networks: {default: }", {}, id="networks, map"),
         pytest.param("networks: {}", {}, id="networks, empty"),
         pytest.param("pull_policy: if_not_present", {}, id="pull_policy"),
+        pytest.param("pull_policy: always", {"pull_policy": "always"}, id="pull_policy, always"),
+        pytest.param("pull_policy: daily", {"pull_policy": "refresh", "pull_after": 86400.0}, id="pull_policy, daily"),
+        pytest.param("platform: arm64/v8", {"platform": "linux/arm64/v8"}, id="platform"),
         pytest.param("x-any: {z: [1]}", {}, id="x-"),
     ],
 )
@@ -233,7 +236,14 @@ def test_key(tmp_path: Path, keys: str, found: dict[str, Any]) -> None:
         ("depends_on: [a]", "4:18: cannot order the services: each waits for the next in a → a"),
         ("networks: [front]", "4:16: cannot use the network front in a: no network of that name is declared"),
         ("networks: {front: }", "4:16: cannot use the network front in a: no network of that name is declared"),
-        ("pull_policy: always", "4:18: cannot use services.a.pull_policy: 'always': choose with gorae up --pull"),
+        (
+            "pull_policy: build",
+            "4:18: cannot use 'build' as services.a.pull_policy: gorae builds no images yet; build it elsewhere and gorae image load it",
+        ),
+        (
+            "platform: windows/amd64",
+            "4:15: cannot use 'windows/amd64' as services.a.platform: a platform is written linux/ARCH, like linux/amd64 or linux/arm64/v8",
+        ),
         ("privileged: true", "4:5: cannot use services.a.privileged: gorae does not support it yet"),
         ("imagee: y", "4:5: cannot use services.a.imagee: Compose has no such key; did you mean image?"),
         (

@@ -1,0 +1,102 @@
+"""Operations of the agent's socket on images and registries, as agent/wire/streams.py documents them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from agent.images.auth import keys_of
+from agent.images.policy import wanted
+from agent.kit.errors import GoraeError, Permanent
+from agent.ports import Images, Logins
+from agent.streams.requests import Operation, Send, mapping, progress, text, texts
+
+
+class ImageRequests:
+    """`in_use`: image id → who uses it."""
+
+    def __init__(self, images: Images, logins: Logins, in_use: Callable[[], Mapping[str, str]]) -> None:
+        self._images, self._logins, self._in_use = images, logins, in_use
+
+    def operations(self) -> dict[str, Operation]:
+        return {
+            "images": self._list,
+            "ensure": self._ensure,
+            "pull": self._pull,
+            "latest": self._latest,
+            "load": self._load,
+            "import": self._import,
+            "remove": self._remove,
+            "login": self._login,
+            "logout": self._logout,
+            "logins": self._known,
+        }
+
+    async def _list(self, request: dict[str, Any], send: Send) -> Any:
+        return list(await self._images.list())
+
+    async def _ensure(self, request: dict[str, Any], send: Send) -> Any:
+        """All at once; the answer, or the first error, comes when every pull has ended."""
+        wishes = mapping(request, "images")
+        if not all(isinstance(wish, dict) for wish in wishes.values()):
+            raise Permanent("cannot understand the request: a wish is no object", code="bad-request")
+        wants = [wanted(name, wish) for name, wish in wishes.items()]
+        keys = keys_of(request.get("keys"))
+        async with progress(send) as hear:
+            results = await asyncio.gather(
+                *(self._images.ensure(want, hear, keys) for want in wants), return_exceptions=True
+            )
+        found = {}
+        for want, result in zip(wants, results, strict=True):
+            if isinstance(result, BaseException):
+                raise result
+            found[want.name] = result
+        return found
+
+    async def _pull(self, request: dict[str, Any], send: Send) -> Any:
+        platform = text(request, "platform") if request.get("platform") else ""
+        async with progress(send) as hear:
+            return await self._images.pull(text(request, "name"), hear, platform, keys_of(request.get("keys")))
+
+    async def _latest(self, request: dict[str, Any], send: Send) -> Any:
+        keys = keys_of(request.get("keys"))
+        few = asyncio.Semaphore(8)
+
+        async def ask(name: str) -> dict[str, Any]:
+            async with few:
+                try:
+                    return {"digest": await self._images.latest(name, keys)}
+                except GoraeError as error:
+                    return {"error": error.document()}
+
+        names = texts(request, "images")
+        return dict(zip(names, await asyncio.gather(*map(ask, names)), strict=True))
+
+    async def _load(self, request: dict[str, Any], send: Send) -> Any:
+        name = request.get("name")
+        async with progress(send) as hear:
+            path = Path(text(request, "path"))
+            return list(await self._images.load(path, None if name is None else str(name), hear))
+
+    async def _import(self, request: dict[str, Any], send: Send) -> Any:
+        async with progress(send) as hear:
+            return await self._images.import_rootfs(
+                Path(text(request, "path")), text(request, "name"), mapping(request, "config"), hear
+            )
+
+    async def _remove(self, request: dict[str, Any], send: Send) -> Any:
+        removed, freed = await self._images.remove(text(request, "name"), self._in_use())
+        return {"removed": removed, "freed": freed}
+
+    async def _login(self, request: dict[str, Any], send: Send) -> Any:
+        await self._logins.login(text(request, "registry"), text(request, "user"), text(request, "password"))
+        return {}
+
+    async def _logout(self, request: dict[str, Any], send: Send) -> Any:
+        self._logins.logout(text(request, "registry"))
+        return {}
+
+    async def _known(self, request: dict[str, Any], send: Send) -> Any:
+        return dict(self._logins.known())

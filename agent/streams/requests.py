@@ -1,0 +1,56 @@
+"""What every operation of the agent's socket does with its request: read its fields, and tell of progress."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from agent.kit.errors import Permanent
+
+Send = Callable[[str, Any], Awaitable[None]]
+Operation = Callable[[dict[str, Any], Send], Awaitable[Any]]
+
+
+@asynccontextmanager
+async def progress(send: Send) -> AsyncIterator[Callable[[dict[str, Any]], None]]:
+    """A callback for the images' port, whose documents are sent in order by the time the block has ended."""
+    queue: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
+
+    async def forward() -> None:
+        while (document := await queue.get()) is not None:
+            await send("progress", document)
+
+    forwarder = asyncio.ensure_future(forward())
+    try:
+        yield queue.put_nowait
+    finally:
+        queue.put_nowait(None)
+        await forwarder
+
+
+def text(request: dict[str, Any], key: str) -> str:
+    value = request[key]
+    if not isinstance(value, str) or not value:
+        raise Permanent(f"cannot understand the request: {key} is no text", code="bad-request")
+    return value
+
+
+def texts(request: dict[str, Any], key: str) -> list[str]:
+    value = request[key]
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        raise Permanent(f"cannot understand the request: {key} is no list of names", code="bad-request")
+    return value
+
+
+def mapping(request: dict[str, Any], key: str) -> dict[str, Any]:
+    value = request.get(key) or {}
+    if not isinstance(value, dict):
+        raise Permanent(f"cannot understand the request: {key} is no object", code="bad-request")
+    return value
+
+
+def number(request: dict[str, Any], key: str) -> float | None:
+    value = request.get(key)
+    return None if value is None else float(value)
