@@ -59,6 +59,7 @@ class LayerWriter:
         self._limits = limits
         self._known: set[bytes] = {b""}  # directories that are there
         self._times: list[tuple[bytes, int]] = []  # of directories: set last, or writing into them would change them
+        self._inherit = False  # there is a setgid directory of another group: what is made in it gets that group
         self._unchecked = 0
         self.size = 0  # bytes of file content
         self.entries = 0
@@ -97,7 +98,7 @@ class LayerWriter:
         self._put(path, entry, data)
 
     def finish(self) -> None:
-        for path, mtime in reversed(self._times):
+        for path, mtime in self._times:  # of one that is named again, the last counts
             try:
                 if stat.S_ISDIR(os.lstat(path).st_mode):
                     os.utime(path, ns=(mtime, mtime), follow_symlinks=False)
@@ -115,7 +116,7 @@ class LayerWriter:
             self._directory(path, entry)
         elif kind == SYMLINK:
             self._afresh(path, lambda: os.symlink(entry.link, path))
-            _describe(path, entry)
+            self._describe(path, entry)
         elif kind == HARDLINK:
             target = _clean(entry.link)
             if target != path:
@@ -124,7 +125,7 @@ class LayerWriter:
                 self._afresh(path, lambda: os.link(target, path, follow_symlinks=False))
         elif kind == FIFO:
             self._afresh(path, lambda: os.mkfifo(path, entry.mode))
-            _describe(path, entry)
+            self._describe(path, entry)
         elif kind in (CHAR, BLOCKDEV):
             self._afresh(path, lambda: os.close(os.open(path, _CREATE, 0)))
 
@@ -146,7 +147,7 @@ class LayerWriter:
                     os.lseek(fd, offset, os.SEEK_SET)
                     self._write(fd, piece)
                 os.ftruncate(fd, entry.size)
-            if entry.uid or entry.gid:
+            if entry.uid or entry.gid or self._inherit:
                 os.fchown(fd, entry.uid, entry.gid)
             if entry.mode & 0o7000:
                 os.fchmod(fd, entry.mode)  # chown took these bits away
@@ -170,7 +171,10 @@ class LayerWriter:
                 os.mkdir(path, entry.mode)
                 if hidden:
                     os.setxattr(path, OPAQUE, b"y")
-        _describe(path, entry)
+            else:
+                os.chown(path, 0, 0)  # an earlier entry may have said otherwise
+        self._describe(path, entry)
+        self._inherit = self._inherit or bool(entry.gid and entry.mode & stat.S_ISGID)
         self._known.add(path)
         self._times.append((path, entry.mtime_ns))
 
@@ -223,6 +227,9 @@ class LayerWriter:
             try:
                 os.mkdir(at, 0o755)
                 self._count()
+                if self._inherit:
+                    os.chown(at, 0, 0)
+                    os.chmod(at, 0o755)
             except FileExistsError:
                 found = os.lstat(at)
                 if stat.S_ISCHR(found.st_mode):
@@ -244,16 +251,15 @@ class LayerWriter:
             if found.f_files and found.f_favail < self._limits.inodes:
                 raise NoSpace(self._limits.reserve, free)
 
-
-def _describe(path: bytes, entry: Entry) -> None:
-    """Owner, mode, attributes, time of anything but a file. Not through a symlink."""
-    link = entry.kind == SYMLINK
-    if entry.uid or entry.gid:
-        os.chown(path, entry.uid, entry.gid, follow_symlinks=False)
-    if not link:
-        os.chmod(path, entry.mode)
-        _set_xattrs(path, entry)
-    os.utime(path, ns=(entry.mtime_ns, entry.mtime_ns), follow_symlinks=False)
+    def _describe(self, path: bytes, entry: Entry) -> None:
+        """Owner, mode, attributes, time of anything but a file. Not through a symlink."""
+        link = entry.kind == SYMLINK
+        if entry.uid or entry.gid or self._inherit:
+            os.chown(path, entry.uid, entry.gid, follow_symlinks=False)
+        if not link:
+            os.chmod(path, entry.mode)
+            _set_xattrs(path, entry)
+        os.utime(path, ns=(entry.mtime_ns, entry.mtime_ns), follow_symlinks=False)
 
 
 def _set_xattrs(target: bytes | int, entry: Entry) -> None:

@@ -207,5 +207,5 @@ def _override(entry: Entry, pax: dict[bytes, bytes]) -> None:
     except ValueError as error:
         raise BadTar(f"{show(entry.name)} has a malformed PAX record") from error
     for key, value in pax.items():
-        if key.startswith(_XATTR):
+        if key.startswith(_XATTR) and value:  # pax(1): a record without a value counts as none
             entry.xattrs[key[len(_XATTR) :]] = value
