@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from agent.board import Board
+from agent.decide import mounts
 from agent.decide.diff import Observed, adopted, free_index
 from agent.decide.record import TaskRecord
 from agent.effects import Ports
@@ -61,10 +62,26 @@ class Allocator:
                 since=now,
                 allocation=allocation,
                 restart_request=task.restart_request,
+                mounts=self._mounts(stack, task),
                 cause=cause,
             )
             made.append(adopted(record, seen.attempts.get(task.id, ()), self._board.boot, now) or record)
         return made, failed
+
+    def _mounts(self, stack: str, task: Task) -> dict[str, str]:
+        """The mounts of the host on which the task's binds lie. One that its predecessor had, and that is away just
+        now, counts: an update must not take an empty directory for a disk."""
+        sources = mounts.of_host(task)
+        if not sources:
+            return {}
+        table = self._ports.mounts.table()
+        self._board.look_at(table.points)
+        before: dict[str, str] = {}
+        for record in self._board.of(stack):
+            if (record.service, record.slot) == (task.service, task.slot):
+                before |= {source: at for source, at in record.mounts.items() if at not in table.points}
+        now = {source: table.holding(self._ports.mounts.real(source)) for source in sources}
+        return {s: point for s, at in now.items() if (point := before.get(s) or at) is not None}
 
     def _index(self, task: Task, taken: set[int]) -> int:
         index = free_index(taken, self._next)

@@ -32,6 +32,7 @@ class Board:
     def __init__(self, boot: str) -> None:
         self.boot = boot
         self.records: dict[str, TaskRecord] = {}
+        self.mounted: frozenset[str] = frozenset()  # mount points of the host
         self._stacks: dict[str, _Stack] = {}
         self._statuses: dict[str, TaskStatus] = {}  # of every record
         self._ids: dict[str, set[str]] = {}  # stack → tasks that have a record
@@ -120,6 +121,13 @@ class Board:
         found = [self.records[i] for i in self._ids.get(stack, ())]
         return sorted(found, key=lambda r: (r.service, r.slot, r.id))
 
+    def look_at(self, mounted: frozenset[str]) -> None:
+        """Wakes whom a change of the host's mounts concerns."""
+        changed, self.mounted = self.mounted ^ mounted, mounted
+        for record in self.records.values():
+            if not changed.isdisjoint(record.mounts.values()):
+                self.wake(record.id)
+
     def _wake_around(self, record: TaskRecord) -> None:
         stack = self._stacks.get(record.stack)
         for task in stack.dependents.get(record.service, ()) if stack else ():
@@ -158,6 +166,7 @@ class Board:
             holders=holders,
             check=check if isinstance(check, Check) or check is None else "unknown",
             ending=ending,
+            unmounted=tuple(sorted(set(record.mounts.values()) - self.mounted)),
             peers=stack.version if stack else 0,
             roll=roll,
         )

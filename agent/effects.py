@@ -25,6 +25,7 @@ from agent.ports import (
     Images,
     Journal,
     Logs,
+    Mounts,
     NameFiles,
     Network,
     Prober,
@@ -57,6 +58,7 @@ class Ports:
     runtime: Runtime
     prober: Prober
     logs: Logs
+    mounts: Mounts
     seccomp: Mapping[str, Any] | None = None
     cgroup: Literal["v2", "v1"] = "v2"
     boot_id: str = ""  # the kernel's

@@ -33,6 +33,7 @@ from agent.kit.lock import own
 from agent.kit.pools import Slice
 from agent.kit.version import VERSION
 from agent.logs.logs import FileLogs
+from agent.mounts import HostMounts
 from agent.network.network import RoutedNetwork
 from agent.probes.prober import HostProber
 from agent.reconciler import Reconciler
@@ -131,7 +132,8 @@ async def serve(layout: Layout, instance: str, slice_: Slice, bus: Bus, *, signa
         runtime = CrunRuntime(layout, instance)
         stack.callback(runtime.close)
         images, logs, host = ImageStore(layout), FileLogs(layout), RealHost(layout, slice_)
-        volumes = HostVolumes(layout)
+        volumes, mounts = HostVolumes(layout), HostMounts()
+        stack.callback(mounts.close)
         ports = Ports(
             instance=instance,
             clock=RealClock(),
@@ -144,6 +146,7 @@ async def serve(layout: Layout, instance: str, slice_: Slice, bus: Bus, *, signa
             runtime=runtime,
             prober=HostProber(layout, instance),
             logs=logs,
+            mounts=mounts,
             seccomp=seccomp.default_profile(),
             cgroup=runtime.cgroup_version(),
             boot_id=host.boot_id(),

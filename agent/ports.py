@@ -457,6 +457,37 @@ class Change:
     bound_store_id: str | None = None
 
 
+# Mounts of the host ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class MountTable:
+    """`points`: absolute paths. `automounts`: those of them below which mounts come and go by themselves."""
+
+    points: frozenset[str]
+    automounts: frozenset[str] = frozenset()
+
+    def holding(self, path: str) -> str | None:
+        """The mount point on which a path (without symlinks) lies; None: on the root file system."""
+        found = None
+        for end in (at for at in range(1, len(path) + 1) if at == len(path) or path[at] == "/"):
+            if (above := path[:end]) in self.points:
+                found = above
+            if above in self.automounts:
+                break
+        return found
+
+
+class Mounts(Protocol):
+    def table(self) -> MountTable: ...
+
+    def real(self, path: str) -> str:
+        """Without symlinks, as far as the path exists."""
+
+    async def changed(self) -> None:
+        """Returns when the table has changed since the last call, or since the start."""
+
+
 # The host ------------------------------------------------------------------------------------------------------------
 
 

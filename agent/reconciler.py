@@ -34,6 +34,7 @@ from agent.worker import Worker
 
 log = logging.getLogger("gorae.agent")
 
+SETTLE = 0.05  # seconds, in which changes of the mount table come together
 LOOK_EVERY = 30.0  # seconds; the safety net under what should have been notified
 
 
@@ -72,6 +73,7 @@ class Reconciler:
         self._burial = Burial(ports, self._board, self._reporter)
         self._allocator = Allocator(ports, self._board, self._host, self._slice)
         self._restore(state)
+        self._board.look_at(ports.mounts.table().points)
         seen = await look(ports)
         async with asyncio.TaskGroup() as group:
             self._group = group
@@ -80,6 +82,7 @@ class Reconciler:
             self._wake.set()
             group.create_task(self._reporter.run(self._intake.deliver), name="reporter")
             group.create_task(self._look_again(), name="look again")
+            group.create_task(self._watch_mounts(), name="watch mounts")
             await self._serve()
 
     async def _remember(self) -> JournalState:
@@ -165,6 +168,14 @@ class Reconciler:
             async with self._turn:
                 await self._sweep(seen, steps)
             self._wake.set()
+
+    async def _watch_mounts(self) -> None:
+        """Each container that starts changes the table, too: nobody reads it unless somebody's disk may come or go."""
+        while True:
+            await self._ports.mounts.changed()
+            await self._ports.clock.sleep(SETTLE)
+            if any(record.mounts for record in self._board.records.values()):
+                self._board.look_at(self._ports.mounts.table().points)
 
     async def _sweep(self, seen: Observed, before: Iterable[str] = ()) -> None:
         """`before`: tasks that had a worker when the look began; one may have taken its task away since."""

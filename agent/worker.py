@@ -124,6 +124,8 @@ class Worker:
         self._woken.clear()
         check, end = self._known()
         world = self._board.world(self._record, check, end, self._ports.random())
+        if world.unmounted and self._seen.prepared:
+            self._see(prepared=False)  # what was made of the old mount is not the new one
         action = next_action(self._task, self._record, self._seen, world, self._ports.clock.wall())
         if isinstance(action, Move):
             self._move(action)

@@ -62,6 +62,17 @@ def _clean(path: str) -> str:
     return posixpath.normpath("/" + path.lstrip("/"))
 
 
+def of_host(task: Task) -> tuple[str, ...]:
+    """Paths of the host that the task mounts, as its spec names them."""
+    paths = []
+    for mount in task.container.mounts:
+        if mount.kind == "bind" and mount.source is not None:
+            paths.append(mount.source)
+        elif mount.kind == "volume" and mount.options.get("device", "").startswith("/"):
+            paths.append(mount.options["device"])
+    return tuple(dict.fromkeys(paths))
+
+
 def users(tasks: Iterable[tuple[str, Task]]) -> dict[str, str]:
     """Of (stack, task) pairs: a volume's name, or "lineage:TASK" for the anonymous ones of a slot → who uses it."""
     found: dict[str, str] = {}

@@ -31,12 +31,27 @@ def _pending(v: View) -> Action:
 
 
 def _blocked(v: View) -> Action | None:
-    """Why an attempt may not be prepared yet: the slot's previous task, or the dependencies."""
+    """Why an attempt may not be prepared yet: the slot's previous task, a disk that is away, or the dependencies."""
     if not v.world.slot_free:
         return hold(v, "slot-busy", "waiting for the slot's previous task to be gone")
+    if v.world.unmounted:
+        return _mount_missing(v)
     if v.record.met != v.world.boot and not v.world.gate.open:
         return hold(v, "waiting", v.world.gate.message)
     return None
+
+
+def _mount_missing(v: View) -> Action:
+    """What a container wrote now would go into the empty directory below, and be hidden when the mount comes."""
+    points = v.world.unmounted
+    sources = [source for source, point in sorted(v.record.mounts.items()) if point in points]
+    message = (
+        f"mount missing: {', '.join(points)}, where {', '.join(sources)} was at up; it starts when that is mounted"
+    )
+    if (v.record.reason, v.record.message) == ("mount-missing", message):
+        return Wait()
+    event = Draft("task.waiting", "mount-missing", message, {"mounts": list(points)}, cause="world")
+    return note(v, durable=True, event=event, reason="mount-missing", message=message)
 
 
 def _prepare(v: View) -> Move:

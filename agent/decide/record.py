@@ -62,6 +62,7 @@ class TaskRecord:
     health: HealthState = field(default_factory=HealthState)
     stop: Stop | None = None
     ending: Ending = Ending()
+    mounts: dict[str, str] = field(default_factory=dict)  # bind source → the mount of the host it lay on when accepted
     reason: str = ""
     message: str = ""
     evidence: dict[str, Any] = field(default_factory=dict)

@@ -96,6 +96,7 @@ class World:
     holders: tuple[str, ...] = ()  # services that must have stopped before this task stops
     check: Check | Literal["unknown"] | None = None
     ending: Ending | None = None  # by spec and image; None: not known
+    unmounted: tuple[str, ...] = ()  # mounts of the host on which its binds lay, and that are not there now
     peers: int = 0  # version of the stack's names
     roll: float = 0.5  # in [0, 1): the caller's random number
 

@@ -22,7 +22,7 @@ def points(below: Path, table: str | None = None) -> list[Path]:
     for line in table.splitlines():
         point = line.split(" ", 5)[4]
         if "\\" in point:  # space, tab, newline and backslash are octal escapes
-            point = _unescape(point)
+            point = unescape(point)
         if point.startswith(prefix):
             found.append(Path(point))
     return found
@@ -47,7 +47,8 @@ def holding(path: Path, found: Sequence[Path]) -> Path | None:
     return max(above, key=lambda point: len(point.parts), default=None)
 
 
-def _unescape(text: str) -> str:
+def unescape(text: str) -> str:
+    """A path as mountinfo writes it."""
     for code, char in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
         text = text.replace(code, char)
     return text

@@ -18,7 +18,8 @@ from threading import Event
 from typing import Any
 
 from agent.images.layer_writer import Limits
-from agent.images.tarstream import BadTar, TarStream
+from agent.images.tarfields import BadTar
+from agent.images.tarstream import TarStream
 from agent.kit import trees
 from agent.kit.errors import Temporary, UserError
 from agent.ports import BackedUp, VolumeInfo

@@ -15,7 +15,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from agent.images.layer_writer import LayerWriter, Limits
-from agent.images.tarstream import DIRECTORY, FILE, HARDLINK, BadTar, Entry, TarStream
+from agent.images.tarfields import BadTar
+from agent.images.tarstream import DIRECTORY, FILE, HARDLINK, Entry, TarStream
 from agent.images.unpack_child import Source, main
 
 _MANIFEST, _DATA, _END = b"gorae-volume.json", b"data", b"gorae-volume.end"  # pack.py

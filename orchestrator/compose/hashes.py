@@ -40,15 +40,48 @@ _APART = frozenset(
 
 def service_hash(document: dict[str, Any], name: str) -> str:
     """64 hex digits. `document`: a project in canonical form that has the service."""
-    kept = {key: value for key, value in document["services"][name].items() if key not in _APART}
-    template = _counted(kept, ROOT.children["services"].children["*"])
-    names = {
-        mount["source"]: document["volumes"][mount["source"]].get("name")
-        for mount in kept.get("volumes", ())
+    parts = [part for one in _with_shared(document, name) for part in _parts(document, one, name)]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _with_shared(document: dict[str, Any], name: str) -> list[str]:
+    """The service, then those whose volumes it takes (volumes_from), and those whose volumes they take."""
+    found = [name]
+    for one in found:
+        shares = document["services"].get(one, {}).get("volumes_from", ())
+        found += sorted({share.partition(":")[0] for share in shares} - {*found})
+    return found
+
+
+def _parts(document: dict[str, Any], name: str, of: str) -> list[Any]:
+    """What of the service `name` makes the containers of the service `of`, and what stands behind its volumes."""
+    service = document["services"].get(name, {})
+    kept = {key: value for key, value in service.items() if key not in _APART} if name == of else {}
+    mounts = service.get("volumes", ())
+    if mounts:
+        kept["volumes"] = [_mount(mount) for mount in mounts]
+    behind = {
+        mount["source"]: _behind(document["volumes"][mount["source"]])
+        for mount in mounts
         if mount["type"] == "volume" and mount.get("source") in document.get("volumes", {})
     }
-    text = json.dumps([template, names], sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
+    return [_counted(kept, ROOT.children["services"].children["*"]), behind]
+
+
+def _mount(mount: dict[str, Any]) -> dict[str, Any]:
+    """Labels are the volume's, and r or not is the same."""
+    propagation = mount.get("bind", {}).get("propagation", "").removeprefix("r")
+    changed = {
+        "volume": {key: value for key, value in mount.get("volume", {}).items() if key != "labels"},
+        "bind": {key: value for key, value in mount.get("bind", {}).items() if key != "propagation"}
+        | ({"propagation": propagation} if propagation not in ("", "private") else {}),
+    }
+    return mount | {key: value for key, value in changed.items() if key in mount}
+
+
+def _behind(volume: dict[str, Any]) -> Any:
+    made = {key: volume[key] for key in ("external", "driver_opts") if volume.get(key)}
+    return [volume.get("name"), made] if made else volume.get("name")
 
 
 def _counted(value: Any, branch: Branch | None) -> Any:

@@ -125,6 +125,8 @@ def _shown(rows: Sequence[dict[str, Any]], states: Sequence[str], state: str) ->
 
 
 def _state(task: Task, status: TaskStatus | None, *, replacing: bool, depends: bool, seen: bool) -> str:
+    if status is not None and status.reason == "mount-missing" and task.desired == "running":
+        return "waiting"
     if status is None or status.state == "pending":
         if replacing:
             return "updating"
@@ -189,7 +191,7 @@ def _propagate(record: StackRecord, services: list[dict[str, Any]]) -> None:
         for service in services:
             if service["state"] != "waiting" or service["failed"]:
                 continue
-            for other, how in record.model["services"][service["name"]].get("depends_on", {}).items():
+            for other, how in record.model["services"].get(service["name"], {}).get("depends_on", {}).items():
                 if how.get("required", True) and other in by_name and by_name[other]["failed"]:
                     service["failed"] = changed = True
                     service["message"] = service["message"] or f"waits for {other}, which failed"

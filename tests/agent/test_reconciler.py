@@ -421,6 +421,71 @@ async def test_an_empty_topic_is_not_an_order() -> None:
         assert world.state() == "running" and world.stack() is not None
 
 
+# Mounts of the host ---------------------------------------------------------------------------------------------------
+
+
+def on_disk(world: World, id_: str = "t1", **container: object) -> Task:
+    bind = Mount(kind="bind", source="/mnt/disk/data", target="/data")
+    return task(world, id_, container={"mounts": (bind,), **container})
+
+
+async def test_a_task_waits_for_the_disk_it_had_at_up() -> None:
+    async with running() as world:
+        world.mounts.mount("/mnt/disk")
+        await up(world, on_disk(world), task(world, "d1", "db"))
+        world.mounts.unmount("/mnt/disk")
+        await world.settle(1)
+        assert world.state() == "running", "what runs has the disk still"
+        await world.reboot()
+        world.start()
+        await world.until(lambda: world.state("d1") == "running")
+        status = world.task()
+        assert status is not None and (status.state, status.reason) == ("preparing", "mount-missing")
+        assert status.message.startswith("mount missing: /mnt/disk, where /mnt/disk/data was at up")
+        await world.settle(60)
+        assert [t for t, _ in world.runtime.started].count("t1") == 0 and "t1" not in world.volumes.tasks
+        assert [e.reason for e in world.events() if e.kind == "task.waiting"] == ["mount-missing"]
+        world.mounts.mount("/mnt/disk")
+        await world.until(lambda: world.state() == "running")
+
+
+async def test_a_crash_while_the_disk_is_away() -> None:
+    async with running() as world:
+        world.mounts.mount("/mnt/disk")
+        await up(world, on_disk(world))
+        world.mounts.unmount("/mnt/disk")
+        await world.settle(1)
+        world.runtime.finish("t1", 1)
+        await world.settle(60)
+        assert world.state() == "backoff" and world.runtime.started == [("t1", 1)]
+        world.mounts.mount("/mnt/disk")
+        await world.until(lambda: world.state() == "running")
+        assert world.runtime.started == [("t1", 1), ("t1", 2)]
+
+
+async def test_an_update_does_not_take_an_empty_directory_for_the_disk() -> None:
+    async with running() as world:
+        world.mounts.mount("/mnt/disk")
+        await up(world, on_disk(world))
+        world.mounts.unmount("/mnt/disk")
+        await world.assign(on_disk(world, "t2", environment={"A": "b"}), generation=2)
+        await world.settle(30)
+        status = world.task("t2")
+        assert status is not None and status.reason == "mount-missing"
+        await world.assign(generation=3, removed=True)
+        await world.until(lambda: (s := world.stack()) is not None and s.removed)
+        assert world.nothing_left()
+        await world.assign(on_disk(world, "t3"), generation=4)
+        await world.until(lambda: world.state("t3") == "running")
+
+
+async def test_a_disk_that_was_away_at_up_is_not_awaited() -> None:
+    async with running() as world:
+        await up(world, on_disk(world))
+        await world.restart()
+        assert world.state() == "running"
+
+
 # Endings ------------------------------------------------------------------------------------------------------------
 
 

@@ -12,6 +12,7 @@ from agent.fakes.host import FakeHost
 from agent.fakes.images import FakeImages
 from agent.fakes.journal import FakeJournal
 from agent.fakes.logs import FakeLogs
+from agent.fakes.mounts import FakeMounts
 from agent.fakes.network import FakeNetwork
 from agent.fakes.prober import FakeProber
 from agent.fakes.rootfs import FakeRootfs
@@ -47,7 +48,7 @@ class World:
         self.journal = FakeJournal()
         self.sandboxes, self.images, self.rootfs = FakeSandboxes(), FakeImages(), FakeRootfs()
         self.volumes, self.network, self.runtime = FakeVolumes(), FakeNetwork(), FakeRuntime(self.clock)
-        self.prober, self.logs = FakeProber(), FakeLogs()
+        self.prober, self.logs, self.mounts = FakeProber(), FakeLogs(), FakeMounts()
         self.image = self.images.add("web:1", Cmd=["serve"]).id
         self.agent: Reconciler | None = None
         self.batches: list[EventBatch] = []
@@ -72,6 +73,7 @@ class World:
             runtime=self.runtime,
             prober=self.prober,
             logs=self.logs,
+            mounts=self.mounts,
             boot_id=self.host.boot_id(),
         )
         ports.ulids = self._ulids

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -273,3 +275,39 @@ def test_bad_backups_are_refused_in_one_paragraph(shared: Host, tmp_path: Path) 
     ):
         done = shared.cli("volume", *words, check=False)
         assert (done.returncode, done.stdout) == (1, "") and done.stderr.startswith(says), done.stderr
+
+
+# A disk that is away ----------------------------------------------------------------------------------------------------
+
+
+def test_a_container_waits_for_its_disk(own: Host, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+
+    def mount() -> None:
+        subprocess.run(["mount", "--bind", str(tmp_path / "real"), str(disk)], check=True)
+
+    (tmp_path / "real/data").mkdir(parents=True)
+    mount()
+    try:
+        text = service("echo x >> /data/x; sleep 3600", f"volumes: ['{disk}/data:/data']", "restart: always")
+        own.up("gate", text)
+        until(lambda: (tmp_path / "real/data/x").exists(), "the container to write")
+        (task,) = own.tasks("gate")
+        subprocess.run(["umount", "-l", str(disk)], check=True)
+        own.stop()
+        os.kill(task["pid"], signal.SIGKILL)
+        own.start()
+        found = own.wait_task("gate", "app", lambda t: t["reason"] == "mount-missing", "the container to wait")
+        assert found["message"].startswith(f"mount missing: {disk}, where {disk}/data was at up")
+        assert "mount missing" in own.cli("status").stdout
+        refused = own.up("gate", text + "    environment: {A: b}\n", "--timeout", "3", check=False)
+        assert refused.returncode == 1 and "mount missing" in refused.stderr
+        assert list(disk.iterdir()) == [], "nothing is written into the directory below"
+        mount()
+        own.wait_task("gate", "app", lambda t: t["state"] == "running", "the container to start by itself")
+        until(lambda: (tmp_path / "real/data/x").read_text() == "x\nx\n", "the container to write again")
+        assert any(e["kind"] == "task.waiting" and e["reason"] == "mount-missing" for e in own.events("gate"))
+        own.down("gate")
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=False)

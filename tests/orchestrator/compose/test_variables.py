@@ -100,6 +100,19 @@ volumes: {v: {name: one}, w: {}}
         pytest.param('"80:80"', '"81:80"', id="a port"),
         pytest.param("v:/v", "w:/v", id="another volume"),
         pytest.param("name: one", "name: two", id="another name of the volume"),
+        pytest.param("name: one", "name: one, driver_opts: {type: tmpfs}", id="what is behind the volume"),
+        pytest.param("name: one", "name: one, external: true", id="whose volume it is"),
+        pytest.param("name: one", "name: one, labels: {a: b}", id="labels of the volume"),
+        pytest.param(
+            '"v:/v"', "{type: volume, source: v, target: /v, volume: {labels: {a: b}}}", id="labels of a mount"
+        ),
+        pytest.param(
+            '"v:/v"', "{type: volume, source: v, target: /v, volume: {subpath: a}}", id="a part of the volume"
+        ),
+        pytest.param('"v:/v"', '"/v"', id="an anonymous volume"),
+        pytest.param("/srv:/srv", "/srv:/srv:rprivate", id="no propagation"),
+        pytest.param("/srv:/srv", "/srv:/srv:rslave", id="propagation"),
+        pytest.param("image: x", "image: x\n    volumes_from: [b]", id="volumes of another"),
         pytest.param("/srv:/srv", "/srv:/srv:ro", id="read only"),
         pytest.param("command: run it", "command: run it\n    environment: {A: b}", id="a variable"),
         pytest.param("command: run it", "command: run it\n    labels: {A: b}", id="a label"),
@@ -123,6 +136,14 @@ def test_the_hash_changes_when_the_template_does(old: str, new: str, tmp_path: P
     assert BASE.count(old) == 1
     before, after = (_hashes(text, tmp_path) for text in (BASE, BASE.replace(old, new)))
     assert (before[0] != after[0]) == (before[1] != after[1])
+
+
+def test_the_hash_changes_with_the_volumes_that_are_taken_over(tmp_path: Path) -> None:
+    text = BASE.replace("image: x", "image: x\n    volumes_from: [b]").replace(
+        "{image: y}", "{image: y, volumes: [%s]}"
+    )
+    found = [_hashes(text % mount, tmp_path) for mount in ("w:/w", "w:/other", "w:/w:ro")]
+    assert len({ours for ours, _ in found}) == len({template for _, template in found}) == 3
 
 
 def test_a_hash_is_stable(tmp_path: Path) -> None:
