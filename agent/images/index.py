@@ -23,6 +23,7 @@ class Image:
     layers: list[str]  # diff ids, as the config lists them
     created: str = ""
     platform: str = ""  # OS/ARCH[/VARIANT], of the config
+    stack: list[str] = field(default_factory=list)  # layers as overlayfs is to see them; [] as listed (mending.py)
 
 
 @dataclass(slots=True)

@@ -24,6 +24,8 @@ from agent.images.tarstream import BLOCKDEV, CHAR, DIRECTORY, FIFO, FILE, HARDLI
 from agent.kit import trees
 
 OPAQUE = "trusted.overlay.opaque"
+IMPLIED = "trusted.gorae.implied"  # on directories that no entry lists (mending.py)
+IMPLIES = "trusted.gorae.implies"  # on the root of a layer that has such directories below it
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _CHECK_SPACE_EVERY = 64 << 20  # bytes written
 _AN_ENTRY = 16 << 10  # bytes that one counts for in that: blocks of its own, a place in a directory, an inode of few
@@ -59,6 +61,7 @@ class LayerWriter:
         self._limits = limits
         self._known: set[bytes] = {b""}  # directories that are there
         self._times: list[tuple[bytes, int]] = []  # of directories: set last, or writing into them would change them
+        self._listed = self._implies = False  # an entry lists the root; some directory below has none
         self._inherit = False  # there is a setgid directory of another group: what is made in it gets that group
         self._unchecked = 0
         self.size = 0  # bytes of file content
@@ -87,14 +90,15 @@ class LayerWriter:
         if not path:
             if entry.kind != DIRECTORY:
                 raise BadTar("its root is not a directory")
+            self._listed = True
             self._directory(b".", entry)
             return
         parent, _, base = path.rpartition(b"/")
         if base.startswith(_WHITEOUT) or b"/.wh..wh." in b"/" + path:
-            self._whiteout(parent, base)
+            self._whiteout(parent, base, entry.mtime_ns)
             return
         if parent not in self._known:
-            self._ensure(parent)
+            self._ensure(parent, entry.mtime_ns)
         self._put(path, entry, data)
 
     def finish(self) -> None:
@@ -104,7 +108,10 @@ class LayerWriter:
                     os.utime(path, ns=(mtime, mtime), follow_symlinks=False)
             except OSError:
                 pass  # a later entry replaced it
-        self._times.clear()
+        if not self._listed:
+            os.setxattr(".", IMPLIED, b"y")
+        if self._implies:
+            os.setxattr(".", IMPLIES, b"y")
 
     # one kind each -----------------------------------------------------------------------------------------------
 
@@ -173,15 +180,17 @@ class LayerWriter:
                     os.setxattr(path, OPAQUE, b"y")
             else:
                 os.chown(path, 0, 0)  # an earlier entry may have said otherwise
+                if self._implies and IMPLIED in os.listxattr(path):
+                    os.removexattr(path, IMPLIED)
         self._describe(path, entry)
         self._inherit = self._inherit or bool(entry.gid and entry.mode & stat.S_ISGID)
         self._known.add(path)
         self._times.append((path, entry.mtime_ns))
 
-    def _whiteout(self, parent: bytes, base: bytes) -> None:
+    def _whiteout(self, parent: bytes, base: bytes, mtime: int) -> None:
         """Hides what lower layers have, and never what this layer has, in whatever order they come."""
         if base == _OPAQUE_MARK:
-            self._ensure(parent)
+            self._ensure(parent, mtime)
             os.setxattr(parent or b".", OPAQUE, b"y")
             return
         name = base[len(_WHITEOUT) :]
@@ -189,7 +198,7 @@ class LayerWriter:
             return  # aufs' own bookkeeping
         if name in (b"", b".", b".."):
             raise BadTar(f"a whiteout of nothing: {show(base)}")
-        self._ensure(parent)
+        self._ensure(parent, mtime)
         path = parent + b"/" + name if parent else name
         try:
             os.mknod(path, stat.S_IFCHR, 0)
@@ -217,8 +226,9 @@ class LayerWriter:
             self._known = {b""}
         return stat.S_ISCHR(found.st_mode)
 
-    def _ensure(self, path: bytes) -> None:
-        """Make missing parents, root's and 0755, as Docker does for tars that do not list them."""
+    def _ensure(self, path: bytes, mtime: int) -> None:
+        """Make missing parents, root's and 0755, as Docker does for tars that do not list them; with the time of the
+        entry they are made for, so that a layer always unpacks to the same."""
         at = b""
         for part in path.split(b"/"):
             at = at + b"/" + part if at else part
@@ -230,6 +240,9 @@ class LayerWriter:
                 if self._inherit:
                     os.chown(at, 0, 0)
                     os.chmod(at, 0o755)
+                os.setxattr(at, IMPLIED, b"y")
+                self._implies = True
+                self._times.append((at, mtime))
             except FileExistsError:
                 found = os.lstat(at)
                 if stat.S_ISCHR(found.st_mode):
