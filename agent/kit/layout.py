@@ -28,6 +28,10 @@ class Layout:
         base = Path(root).absolute()
         return cls(base / "state", base / "run", base / "etc")
 
+    @property
+    def settings(self) -> Path:  # what the operator may set (settings.py)
+        return self.etc / "gorae.toml"
+
     # state
     @property
     def instance_file(self) -> Path:
