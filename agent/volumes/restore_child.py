@@ -26,20 +26,17 @@ _SMALL = 1 << 20
 
 class VolumeWriter(LayerWriter):
     """A file named .wh.x is a file here, and access lists mean something; a directory's default list is set last, or
-    what is unpacked into it would inherit it."""
+    what is unpacked into it would inherit it. A backup names every directory before what is in it."""
 
     def __init__(self, limits: Limits) -> None:
         super().__init__(limits)
         self._defaults: list[tuple[bytes, bytes]] = []
 
     def _add(self, path: bytes, entry: Entry, data: Iterable[bytes | memoryview]) -> None:
-        parent = path.rpartition(b"/")[0]
-        if not path:
-            super()._add(path, entry, data)
-        else:
-            if parent not in self._known:
-                self._ensure(parent)
+        if path:
             self._put(path, entry, data)
+        else:
+            super()._add(path, entry, data)
         if entry.kind in (FILE, DIRECTORY) and (access := entry.xattrs.get(_ACCESS)):
             os.setxattr(path or b".", _ACCESS, access)
         if entry.kind == DIRECTORY and (default := entry.xattrs.get(_DEFAULT)):

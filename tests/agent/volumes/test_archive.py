@@ -307,9 +307,9 @@ def outside(tmp_path: Path) -> Iterator[Path]:
         pytest.param(lambda tar, out: text(tar, "data/../../evil"), 1, '".." in its name', id="dots"),
         pytest.param(lambda tar, out: text(tar, f"{out}/evil"), 1, "not below data/", id="absolute"),
         pytest.param(lambda tar, out: text(tar, "other/evil"), 1, "not below data/", id="elsewhere"),
-        pytest.param(lambda tar, out: through_a_link(tar, str(out)), 2, "no directory", id="through a link"),
+        pytest.param(lambda tar, out: through_a_link(tar, str(out)), 2, "No such file", id="through a link"),
         pytest.param(
-            lambda tar, out: through_a_link(tar, "../../../../.." + str(out)), 2, "no directory", id="relative link"
+            lambda tar, out: through_a_link(tar, "../../../../.." + str(out)), 2, "No such file", id="relative link"
         ),
         pytest.param(
             lambda tar, out: special(tar, "data/hard", tarfile.LNKTYPE, f"data/{out}/kept"),
