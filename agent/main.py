@@ -23,9 +23,10 @@ import uvloop
 
 from agent.effects import Ports
 from agent.host import RealHost
+from agent.images.layer_writer import Limits
 from agent.images.store import ImageStore
 from agent.journal.journal import SqliteJournal
-from agent.kit import ids, pools, syscalls
+from agent.kit import ids, pools, settings, syscalls
 from agent.kit.clock import Clock, RealClock
 from agent.kit.errors import GoraeError, UserError, leaf
 from agent.kit.layout import Layout
@@ -122,6 +123,7 @@ def identify(layout: Layout) -> tuple[str, Slice]:
 
 async def serve(layout: Layout, instance: str, slice_: Slice, bus: Bus, *, signals: bool = False) -> None:
     """Start, run until SIGTERM or SIGINT (or cancelled), end in reverse order. A second signal ends it at once."""
+    limits = Limits(**settings.read(layout.settings).get("images", {}))
     async with AsyncExitStack() as stack:
         journal = SqliteJournal(layout.journal)
         stack.push_async_callback(journal.close)
@@ -131,7 +133,7 @@ async def serve(layout: Layout, instance: str, slice_: Slice, bus: Bus, *, signa
         stack.push_async_callback(network.close)
         runtime = CrunRuntime(layout, instance)
         stack.callback(runtime.close)
-        images, logs, host = ImageStore(layout), FileLogs(layout), RealHost(layout, slice_)
+        images, logs, host = ImageStore(layout, limits=limits), FileLogs(layout), RealHost(layout, slice_)
         volumes, mounts = HostVolumes(layout), HostMounts()
         stack.callback(mounts.close)
         ports = Ports(
@@ -154,7 +156,9 @@ async def serve(layout: Layout, instance: str, slice_: Slice, bus: Bus, *, signa
         )
         agent = Reconciler(ports, host, bus, slice_, version=VERSION)
         uid, gid = _orchestrator()
-        server = StreamServer(layout.agent_socket, agent, images, images.logins, logs, volumes, uid=uid, gid=gid)
+        server = StreamServer(
+            layout.agent_socket, agent, images, images.shelf, images.logins, logs, volumes, uid=uid, gid=gid
+        )
         gc.freeze()  # what start-up made stays: no collection walks it again
         stop = asyncio.Event()
         if signals:

@@ -137,6 +137,61 @@ class Images(Protocol):
         """Names removed and bytes freed. in_use: image id → who uses it; such an image is refused."""
 
 
+@dataclass(frozen=True, slots=True)
+class GcRule:
+    """Which images may go. `unnamed`: only those that no name means any more. `young`, `old`: seconds since an image
+    was wanted last; older ones than `old` go (None: none for its age), and when `bytes` must be freed the oldest others
+    as well. A younger one than `young` never goes: whoever pulled it is about to use it."""
+
+    unnamed: bool = False
+    young: float = 600.0
+    old: float | None = None
+    bytes: int = 0
+
+
+@dataclass(slots=True)
+class StoreProblem:
+    """`what`: blob, layer or stray, with its digest. `images`: those that need it. `done`: how it was repaired."""
+
+    what: str
+    digest: str
+    why: str
+    images: list[str] = field(default_factory=list)
+    used_by: str = ""
+    done: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StoreCheck:
+    """`bytes`: of blobs, read and hashed."""
+
+    images: int
+    blobs: int
+    layers: int
+    bytes: int
+    problems: list[StoreProblem]
+
+
+class ImageShelf(Protocol):
+    """What is done with images that are here."""
+
+    async def inspect(self, image: str) -> dict[str, Any]: ...
+
+    async def tag(self, image: str, name: str) -> ImageInfo: ...
+
+    def save(self, images: Sequence[str], form: Literal["docker-archive", "oci-archive"]) -> AsyncIterator[bytes]:
+        """The bytes of an archive. UserError image-missing before the first of them."""
+
+    async def usage(self, in_use: Collection[str]) -> dict[str, Any]:
+        """Numbers of images, bytes of the store and of its file system."""
+
+    async def collect(self, keep: Collection[str], rule: GcRule, *, dry: bool = False) -> tuple[list[str], int]:
+        """Remove what the rule allows; what went, as people know it, and the bytes freed."""
+
+    async def check(self, repair: bool, in_use: Mapping[str, str], progress: Progress) -> StoreCheck:
+        """Every blob and layer verified. in_use: image id → who uses it; nothing of such an image is touched."""
+
+
 class Logins(Protocol):
     """The instance's own passwords for registries."""
 

@@ -17,12 +17,14 @@ from pathlib import Path
 
 import uvloop
 
+from agent.kit import settings
 from agent.kit.clock import RealClock
 from agent.kit.errors import GoraeError, UserError
 from agent.kit.layout import Layout
 from agent.kit.lock import own
 from agent.wire.bus import Bus
 from agent.wire.mqtt import MqttBus
+from orchestrator import keeping
 from orchestrator.api import app
 from orchestrator.api.server import Server, bind
 from orchestrator.controller import Controller
@@ -71,6 +73,7 @@ async def serve(layout: Layout, bus: Bus, *, signals: bool = False, stop: asynci
     if signals:
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    limits = keeping.Limits(**settings.read(layout.settings).get("gc", {}))
     store = await SqliteStore.open(layout.database)
     try:
         ledger = await Ledger.open(store, RealClock())
@@ -80,10 +83,12 @@ async def serve(layout: Layout, bus: Bus, *, signals: bool = False, stop: asynci
         gc.freeze()  # what start-up made stays: no collection walks it again
         async with asyncio.TaskGroup() as group:
             linking = group.create_task(Link(ledger, bus).run(), name="link")
+            rooming = group.create_task(keeping.keep_room(ledger, layout.agent_socket, limits), name="keep room")
             ending = group.create_task(_close(ledger, stop), name="close")
             log.info("serving on %s, store %s", layout.api_socket, ledger.identity.store_id)
             await server.serve(sockets=[listener])
             linking.cancel()
+            rooming.cancel()
             await ending
     finally:
         await store.close()

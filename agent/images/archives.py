@@ -1,4 +1,5 @@
-"""What an archive holds, read from its own table of contents; skopeo then copies each image out. Blocking: in a thread.
+"""What an archive holds, read from its own table of contents; skopeo then copies the images of a docker-archive out,
+and layouts.py those of an OCI one. Blocking: in a thread.
 
 docker-archive: manifest.json (a list of {Config, RepoTags, Layers}); what `docker save` writes. OCI archive or layout:
 index.json, image-layout.md. An archive with both is read as Docker's, whose names are whole.
@@ -13,6 +14,7 @@ import gzip
 import json
 import lzma
 import os
+import re
 import stat
 import subprocess
 import tarfile
@@ -31,15 +33,16 @@ _CHUNK = 4 << 20
 _RESERVE = 64 << 20  # bytes of the file system that stay free
 _MEMBERS = 200_000  # looked at before giving up
 _REF = "org.opencontainers.image.ref.name"
+_DIGEST = re.compile(r"sha256:[a-f0-9]{64}")
 _CONTAINERD = "io.containerd.image.name"
 
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """One image. `transport` and `selector` name it for skopeo: TRANSPORT:PATH[:SELECTOR]."""
+    """One image: the number in a docker-archive's manifest.json, or the digest in an OCI layout's index.json."""
 
-    transport: str
-    selector: str
+    number: int
+    digest: str
     names: tuple[str, ...]  # as written in the archive; may be empty
 
 
@@ -84,6 +87,18 @@ def _decompressed(file: BinaryIO) -> contextlib.AbstractContextManager[_Readable
 
 
 @contextlib.contextmanager
+def unpacked(file: Path) -> Iterator[_Readable]:
+    """The content of a file, decompressed if it is compressed. EOFError, OSError, zlib.error when it is damaged."""
+    with file.open("rb") as plain:
+        opened = _decompressed(plain)
+        if opened is None:
+            yield plain
+        else:
+            with opened as source:
+                yield source
+
+
+@contextlib.contextmanager
 def _unzstd(file: BinaryIO) -> Iterator[_Readable]:
     with subprocess.Popen(["zstd", "-dcq"], stdin=file, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
@@ -104,14 +119,14 @@ def read(archive: Path, file: Path) -> list[Content]:
     try:
         mode = file.stat().st_mode
         if stat.S_ISDIR(mode):
-            return _oci(archive, "oci", json.loads((file / "index.json").read_bytes()[:_LIMIT]))
+            return _oci(archive, json.loads((file / "index.json").read_bytes()[:_LIMIT]))
         if not stat.S_ISREG(mode):
             raise bad_archive(archive, "it is not a regular file")
         tables = _tables(file)
         if "manifest.json" in tables:
             return _docker(archive, tables["manifest.json"])
         if "index.json" in tables:
-            return _oci(archive, "oci-archive", tables["index.json"])
+            return _oci(archive, tables["index.json"])
     except OSError as error:
         raise bad_archive(archive, error.strerror or str(error)) from error
     except (tarfile.TarError, EOFError, zlib.error) as error:
@@ -142,24 +157,25 @@ def _docker(archive: Path, table: Any) -> list[Content]:
     for number, image in enumerate(table):
         tags = image.get("RepoTags") if isinstance(image, dict) else None
         names = tuple(_usable(tag) for tag in tags or [] if isinstance(tag, str))
-        found.append(Content("docker-archive", f"@{number}", names))
+        found.append(Content(number, "", names))
     return found
 
 
-def _oci(archive: Path, transport: str, table: Any) -> list[Content]:
+def _oci(archive: Path, table: Any) -> list[Content]:
     entries = table.get("manifests") if isinstance(table, dict) else None
     if not isinstance(entries, list) or not entries:
         raise bad_archive(archive, "its index.json lists no image")
-    found = []
+    found: dict[str, list[str]] = {}
     for entry in entries:
-        notes = (entry.get("annotations") if isinstance(entry, dict) else None) or {}
+        digest = entry.get("digest") if isinstance(entry, dict) else None
+        if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
+            raise bad_archive(archive, "its index.json lists an image without a sha256 digest")
+        notes = entry.get("annotations") or {}
         ref = notes.get(_REF) if isinstance(notes, dict) else None
         name = (notes.get(_CONTAINERD) if isinstance(notes, dict) else None) or ref
-        if len(entries) > 1 and not isinstance(ref, str):
-            raise bad_archive(archive, "it holds several images, and not all have a name")
-        names = (_usable(name),) if isinstance(name, str) and _is_name(name) else ()
-        found.append(Content(transport, ref if len(entries) > 1 and isinstance(ref, str) else "", names))
-    return found
+        names = [_usable(name)] if isinstance(name, str) and _is_name(name) else []
+        found.setdefault(digest, []).extend(names)
+    return [Content(number, digest, tuple(names)) for number, (digest, names) in enumerate(found.items())]
 
 
 def _is_name(text: str) -> bool:

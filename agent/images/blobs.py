@@ -141,6 +141,29 @@ class Files:
                 continue
         return freed
 
+    def exchange(self, fresh: Path, place: Path) -> None:
+        """Put `fresh` in the place of a layer, whole at every moment but one."""
+        hidden = self.work("doomed")
+        if place.exists():
+            place.rename(hidden / "layer")
+        fresh.rename(place)
+        self.settle()
+        trees.delete(hidden)
+
+    def erase(self, directory: Path) -> None:
+        trees.delete(directory)
+
+    def size(self, digest: str) -> int:
+        """Bytes of a blob; 0 when it is missing."""
+        try:
+            return self.blob(digest).stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def weigh(self) -> int:
+        """Bytes of all blobs."""
+        return sum(entry.stat().st_size for entry in os.scandir(self._blobs))
+
     def clear_tmp(self) -> None:
         for path in self.tmp.iterdir():
             trees.delete(path)

@@ -11,20 +11,23 @@ import contextlib
 import copy
 import errno
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from agent.images import gc
 from agent.images import index as image_index
 from agent.images.blobs import Files, aside
 from agent.images.errors import image_in_use, no_space
 from agent.images.index import Image, Index, Name
 from agent.images.layers import Hold
-from agent.images.lookup import find, named
+from agent.images.lookup import find, named, shown
 from agent.images.names import Reference
 from agent.kit import trees
 from agent.kit.errors import Permanent
+from agent.ports import GcRule
 
 _TOUCHED = 3600.0  # seconds
+_COMMITTED = 15.0  # seconds in which an `up` whose images are here becomes an assignment
 
 
 class Catalog:
@@ -32,6 +35,7 @@ class Catalog:
         self._files = files
         self._lock = asyncio.Lock()  # over every change of the index and every deletion
         self._index: Index | None = None
+        self._wanted: dict[str, float] = {}  # id → Unix seconds, of this life of the agent
         self._held: Counter[Path] = Counter()  # blobs and layers that running operations need
 
     async def opened(self) -> Index:
@@ -78,6 +82,7 @@ class Catalog:
     async def touch(self, id_: str, at: float) -> None:
         """The image is wanted. Not written each time: age counts in hours."""
         index = await self.opened()
+        self._wanted[id_] = at
         if at - index.used.get(id_, 0.0) < _TOUCHED:
             return
         async with self._lock:
@@ -112,6 +117,46 @@ class Catalog:
                 return gone, 0, None
             return gone, await self._collect(self._paths(index.images[id_]), index.sizes), id_
 
+    async def collect(self, keep: Collection[str], rule: GcRule, now: float, *, dry: bool) -> tuple[list[str], int]:
+        """Remove what the rule allows; the images as people know them, and the bytes freed (of blobs and layers)."""
+        async with self._lock:
+            index = self._index or Index()
+            recent = {id_ for id_, at in self._wanted.items() if now - at < max(rule.young, _COMMITTED)}
+            gone = gc.victims(index, {*keep, *recent}, rule, now, self._files.size)
+            told = [shown(index, id_) for id_ in gone]
+            if dry:
+                return told, gc.freed(index, gone, self._files.size)
+            return told, await self._drop(gone)
+
+    async def forget(self, ids: Sequence[str]) -> None:
+        """Images that are broken, with their names."""
+        async with self._lock:
+            await self._drop([id_ for id_ in ids if id_ in (self._index or Index()).images])
+
+    async def _drop(self, ids: Sequence[str]) -> int:
+        """The lock is held; the bytes that were freed."""
+        if not ids:
+            return 0
+        index = self._index or Index()
+        changed = copy.deepcopy(index)
+        for id_ in ids:
+            del changed.images[id_]
+            changed.used.pop(id_, None)
+        changed.names = {name: target for name, target in changed.names.items() if target.id in changed.images}
+        await self._save(changed)
+        return await self._collect({path for id_ in ids for path in self._paths(index.images[id_])}, index.sizes)
+
+    async def strays(self, *, delete: bool) -> list[Path]:
+        """Blobs and layers that neither an image nor a running operation needs."""
+        async with self._lock:
+            index = self._index or Index()
+            keep = {path for image in index.images.values() for path in self._paths(image)}
+            found = await aside(self._files.everything)
+            lost = sorted(path for path in found - keep if not self._held[path])
+            if delete:
+                await aside(self._files.delete, lost)
+            return lost
+
     async def _save(self, changed: Index) -> None:
         def save() -> None:
             self._files.settle()
@@ -121,7 +166,7 @@ class Catalog:
         self._index = changed
 
     def _paths(self, image: Image) -> set[Path]:
-        return {*map(self._files.blob, image.blobs), *map(self._files.layer, image.layers)}
+        return {*map(self._files.blob, image.blobs), *map(self._files.layer, (*image.layers, *image.stack))}
 
     async def _collect(self, candidates: Iterable[Path], sizes: Mapping[str, int]) -> int:
         """Delete those that no image and no operation needs (the lock is held); the bytes they took."""

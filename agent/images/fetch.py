@@ -143,14 +143,14 @@ class Fetcher:
                 await unused.close()
 
     async def unpack(self, archive: Path, file: Path, content: Content, work: Path) -> Path:
-        """A directory with manifest and blobs of one image of an archive; `file` is its plain form (archives.plain)."""
+        """A directory with manifest and blobs of one image of a docker-archive; `file` is its plain form
+        (archives.plain)."""
         target = work / "image"
         target.mkdir()
         link = work / "archive"  # skopeo splits at colons, and the user's path may have some
         link.symlink_to(file.absolute())
-        selector = f":{content.selector}" if content.selector else ""
         try:
-            await self._skopeo.unpack(f"{content.transport}:{link}{selector}", target)
+            await self._skopeo.unpack(f"docker-archive:{link}:@{content.number}", target)
         except SkopeoFailed as error:
             if "no space left" in str(error):
                 raise no_space(str(archive), file.stat().st_size, self._files.free()) from error

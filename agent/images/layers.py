@@ -8,11 +8,12 @@ import fcntl
 import json
 import os
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from agent.images import mending
 from agent.images.blobs import Files, aside, compression
 from agent.images.errors import bad_layer, no_space, too_big
 from agent.images.flights import Flights
@@ -57,6 +58,31 @@ class Layers:
     async def discover(self, layer: Layer, hold: Hold, read: Read) -> Unpacked:
         """The same for a layer whose diff id nobody knows yet; `hold` is called with its path before it is there."""
         return await self._unpack(layer, None, hold, read)
+
+    async def again(self, layer: Layer, diff_id: str, target: Path) -> None:
+        """The layer once more, as the directory `target`, to be compared. Errors as ensure."""
+        async with self._at_once:
+            target.mkdir(mode=0o755)
+            target.chmod(0o755)
+            found = str((await self._run_child(layer, target, lambda _: None))["diff_id"])
+            if found != diff_id:
+                raise bad_layer(layer.blob.digest, f"it unpacks to {found[:19]}, its config says {diff_id[:19]}")
+
+    async def mend(self, diff_ids: Sequence[str], hold: Hold) -> list[str]:
+        """The stack that overlayfs is to see, lowest first, with a layer of its own where it needs mending; [] when
+        that is `diff_ids`, which are unpacked."""
+        work = await aside(self._files.work, "mend")
+        try:
+            top_first = list(reversed(diff_ids))
+            count, made, digest = await aside(mending.mend, [self._files.layer(one) for one in top_first], work)
+            if made is not None:
+                await hold(self._files.layer(digest))
+                if not self._files.layer(digest).exists():
+                    made.rename(self._files.layer(digest))
+            stack = [*reversed(top_first[:count]), *([digest] if made is not None else [])]
+            return stack if stack != list(diff_ids) else []
+        finally:
+            await aside(trees.delete, work)
 
     async def _unpack(self, layer: Layer, diff_id: str | None, hold: Hold | None, read: Read) -> Unpacked:
         async with self._at_once:

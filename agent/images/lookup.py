@@ -62,3 +62,9 @@ def info(index: Index, id_: str) -> ImageInfo:
         created=image.created,
         layers=len(image.layers),
     )
+
+
+def shown(index: Index, id_: str) -> str:
+    """An image as people know it: a name, else the beginning of its id."""
+    own = index.names_of(id_)
+    return names.parse(own[0]).familiar if own else id_[7:19]

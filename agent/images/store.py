@@ -9,13 +9,16 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import tarfile
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from agent.images import archives, names, policy
 from agent.images import config as image_config
 from agent.images import manifest as image_manifest
+from agent.images.archives import Content
 from agent.images.auth import NONE, Keys, Logins, mark
 from agent.images.blobs import Files, WrongBlob, aside, compression
 from agent.images.catalog import Catalog
@@ -25,10 +28,12 @@ from agent.images.flights import Flights
 from agent.images.index import Image
 from agent.images.layer_writer import Limits
 from agent.images.layers import Hold, Layers, Unpacked
+from agent.images.layouts import OciLayout
 from agent.images.lookup import find, info, named
 from agent.images.manifest import BadManifest, Blob, Layer
 from agent.images.names import Reference
 from agent.images.reports import Report
+from agent.images.shelf import Shelf
 from agent.images.skopeo import Skopeo
 from agent.kit.clock import Clock, RealClock
 from agent.kit.errors import leaf
@@ -46,6 +51,7 @@ class ImageStore:
         skopeo = Skopeo(self._files.tmp)
         self._fetcher = Fetcher(self._files, skopeo, self._clock)
         self._catalog = Catalog(self._files)
+        self.shelf = Shelf(self._files, self._catalog, self._layers, self._clock)
         self.logins = Logins(layout.registry_logins, skopeo)
         self._configs: dict[str, ImageConfig] = {}
         self._pulls: Flights[ImageInfo] = Flights()
@@ -60,7 +66,9 @@ class ImageStore:
                 raw = self._files.blob(id_).read_bytes()
             except OSError as error:
                 raise bad_image(image, f"its config is gone: {error.strerror}") from error
-            self._configs[id_] = image_config.parse(id_, raw)
+            parsed = image_config.parse(id_, raw)
+            stack = (await self._catalog.opened()).images[id_].stack
+            self._configs[id_] = replace(parsed, layers=tuple(stack)) if stack else parsed
         return self._configs[id_]
 
     async def list(self) -> Sequence[ImageInfo]:
@@ -75,15 +83,11 @@ class ImageStore:
         if id_ is None:
             if want.policy == "never":
                 raise image_missing(want.name)
-            source = policy.source(want)
-            id_ = (await self.pull(source, progress, want.platform, keys)).id
+            id_ = (await self.pull(policy.source(want), progress, want.platform, keys)).id
             index = await self._catalog.opened()
-            if source != want.name:
-                return Resolved(id_, want.digest)
-        else:
-            await self._catalog.touch(id_, self._clock.wall())
-            if id_ == want.id:
-                return Resolved(id_, want.digest)
+        await self._catalog.touch(id_, self._clock.wall())
+        if id_ == want.id and want.policy in ("missing", "never"):
+            return Resolved(id_, want.digest)
         name = named(index, want.name)
         return Resolved(id_, index.names[name].digest if name and index.names[name].id == id_ else "")
 
@@ -150,14 +154,46 @@ class ImageStore:
                 report.say("reading")
                 place = work / str(number)
                 place.mkdir()
-                directory = await self._fetcher.unpack(archive, file, content, place)
-                raw = await aside((directory / "manifest.json").read_bytes)
-
-                async def bring(blob: Blob, directory: Path = directory) -> None:
-                    await aside(self._files.take, directory / blob.digest[7:], blob)
-
-                found.append(await self._install(raw, bring, references, "", [], hold, report))
+                raw, bring, extra = await self._opened(archive, file, content, place, hold)
+                found.append(await self._install(raw, bring, references, "", extra, hold, report))
         return found
+
+    async def _opened(
+        self, archive: Path, file: Path, content: Content, place: Path, hold: Hold
+    ) -> tuple[bytes, Callable[[Blob], Awaitable[None]], Sequence[str]]:
+        """(manifest, how its blobs come, further blobs to keep) of one image of an archive."""
+        if not content.digest:
+            directory = await self._fetcher.unpack(archive, file, content, place)
+
+            async def take(blob: Blob) -> None:
+                await aside(self._files.take, directory / blob.digest[7:], blob)
+
+            return await aside((directory / "manifest.json").read_bytes), take, []
+        try:
+            layout = await aside(OciLayout, file)
+            raw, extra = await aside(layout.read, content.digest), []
+            if _digest(raw) != content.digest:
+                raise WrongBlob(f"{content.digest[:19]} came as {_digest(raw)[:19]}")
+            if image_manifest.is_index(raw):
+                chosen = image_manifest.choose(raw)
+                if chosen is None:
+                    has = ", ".join(image_manifest.platforms(raw)) or "none"
+                    raise bad_archive(archive, f"it has no image for this machine; it has {has}")
+                await hold(self._files.blob(content.digest))
+                await aside(self._files.put, raw)
+                raw, extra = await aside(layout.read, chosen), [content.digest]
+                if _digest(raw) != chosen:
+                    raise WrongBlob(f"{chosen[:19]} came as {_digest(raw)[:19]}")
+        except (WrongBlob, BadManifest, tarfile.TarError) as error:
+            raise bad_archive(archive, str(error)) from error
+
+        async def copy(blob: Blob) -> None:
+            if not self._files.has(blob):
+                unfinished = place / blob.digest[7:]
+                await aside(layout.copy, blob, unfinished)
+                await aside(self._files.take, unfinished, blob)
+
+        return raw, copy, extra
 
     async def _install(
         self,
@@ -184,10 +220,13 @@ class ImageStore:
                 raise bad_image(name, f"{len(manifest.layers)} layers, {len(diff_ids)} diff ids")
             await hold(*(self._files.layer(diff_id) for diff_id in diff_ids))
             sizes = await self._ensure_layers(list(zip(diff_ids, manifest.layers, strict=True)), bring, report)
+            stack = await self._layers.mend(image_config.parse(id_, config).layers, hold)
         except (BadManifest, WrongBlob) as error:
             raise bad_image(name, str(error)) from error
         blobs = [_digest(raw), *(blob.digest for blob in manifest.blobs), *extra]
-        image = Image(_digest(raw), blobs, diff_ids, image_config.created(config), image_config.platform_of(config))
+        image = Image(
+            _digest(raw), blobs, diff_ids, image_config.created(config), image_config.platform_of(config), stack
+        )
         await self._commit(id_, image, sizes, references, digest)
         report.say("done", 1, 1)
         return info(await self._catalog.opened(), id_)

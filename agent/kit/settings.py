@@ -5,6 +5,11 @@ the default of the code.
 unpacked = "64g"      # bytes that a layer may unpack to; k, m, g, t are powers of 1024
 entries = 2000000     # files and directories that a layer may have
 reserve = "64m"       # bytes of the file system that images leave free
+
+[gc]
+high = 85             # percent of the file system: when it is fuller, unused images go,
+low = 80              # until it is at this
+days = 30             # images that nobody has wanted for so long go, too; without it none goes for its age
 """
 
 from __future__ import annotations
@@ -15,7 +20,7 @@ from pathlib import Path
 
 from agent.kit.errors import UserError
 
-KEYS = {"images": ("unpacked", "entries", "reserve")}
+KEYS = {"images": ("unpacked", "entries", "reserve"), "gc": ("high", "low", "days")}
 _SIZE = re.compile(r"([0-9]{1,15})([kmgt]?)b?", re.I)
 
 
@@ -49,5 +54,7 @@ def _number(path: Path, key: str, value: object) -> int:
 
 def _bad(path: Path, why: str) -> UserError:
     return UserError(
-        f"cannot use {path}: {why}", code="bad-settings", hint=f"it may set {', '.join(KEYS['images'])} in [images]"
+        f"cannot use {path}: {why}",
+        code="bad-settings",
+        hint="it may set " + "; ".join(f"{', '.join(keys)} in [{section}]" for section, keys in KEYS.items()),
     )

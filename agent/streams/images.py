@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,15 +12,18 @@ from typing import Any
 from agent.images.auth import keys_of
 from agent.images.policy import wanted
 from agent.kit.errors import GoraeError, Permanent
-from agent.ports import Images, Logins
-from agent.streams.requests import Operation, Send, mapping, progress, text, texts
+from agent.ports import GcRule, Images, ImageShelf, Logins, Progress, Resolved, Wanted
+from agent.streams.requests import Operation, Send, mapping, number, progress, text, texts
 
 
 class ImageRequests:
     """`in_use`: image id → who uses it."""
 
-    def __init__(self, images: Images, logins: Logins, in_use: Callable[[], Mapping[str, str]]) -> None:
-        self._images, self._logins, self._in_use = images, logins, in_use
+    def __init__(
+        self, images: Images, shelf: ImageShelf, logins: Logins, in_use: Callable[[], Mapping[str, str]]
+    ) -> None:
+        self._images, self._shelf, self._logins, self._in_use = images, shelf, logins, in_use
+        self._awaited: Counter[str] = Counter()  # ids that requests of `ensure` have found so far
 
     def operations(self) -> dict[str, Operation]:
         return {
@@ -29,6 +34,12 @@ class ImageRequests:
             "load": self._load,
             "import": self._import,
             "remove": self._remove,
+            "inspect": self._inspect,
+            "tag": self._tag,
+            "save": self._save,
+            "image-usage": self._usage,
+            "image-collect": self._collect,
+            "fsck": self._check,
             "login": self._login,
             "logout": self._logout,
             "logins": self._known,
@@ -44,10 +55,20 @@ class ImageRequests:
             raise Permanent("cannot understand the request: a wish is no object", code="bad-request")
         wants = [wanted(name, wish) for name, wish in wishes.items()]
         keys = keys_of(request.get("keys"))
-        async with progress(send) as hear:
-            results = await asyncio.gather(
-                *(self._images.ensure(want, hear, keys) for want in wants), return_exceptions=True
-            )
+        mine: Counter[str] = Counter()  # an image that came early stays until the last one has come
+
+        async def ensure(want: Wanted, hear: Progress) -> Resolved:
+            result = await self._images.ensure(want, hear, keys)
+            mine[result.id] += 1
+            self._awaited[result.id] += 1
+            return result
+
+        try:
+            async with progress(send) as hear:
+                results = await asyncio.gather(*(ensure(want, hear) for want in wants), return_exceptions=True)
+        finally:
+            self._awaited.subtract(mine)
+            self._awaited = +self._awaited
         found = {}
         for want, result in zip(wants, results, strict=True):
             if isinstance(result, BaseException):
@@ -89,6 +110,43 @@ class ImageRequests:
     async def _remove(self, request: dict[str, Any], send: Send) -> Any:
         removed, freed = await self._images.remove(text(request, "name"), self._in_use())
         return {"removed": removed, "freed": freed}
+
+    async def _inspect(self, request: dict[str, Any], send: Send) -> Any:
+        found = await self._shelf.inspect(text(request, "name"))
+        return found | {"used_by": self._in_use().get(found["id"], "")}
+
+    async def _tag(self, request: dict[str, Any], send: Send) -> Any:
+        return await self._shelf.tag(text(request, "name"), text(request, "new"))
+
+    async def _save(self, request: dict[str, Any], send: Send) -> Any:
+        form = request.get("format", "docker-archive")
+        if form not in ("docker-archive", "oci-archive"):
+            raise Permanent(f"cannot save images as {form!r}", code="bad-request")
+        total = 0
+        async for piece in self._shelf.save(texts(request, "names"), form):
+            total += len(piece)
+            await send("data", base64.b64encode(piece).decode())
+        return {"bytes": total}
+
+    async def _usage(self, request: dict[str, Any], send: Send) -> Any:
+        return await self._shelf.usage({*mapping(request, "keep"), *self._in_use()})
+
+    async def _collect(self, request: dict[str, Any], send: Send) -> Any:
+        """What tasks use is known here; `keep` is what stored revisions name, which only the orchestrator knows."""
+        young = number(request, "young")
+        rule = GcRule(
+            unnamed=bool(request.get("unnamed", False)),
+            young=GcRule().young if young is None else young,
+            old=number(request, "old"),
+            bytes=int(request.get("bytes", 0)),
+        )
+        keep = {*mapping(request, "keep"), *self._in_use(), *self._awaited}
+        removed, freed = await self._shelf.collect(keep, rule, dry=bool(request.get("dry", False)))
+        return {"removed": removed, "freed": freed}
+
+    async def _check(self, request: dict[str, Any], send: Send) -> Any:
+        async with progress(send) as hear:
+            return await self._shelf.check(bool(request.get("repair", False)), self._in_use(), hear)
 
     async def _login(self, request: dict[str, Any], send: Send) -> Any:
         await self._logins.login(text(request, "registry"), text(request, "user"), text(request, "password"))

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from agent.kit.errors import GoraeError, Permanent, UserError
-from agent.ports import Images, Logins, Logs
+from agent.ports import Images, ImageShelf, Logins, Logs
 from agent.streams.images import ImageRequests
 from agent.streams.requests import Operation, Send, number, text, texts
 from agent.streams.volumes import Both, Users, VolumeRequests
@@ -55,6 +55,7 @@ class StreamServer:
         path: Path,
         agent: Agent,
         images: Images,
+        shelf: ImageShelf,
         logins: Logins,
         logs: Logs,
         volumes: Both,
@@ -73,7 +74,7 @@ class StreamServer:
             "adopt": self._adopt,
             "listeners": self._listeners,
             **VolumeRequests(volumes, agent).operations,
-            **ImageRequests(images, logins, agent.in_use).operations(),
+            **ImageRequests(images, shelf, logins, agent.in_use).operations(),
         }
 
     @asynccontextmanager

@@ -4,6 +4,7 @@ A connection carries one request: one line of JSON `{"op": …, …}` from the c
 
     {"progress": {…}}   any number, pulls and loads
     {"line": {…}}       any number, logs
+    {"data": "…"}       any number, archives: base64
     {"result": …}       last, success
     {"error": {…}}      last, failure: kit.errors document
 
@@ -20,6 +21,12 @@ Operations (arguments → result):
     logins      → {REGISTRY: user}
     load        path, name → [ImageInfo]                  docker-archive or oci-archive
     import      path, name, config → ImageInfo            a root file system; config: as Docker writes it
+    inspect     name → {id, names, digests, manifest, platform, created, size, layers, history, config, used_by}
+    tag         name, new → ImageInfo
+    save        names: [NAME], format docker-archive or oci-archive → {"data": base64}*, {bytes}
+    image-usage     keep: {ID: who} → {images, unused, unnamed, blobs, layers, reclaimable, free, total}
+    image-collect   keep: {ID: who}, unnamed?, young?, old?, bytes?, dry? → {removed: [NAME], freed}    ports.GcRule
+    fsck        repair → {images, blobs, layers, bytes, problems: [{what, digest, why, images, used_by, done}]}
     remove      name → {"removed": [NAME], "freed": bytes}
     logs        stack, services?: [NAME], task?, follow, since?, until?, tail? → lines {task, service, slot, at, stream,
                 text}; tail: of each slot

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import APIRouter
 from pydantic import Field
@@ -11,6 +11,7 @@ from starlette.responses import StreamingResponse
 
 from agent.kit.errors import UserError
 from agent.wire import streams as agent
+from orchestrator import keeping
 from orchestrator.api import streams
 from orchestrator.api.stacks import Body, Here, Keys
 from orchestrator.compose.model import Stack
@@ -38,6 +39,28 @@ class ImportBody(Body):
 
 class RemoveBody(Body):
     name: str
+
+
+class TagBody(Body):
+    name: str
+    new: str
+
+
+class SaveBody(Body):
+    names: tuple[str, ...] = Field(min_length=1)
+    format: Literal["docker-archive", "oci-archive"] = "docker-archive"
+
+
+class PruneBody(Body):
+    """`all`: also images that have a name. `older`: seconds since they were wanted last."""
+
+    all: bool = False
+    older: float = Field(default=0.0, ge=0)
+    dry: bool = False
+
+
+class CheckBody(Body):
+    repair: bool = False
 
 
 class LoginBody(Body):
@@ -91,6 +114,44 @@ async def remove(here: Here, body: RemoveBody) -> StreamingResponse:
                     hint=f"gorae down -p {stack.name}, or give that service another image",
                 )
     return _relay(here, "remove", body)
+
+
+@router.get("/images/inspect")
+async def inspect(here: Here, name: str) -> Any:
+    """One image: config, layers, history, who uses it."""
+    return await agent.call(here.agent_socket, "inspect", name=name)
+
+
+@router.get("/images/usage")
+async def usage(here: Here) -> Any:
+    """Numbers and bytes of what is here, and of what neither a task nor a revision needs."""
+    return await agent.call(here.agent_socket, "image-usage", keep=await keeping.needed(here.ledger))
+
+
+@router.post("/images/tag")
+async def tag(here: Here, body: TagBody) -> Any:
+    """Give an image one more name."""
+    return await agent.call(here.agent_socket, "tag", **body.model_dump())
+
+
+@router.post("/images/save", response_class=StreamingResponse)
+async def save(here: Here, body: SaveBody) -> StreamingResponse:
+    """NDJSON: {data: base64}*, the bytes of an archive; then {result: {bytes}} or {error}."""
+    return _relay(here, "save", body)
+
+
+@router.post("/images/prune", response_class=StreamingResponse)
+async def prune(here: Here, body: PruneBody) -> StreamingResponse:
+    """Remove images that neither a task nor a stored revision needs. NDJSON as pull."""
+    wanted = {"unnamed": not body.all, "young": 0.0, "old": body.older, "dry": body.dry}
+    keep = await keeping.needed(here.ledger)
+    return streams.ndjson(streams.relay(here.agent_socket, "image-collect", {**wanted, "keep": keep}))
+
+
+@router.post("/images/fsck", response_class=StreamingResponse)
+async def fsck(here: Here, body: CheckBody) -> StreamingResponse:
+    """Verify every blob and layer; with `repair`, put right what is broken and not in use. NDJSON as pull."""
+    return _relay(here, "fsck", body)
 
 
 @router.post("/images/outdated", response_class=StreamingResponse)

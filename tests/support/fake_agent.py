@@ -61,6 +61,7 @@ class FakeAgent:
         self.images: dict[str, str] = {}  # loaded here, of no registry: name → id
         self.published: dict[str, str] = {}  # name → what a registry has under it now, where it has moved
         self.missing: dict[str, GoraeError] = {}
+        self.usage: dict[str, Any] = {"images": 0, "unused": 0, "free": 100, "total": 100}
         self.latest: dict[str, dict[str, Any]] = {}  # answers about what registries have, where they are odd
         self.volumes: dict[str, dict[str, str]] = {}  # name → driver options
         self.requests: list[dict[str, Any]] = []
@@ -302,6 +303,13 @@ class FakeAgent:
             yield {"result": {}}
         elif request["op"] == "listeners":
             yield {"result": [listener.model_dump(mode="json") for listener in self.listeners]}
+        elif request["op"] == "image-usage":
+            yield {"result": self.usage}
+        elif request["op"] == "image-collect":
+            yield {"result": {"removed": [], "freed": 0}}
+        elif request["op"] == "save":
+            yield {"data": "YXJjaGl2ZQ=="}
+            yield {"result": {"bytes": 7}}
         elif request["op"] == "latest":
             yield {
                 "result": {
@@ -309,9 +317,7 @@ class FakeAgent:
                     for name in request["images"]
                 }
             }
-        elif request["op"] in ("pull", "load", "import", "remove", "login", "logout") or request["op"].startswith(
-            "volume-"
-        ):
+        elif request["op"] in _ECHOED or request["op"].startswith("volume-"):
             yield {"progress": {"step": "half"}}
             yield {"result": {key: value for key, value in request.items() if key not in ("op", "password", "keys")}}
         else:
@@ -325,6 +331,12 @@ class FakeAgent:
             return {"id": wish["id"], "digest": wish["digest"]}
         found = self.published.get(name, name)
         return {"id": f"sha256:{found}", "digest": digest_of(found)}
+
+
+_ECHOED = (
+    *("pull", "load", "import", "remove", "login", "logout"),
+    *("inspect", "tag", "fsck"),
+)
 
 
 def digest_of(name: str) -> str:

@@ -1,6 +1,7 @@
-"""List, pull, import, load and remove images.
+"""List, pull, inspect, name, save, load, import, check and remove images.
 
-An image in use by a stack is not removed.
+An image in use by a stack is not removed. save and load read and write docker-archives (docker save) and
+oci-archives; ids and digests stay what they are.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import os
 from typing import Any
 
 from agent.kit.errors import UserError
-from orchestrator.cli import keys
+from orchestrator.cli import image_about, image_upkeep, keys
 from orchestrator.cli.client import Client
 from orchestrator.cli.progress import Progress
 from orchestrator.cli.render import Column, Screen, count, size, table
@@ -42,11 +43,15 @@ def register(parser: argparse.ArgumentParser) -> None:
     new.add_argument("--workdir", metavar="DIR", help="where it starts")
     remove = actions.add_parser("rm", parents=[root], help="remove an image")
     remove.add_argument("names", metavar="NAME", nargs="+")
+    image_about.register(actions, root)
+    image_upkeep.register(actions, root)
 
 
 def run(arguments: argparse.Namespace) -> int:
     client, screen = Client(arguments.root), Screen()
     action = arguments.action
+    if "act" in arguments:
+        return int(arguments.act(client, screen, arguments))
     if action == "ls":
         return _list(client, screen, arguments.json)
     if action == "rm":

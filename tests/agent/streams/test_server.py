@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import os
 import stat
@@ -15,8 +16,10 @@ import pytest
 from agent.fakes.images import FakeImages
 from agent.fakes.logins import FakeLogins
 from agent.fakes.logs import FakeLogs
+from agent.fakes.shelf import FakeShelf
 from agent.fakes.volumes import FakeVolumes
 from agent.kit.errors import Permanent, Temporary, UserError
+from agent.ports import GcRule, StoreProblem
 from agent.streams.server import StreamServer
 from agent.wire.messages import StackStatus
 from agent.wire.streams import call, request
@@ -47,14 +50,14 @@ class Agent:
 class Place:
     def __init__(self, path: Path) -> None:
         self.path, self.agent, self.images, self.logs = path, Agent(), FakeImages(), FakeLogs()
-        self.volumes, self.logins = FakeVolumes(), FakeLogins()
+        self.volumes, self.logins, self.shelf = FakeVolumes(), FakeLogins(), FakeShelf(self.images)
 
     async def call(self, op: str, **arguments: Any) -> Any:
         return await call(self.path, op, **arguments)
 
 
 def serving(place: Place) -> StreamServer:
-    ports = (place.agent, place.images, place.logins, place.logs, place.volumes)
+    ports = (place.agent, place.images, place.shelf, place.logins, place.logs, place.volumes)
     return StreamServer(place.path, *ports, uid=os.getuid(), gid=os.getgid())
 
 
@@ -136,6 +139,68 @@ async def test_what_registries_have_now(place: Place) -> None:
     found = await place.call("latest", images=["redis:7", "gone:1"])
     assert found["redis:7"] == {"digest": place.images.digests["docker.io/library/redis:7"]}
     assert found["gone:1"]["error"]["code"] == "image-missing"
+
+
+async def test_saved_images_come_as_data(place: Place) -> None:
+    web = place.images.add("web:1", Cmd=["serve"])
+    seen = [pair async for pair in request(place.path, "save", names=["web:1"], format="oci-archive")]
+    assert [(kind, base64.b64decode(value)) for kind, value in seen[:-1]] == [
+        ("data", f"oci-archive {web.id}\n".encode())
+    ]
+    assert seen[-1] == ("result", {"bytes": len(base64.b64decode(seen[0][1]))})
+    with pytest.raises(UserError, match="cannot find image gone:1"):
+        await place.call("save", names=["gone:1"])
+    with pytest.raises(Permanent, match="cannot save images as 'zip'"):
+        await place.call("save", names=["web:1"], format="zip")
+
+
+async def test_inspect_and_tag(place: Place) -> None:
+    web = place.images.add("web:1", Cmd=["serve"])
+    place.agent.used = {web.id: "shop/web"}
+    assert (await place.call("inspect", name="web:1"))["used_by"] == "shop/web"
+    assert (await place.call("tag", name="web:1", new="web:2"))["names"] == ["web:1", "web:2"]
+
+
+async def test_collect_keeps_what_tasks_use_and_revisions_name(place: Place) -> None:
+    used, named = place.images.add("used:1", Cmd=["a"]), place.images.add("named:1", Cmd=["b"])
+    gone = place.images.add("gone:1", Cmd=["c"])
+    place.agent.used = {used.id: "shop/web"}
+    answer = await place.call("image-collect", keep={named.id: "shop, revision 1"}, old=0, young=5, bytes=7)
+    assert answer == {"removed": [gone.id], "freed": 1}
+    assert place.shelf.rules == [(frozenset({used.id, named.id}), GcRule(young=5, old=0, bytes=7), False)]
+    usage = await place.call("image-usage", keep={})
+    assert (usage["images"], usage["unused"]) == (2, 1)
+
+
+async def test_an_image_an_up_waits_with_is_not_collected(place: Place) -> None:
+    """It came early, and the stack's next image is still on its way."""
+    early = place.images.add("early:1", Cmd=["a"])
+    coming, come = asyncio.Event(), asyncio.Event()
+    pull = place.images.pull
+
+    async def slow(*arguments: Any) -> Any:
+        coming.set()
+        await come.wait()
+        return await pull(*arguments)
+
+    place.images.pull = slow  # type: ignore[method-assign]
+    place.images.registry["docker.io/library/late:1"] = {}
+    upping = asyncio.ensure_future(place.call("ensure", images={"early:1": {}, "late:1": {}}))
+    await coming.wait()
+    assert await place.call("image-collect", keep={}, old=0, young=0) == {"removed": [], "freed": 0}
+    come.set()
+    assert (await upping)["early:1"]["id"] == early.id
+    assert early.id in (await place.call("image-collect", keep={}, old=0, young=0))["removed"]
+
+
+async def test_fsck(place: Place) -> None:
+    place.shelf.problems = [StoreProblem("blob", "sha256:1", "it is missing", ["web:1"])]
+    found = await place.call("fsck")
+    assert found["problems"][0] == {
+        **{"what": "blob", "digest": "sha256:1", "why": "it is missing"},
+        **{"images": ["web:1"], "used_by": "", "done": ""},
+    }
+    assert (await place.call("fsck", repair=True))["problems"][0]["done"] == "removed"
 
 
 async def test_logins(place: Place) -> None:

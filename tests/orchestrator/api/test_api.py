@@ -320,6 +320,31 @@ async def test_what_is_outdated(s: Setting) -> None:
     assert rows["lost:1"]["error"] == "cannot pull lost:1: its registry is away"
 
 
+async def test_prune_keeps_the_images_of_every_stored_revision(s: Setting) -> None:
+    await s.client.up(name="shop", web={"image": "web:1"})
+    await s.client.up(name="shop", web={"image": "web:2"})
+    answer = await s.client.lines("POST", "/v1/images/prune", {"all": True, "older": 60})
+    assert answer == [{"result": {"removed": [], "freed": 0}}]
+    keep = {"sha256:web:1": "shop, revision 1", "sha256:web:2": "shop/web"}
+    asked = {"op": "image-collect", "unnamed": False, "young": 0.0, "old": 60.0, "dry": False, "keep": keep}
+    assert s.agent.requests[-1] == asked
+    assert (await s.client.ask("GET", "/v1/images/usage"))[1] == s.agent.usage
+    assert s.agent.requests[-1] == {"op": "image-usage", "keep": keep}
+
+
+async def test_what_is_done_with_images_is_relayed(s: Setting) -> None:
+    assert (await s.client.ask("GET", "/v1/images/inspect?name=a:1"))[1] == {"name": "a:1"}
+    assert (await s.client.ask("POST", "/v1/images/tag", {"name": "a:1", "new": "b:1"}))[1] == {
+        "name": "a:1",
+        "new": "b:1",
+    }
+    saved = await s.client.lines("POST", "/v1/images/save", {"names": ["a:1"], "format": "oci-archive"})
+    assert saved == [{"data": "YXJjaGl2ZQ=="}, {"result": {"bytes": 7}}]
+    assert (await s.client.lines("POST", "/v1/images/fsck", {"repair": True}))[-1] == {"result": {"repair": True}}
+    for path, body in (("save", {"names": []}), ("save", {"names": ["a"], "format": "zip"}), ("prune", {"older": -1})):
+        assert (await s.client.ask("POST", f"/v1/images/{path}", body))[0] == 400
+
+
 async def test_logins_are_relayed_and_a_bad_request_repeats_no_password(s: Setting) -> None:
     body = {"registry": "r.example.com", "user": "kim", "password": "s3cret"}
     lines = await s.client.lines("POST", "/v1/logins", body)

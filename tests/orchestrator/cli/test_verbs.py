@@ -650,12 +650,6 @@ def test_when_up_pulls(daemon: FakeDaemon, folder: Path, word: str, sent: str) -
     assert daemon.asked[0][2]["pull"] == sent
 
 
-def test_up_builds_nothing_and_says_so(daemon: FakeDaemon, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["up", "--pull", "build"]) == 1
-    assert "gorae has no builder yet\ntry  build them elsewhere" in capsys.readouterr().err
-    assert daemon.asked == []
-
-
 def test_login_sends_the_password_from_stdin(
     daemon: FakeDaemon, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -713,3 +707,89 @@ def test_progress_of_layers_and_of_further_tries(daemon: FakeDaemon, capsys: pyt
         "web:1  layer aabbccddeeff  done  5.0 kB",
         "pulled web:1: 5.0 kB, 1 layer",
     ]
+
+
+def test_image_inspect_and_history(daemon: FakeDaemon, capsys: pytest.CaptureFixture[str]) -> None:
+    history = [{"created": "2024-01-01T00:00:00Z", "created_by": "ADD x", "size": 5000}, {"comment": "c", "size": 0}]
+    image = {
+        **{
+            "id": "sha256:" + "a" * 64,
+            "names": ["web:1"],
+            "digests": [],
+            "manifest": "sha256:m",
+            "used_by": "shop/web",
+        },
+        **{"platform": "linux/amd64", "created": "", "size": 5000, "layers": [{}], "history": history},
+        **{"config": {"Cmd": ["serve"], "User": "kim"}},
+    }
+    daemon.answers["GET", "/v1/images/inspect"] = image
+    assert main(["image", "inspect", "web:1"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1] == "names         web:1" and lines[-2:] == ['cmd           ["serve"]', "user          kim"]
+    assert main(["image", "inspect", "--json", "web:1"]) == 0
+    assert json.loads(capsys.readouterr().out) == image
+    assert daemon.asked[-1][1] == "/v1/images/inspect?name=web%3A1"
+    assert main(["image", "history", "web:1"]) == 0
+    assert [line.split() for line in capsys.readouterr().out.splitlines()[1:]] == [
+        ["-", "0", "B", "c"],
+        ["2024-01-01T00:00:00", "5.0", "kB", "ADD", "x"],
+    ]
+    assert main(["image", "history", "web:1", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == history
+
+
+def test_image_save_writes_a_whole_file_or_none(
+    daemon: FakeDaemon, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    daemon.answers["POST", "/v1/images/save"] = [{"data": "YXJj"}, {"data": "aGl2ZQ=="}, {"result": {"bytes": 7}}]
+    assert main(["image", "save", "-o", "out.tar", "--format", "oci-archive", "web:1", "db:1"]) == 0
+    assert (root / "out.tar").read_bytes() == b"archive"
+    assert daemon.asked[-1][2] == {"names": ["web:1", "db:1"], "format": "oci-archive"}
+    assert capsys.readouterr().out == "saved web:1, db:1 to out.tar: 7 B\n"
+    before = sorted(root.iterdir())
+    daemon.answers["POST", "/v1/images/save"] = [{"data": "YXJj"}, error("cannot read image web:1: broken")]
+    assert main(["image", "save", "-o", "out2.tar", "web:1"]) == 1
+    daemon.answers["POST", "/v1/images/save"] = [{"data": "YXJj"}]
+    assert main(["image", "save", "-o", "out2.tar", "web:1"]) == 3
+    assert sorted(root.iterdir()) == before
+    assert main(["image", "save", "-o", "no/such/folder/x.tar", "web:1"]) == 1
+    assert "cannot write no/such/folder/x.tar: No such file" in capsys.readouterr().err
+
+
+def test_image_tag_prune_and_df(daemon: FakeDaemon, capsys: pytest.CaptureFixture[str]) -> None:
+    daemon.answers["POST", "/v1/images/tag"] = {"id": "sha256:" + "a" * 64, "names": ["b:1", "web:1"]}
+    assert main(["image", "tag", "web:1", "b:1"]) == 0
+    assert capsys.readouterr().out == "aaaaaaaaaaaa is b:1, web:1\n"
+    daemon.answers["POST", "/v1/images/prune"] = [{"result": {"removed": ["old:1"], "freed": 5_000_000}}]
+    assert main(["image", "prune", "--all", "--older", "30d", "--dry-run"]) == 0
+    assert daemon.asked[-1][2] == {"all": True, "older": 30 * 86400, "dry": True}
+    assert capsys.readouterr().out == "would remove old:1\n1 image, 5.0 MB to free\n"
+    assert main(["image", "prune"]) == 0
+    assert daemon.asked[-1][2] == {"all": False, "older": 0, "dry": False}
+    assert capsys.readouterr().out == "removed old:1\n1 image, 5.0 MB freed\n"
+    assert main(["image", "prune", "--older", "soon"]) == 2
+    assert "'soon' is no span of time like 12h or 30d" in capsys.readouterr().err
+    usage = {"images": 3, "unused": 1, "unnamed": 0, "blobs": 1000, "layers": 2000, "reclaimable": 10}
+    daemon.answers["GET", "/v1/images/usage"] = {**usage, "free": 5000, "total": 9000}
+    assert main(["image", "df"]) == 0
+    assert "could go     10 B: gorae image prune --all" in capsys.readouterr().out
+    assert main(["image", "df", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["unused"] == 1
+
+
+def test_image_fsck(daemon: FakeDaemon, capsys: pytest.CaptureFixture[str]) -> None:
+    problem = {"what": "layer", "digest": "sha256:" + "a" * 64, "why": "/x is missing", "images": ["web:1"]}
+    verdict = {"images": 1, "blobs": 3, "layers": 2, "bytes": 9, "problems": []}
+    daemon.answers["POST", "/v1/images/fsck"] = [{"result": verdict}]
+    assert main(["image", "fsck"]) == 0
+    assert capsys.readouterr().out == "1 image, 3 blobs, 2 layers: all as they should be\n"
+    used = {**problem, "used_by": "shop/web", "done": ""}
+    daemon.answers["POST", "/v1/images/fsck"] = [{"result": {**verdict, "problems": [used]}}]
+    assert main(["image", "fsck"]) == 1
+    out = capsys.readouterr().out
+    assert out.startswith("layer sha256:aaaaaaaaaaaa: /x is missing, needed by web:1\n  try  gorae down")
+    mended = {**problem, "used_by": "", "done": "unpacked again"}
+    daemon.answers["POST", "/v1/images/fsck"] = [{"result": {**verdict, "problems": [mended]}}]
+    assert main(["image", "fsck", "--repair", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["problems"] == [mended]
+    assert daemon.asked[-1][2] == {"repair": True}
