@@ -108,6 +108,28 @@ IMAGES: dict[str, tuple[bytes, ...]] = {
     ),
     "written-through-a-symlink": (layer(ROOT, directory("real"), symlink("way", "real"), file("way/f", "f")),),
     "implied-parents": (layer(ROOT, file("a/b/c", "x")),),
+    "opaque-root": (BASE, layer(ROOT, file("new", "n"), file(".wh..wh..opq")), layer(ROOT, file("etc/x", "x"))),
+    "implied-parents-of-another-layer": (
+        BASE, layer(file("tmp/x", "x"), file("etc/.wh.group"), file("opt/a/deep/y", "y"), file("fresh/z", "z")),
+    ),
+    "implied-below-an-opaque-one": (
+        BASE, layer(ROOT, directory("opt", mode=0o750), file("opt/.wh..wh..opq"), file("opt/a/x", "x")),
+        layer(file("opt/a/y", "y"), file("opt/z", "z")),
+    ),
+    "implied-over-a-whiteout": (BASE, layer(ROOT, file(".wh.opt")), layer(file("opt/a/x", "x"))),
+    "implied-over-a-symlink": (BASE, layer(ROOT, file(".wh.lib")), layer(file("lib/x", "x"))),
+    "implied-then-listed": (BASE, layer(ROOT, file("tmp/x", "x"), directory("tmp", mode=0o1770, uid=5))),
+    "implied-then-listed-above": (
+        BASE, layer(file("tmp/x", "x")), layer(ROOT, directory("tmp", mode=0o700, uid=6), file("tmp/y", "y")),
+    ),
+    "implied-with-attributes": (
+        layer(ROOT, directory("d", pax={"SCHILY.xattr.user.note": "1"})), layer(file("d/e/x", "x")), layer(file("d/y")),
+    ),
+    "implied-root-of-another-mode": (layer(directory("./", mode=0o711, uid=3, mtime=7)), layer(file("x", "x"))),
+    "implied-not-utf-8": (
+        layer(ROOT, directory(NOT_UTF8, mode=0o700), form=tarfile.GNU_FORMAT),
+        layer(file(NOT_UTF8 + "/x", "x"), form=tarfile.GNU_FORMAT),
+    ),
     "implied-root": (BASE, layer(file("one", "1"))),
     "duplicates": (
         layer(
@@ -217,3 +239,18 @@ async def test_the_tree_is_umocis(shop: Shop, name: str, compression: str) -> No
             # no entry says when, or umoci has written there since
             found[path], expected[path] = (replace(side[path], mtime_ns=0) for side in (found, expected))
     assert found == expected
+
+
+async def test_a_mended_stack_lasts_as_long_as_its_image(shop: Shop) -> None:
+    """Its layer on top survives a start of the store, is shared, and goes with the last image that needs it."""
+    for number, more in enumerate((layer(ROOT), layer(ROOT, file("more")))):
+        await shop.load(BASE, layer(file("tmp/x", "x")), more, name=f"made:{number}")
+    shop.store = shop.open()
+    stacks = [(await shop.store.config(f"made:{number}")).layers for number in range(2)]
+    assert [len(stack) for stack in stacks] == [4, 4]
+    assert stacks[0][-1] == stacks[1][-1]
+    assert stat.S_IMODE((shop.layer(stacks[0][-1]) / "tmp").stat().st_mode) == 0o1777
+    await shop.store.remove("made:0", {})
+    assert shop.layer(stacks[0][-1]).is_dir()
+    await shop.store.remove("made:1", {})
+    assert shop.files() == set()
