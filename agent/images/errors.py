@@ -99,7 +99,9 @@ def bad_layer(layer: str, why: str) -> Permanent:
 
 def too_big(layer: str, why: str) -> UserError:
     return UserError(
-        f"cannot unpack layer {layer[:19]}: {why}", code="layer-too-big", hint="use a smaller image, or raise the limit in gorae.toml"
+        f"cannot unpack layer {layer[:19]}: {why}",
+        code="layer-too-big",
+        hint="use a smaller image, or raise the limit in gorae.toml",
     )
 
 

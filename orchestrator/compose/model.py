@@ -98,7 +98,7 @@ class Service(Model):
 
     image: str
     platform: str = Field(default="", pattern=r"^(linux/[a-z0-9]{1,20}(/[a-z0-9]{1,20})?)?$")  # "": this machine's
-    pull_policy: Literal["missing", "always", "never", "refresh"] = "missing"
+    pull_policy: Literal["missing", "always", "never", "refresh", "build"] = "missing"  # build: never pulled
     pull_after: float = Field(default=0.0, ge=0)  # seconds for which refresh trusts what is here
     command: tuple[str, ...] | None = None
     entrypoint: tuple[str, ...] | None = None

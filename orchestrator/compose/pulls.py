@@ -14,15 +14,13 @@ _ARCHITECTURES = {"x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64", "arm
 
 def policy(written: str) -> dict[str, Any]:
     """The fields pull_policy and pull_after of model.Service."""
-    if written in ("always", "missing", "never"):
+    if written in ("always", "missing", "never", "build"):
         return {"pull_policy": written}
     if written in ("daily", "weekly"):
         return {"pull_policy": "refresh", "pull_after": _SECONDS["d" if written == "daily" else "w"]}
     if found := _EVERY.fullmatch(written):
         seconds = sum(int(count) * _SECONDS[unit] for count, unit in _SPAN.findall(found[1]))
         return {"pull_policy": "refresh", "pull_after": seconds}
-    if written == "build":
-        raise ValueError("gorae builds no images yet; build it elsewhere and gorae image load it")
     raise ValueError("gorae takes always, missing, if_not_present, never, daily, weekly and every_12h")
 
 

@@ -38,6 +38,9 @@ def stack(name: str, root: Node, context: Context) -> model.Stack:
             message = f"cannot name a service {key[:80]!r}: a name is 1 to 63 letters, digits, '.', '_' and '-'"
             context.report.problem(node.key_at, message)
         services[key] = service(f"services.{key}", fields(node), fields(top.get("services")).keys(), context)
+        if "build" in fields(node):
+            services[key] = {"pull_policy": "build", **services[key]}
+            services[key]["image"] = services[key]["image"] or f"{name}-{key}".lower()
     volumes = {key: _volume(key, node, context) for key, node in fields(top.get("volumes")).items()}
     context.report.finish()
     return model.Stack(

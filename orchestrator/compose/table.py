@@ -37,7 +37,7 @@ services                map
 networks                map
 volumes                 map
 configs                 map                                     refused @later
-secrets                 map                                     refused @later
+secrets                 map
 models                  map                                     refused gorae runs no language models
 
 [include]
@@ -56,7 +56,8 @@ project_directory       text
 annotations             entries                                 refused @later
 attach                  bool                                    warned gorae logs shows every service
 blkio_config            map                                     refused @later
-build                   text|map                                refused gorae builds no images yet; use gorae image load
+build                   text|map                                differs buildah builds it, with your rights, when it
+                                                                is installed; RUN works in the network of the host
 cap_add                 list:text                               refused @later
 cap_drop                list:text                               refused @later
 cgroup                  text(host private)                      refused @later
@@ -420,23 +421,23 @@ port                    int
 [services.*.build]
 additional_contexts     entries
 args                    variables
-cache_from              list:text
-cache_to                list:text
+cache_from              list:text                               warned buildah has a cache of its own on this host
+cache_to                list:text                               warned buildah has a cache of its own on this host
 context                 text
 dockerfile              text
 dockerfile_inline       text
-entitlements            list:text
+entitlements            list:text                               warned buildah asks for none
 extra_hosts             hosts
-isolation               text
+isolation               text                                    warned it is for Windows; see BUILDAH_ISOLATION
 labels                  entries
-network                 text
+network                 text                                    refused but host none: buildah knows no other here
 no_cache                bool
-no_cache_filter         texts
+no_cache_filter         texts                                   warned gorae build --no-cache builds all anew
 platforms               list:text
-privileged              bool
-provenance              text|bool
+privileged              bool                                    refused but false: builds get your rights, no others
+provenance              text|bool                               ignored images here carry no attestations
 pull                    bool
-sbom                    text|bool
+sbom                    text|bool                               ignored images here carry no attestations
 secrets                 list
 shm_size                size
 ssh                     ssh

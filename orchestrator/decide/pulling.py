@@ -22,9 +22,10 @@ def wants(stack: Stack, locked: Mapping[str, LockedImage], pull: Pull = "policy"
 
     UserError platforms-differ: a name is one image in a stack.
     """
+    built = {service.image for service in stack.services.values() if service.pull_policy == "build"}
     found: dict[str, dict[str, Any]] = {}
     for name, service in sorted(stack.services.items()):
-        wish = _wish(service, pull)
+        wish = _wish(service, "never" if service.image in built else pull)  # there is none but the one built here
         known = found.get(service.image)
         if known is None:
             lock = locked.get(service.image, LockedImage(id=""))
@@ -41,7 +42,7 @@ def wants(stack: Stack, locked: Mapping[str, LockedImage], pull: Pull = "policy"
 
 
 def _wish(service: Service, pull: Pull) -> dict[str, Any]:
-    policy = service.pull_policy if pull == "policy" else pull
+    policy: str = service.pull_policy if pull == "policy" else pull
     return {"policy": policy, "after": service.pull_after, "platform": service.platform}
 
 

@@ -145,6 +145,7 @@ def image(
     docker: bool = False,
     compression: str = "gzip",
     diff_ids: Sequence[str] | None = None,
+    history: bool = False,
 ) -> MadeImage:
     """A Docker (schema 2) or OCI image; `diff_ids` to lie about the layers."""
     document = {
@@ -154,6 +155,8 @@ def image(
         "config": dict(config or {"Cmd": ["sh"]}),
         "rootfs": {"type": "layers", "diff_ids": list(diff_ids or map(sha, layers))},
     }
+    if history:
+        document["history"] = [{"created": document["created"], "created_by": "a test"} for _ in layers]
     raw_config = json.dumps(document).encode()
     kind = "application/vnd.docker." if docker else "application/vnd.oci."
     suffix = "" if compression == "plain" else ("." if docker else "+") + compression

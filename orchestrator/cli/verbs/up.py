@@ -11,7 +11,7 @@ import sys
 from typing import Any
 
 from agent.kit.errors import UserError
-from orchestrator.cli import keys, targets, waiting
+from orchestrator.cli import building, keys, targets, waiting
 from orchestrator.cli.client import Client
 from orchestrator.cli.progress import Progress
 from orchestrator.cli.render import count
@@ -25,25 +25,26 @@ def register(parser: argparse.ArgumentParser) -> None:
         default="policy",
         help="when to pull images: as each pull_policy says, or all alike; always moves to what the tags mean now",
     )
+    parser.add_argument(
+        "--build", action="store_true", help="build images anew first; else only those that are missing"
+    )
+    parser.add_argument("--no-build", action="store_true", help="build none")
+    building.register(parser)
     parser.add_argument("-d", "--detach", action="store_true", help="accepted; containers always run in the background")
     waiting.register(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    if arguments.pull == "build":
-        raise UserError(
-            "cannot build images: gorae has no builder yet",
-            code="no-builder",
-            hint="build them elsewhere, gorae image load them, then gorae up --pull never",
-        )
     loaded = targets.load(arguments)
     for warning in loaded.warnings:
         print(f"note  {warning}", file=sys.stderr)
     name = loaded.stack.name
     client, progress = Client(arguments.root), Progress(waiting.screen(arguments))
+    if any(service.pull_policy == "build" for service in loaded.stack.services.values()) or arguments.build:
+        _build(arguments, client)
     body = {
         "model": loaded.stack.model_dump(mode="json", exclude={"images"}),
-        "pull": "missing" if arguments.pull == "if_not_present" else arguments.pull,
+        "pull": {"if_not_present": "missing", "build": "policy"}.get(arguments.pull, arguments.pull),
         "keys": keys.of(service.image for service in loaded.stack.services.values()),
     }
     try:
@@ -63,6 +64,17 @@ def run(arguments: argparse.Namespace) -> int:
         stored=f"stack {name} is stored as revision {result['revision']}: {changes}",
         done=lambda document: _summary(name, result, document),
     )
+
+
+def _build(arguments: argparse.Namespace, client: Client) -> None:
+    """What must be built before: all if so asked, else what says pull_policy: build, or is not here."""
+    project = targets.read(arguments).document()
+    names = building.buildable(project)
+    if not (arguments.build or arguments.pull == "build"):
+        absent = [] if arguments.no_build else building.missing(project, client)
+        told = [] if arguments.no_build else [n for n in names if project["services"][n].get("pull_policy") == "build"]
+        names = [name for name in names if name in absent or name in told]
+    building.build(arguments, project, names, client, waiting.screen(arguments))
 
 
 def _changes(result: dict[str, Any]) -> list[dict[str, Any]]:

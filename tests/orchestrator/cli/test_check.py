@@ -17,7 +17,7 @@ services:
   web:
     image: nginx
     restart: always
-    build: .
+    runtime: runc
     attach: false
     volumes: ["/x:/x:z"]
     healthcheck: {test: exit 0, interval: 5s}
@@ -59,8 +59,7 @@ def test_the_table_on_80_columns(capsys: pytest.CaptureFixture[str]) -> None:
     assert out.splitlines() == [
         "PLACE           KEY                          WHY",
         "refused",
-        "compose.yaml:6  web.build                    gorae builds no images yet; use",
-        "                                             gorae image load",
+        "compose.yaml:6  web.runtime                  gorae runs containers with crun",
         "ignored, with a warning",
         "compose.yaml:1  version                      it is obsolete and has no effect",
         "compose.yaml:7  web.attach                   gorae logs shows every service",
@@ -95,9 +94,9 @@ def test_json_has_every_finding_with_its_place(capsys: pytest.CaptureFixture[str
     assert (document["stack"], document["files"], document["problems"]) == ("shop", [str(folder / "compose.yaml")], [])
     assert document["findings"][0] == {
         "verdict": "refused",
-        "key": "services.web.build",
+        "key": "services.web.runtime",
         "value": "",
-        "why": "gorae builds no images yet; use gorae image load",
+        "why": "gorae runs containers with crun",
         "file": "compose.yaml",
         "line": 6,
         "column": 5,

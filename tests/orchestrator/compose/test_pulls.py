@@ -14,6 +14,7 @@ from orchestrator.compose import pulls
     [
         ("always", {"pull_policy": "always"}),
         ("never", {"pull_policy": "never"}),
+        ("build", {"pull_policy": "build"}),
         ("missing", {"pull_policy": "missing"}),
         ("daily", {"pull_policy": "refresh", "pull_after": 86400.0}),
         ("weekly", {"pull_policy": "refresh", "pull_after": 604800.0}),
@@ -28,7 +29,6 @@ def test_policies(written: str, fields: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("written", "says"),
     [
-        ("build", "gorae builds no images yet"),
         ("refresh", "every_12h"),
         ("sometimes", "every_12h"),
         ("every_", "every"),

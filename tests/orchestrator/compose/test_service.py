@@ -237,10 +237,6 @@ def test_key(tmp_path: Path, keys: str, found: dict[str, Any]) -> None:
         ("networks: [front]", "4:16: cannot use the network front in a: no network of that name is declared"),
         ("networks: {front: }", "4:16: cannot use the network front in a: no network of that name is declared"),
         (
-            "pull_policy: build",
-            "4:18: cannot use 'build' as services.a.pull_policy: gorae builds no images yet; build it elsewhere and gorae image load it",
-        ),
-        (
             "platform: windows/amd64",
             "4:15: cannot use 'windows/amd64' as services.a.platform: a platform is written linux/ARCH, like linux/amd64 or linux/arm64/v8",
         ),
@@ -275,8 +271,12 @@ def test_refused(tmp_path: Path, keys: str, message: str) -> None:
             "compose.yaml:1:23: cannot use 'a b' as services.a.image: an image is written as NAME[:TAG][@DIGEST], without spaces",
         ),
         (
-            "services: {a: {build: .}}",
-            "compose.yaml:1:16: cannot use services.a.build: gorae builds no images yet; use gorae image load",
+            "services: {a: {build: {privileged: true}}}",
+            "compose.yaml:1:36: cannot use services.a.build.privileged: 'true': builds get your rights, no others",
+        ),
+        (
+            "services: {a: {build: {network: x}}}",
+            "compose.yaml:1:33: cannot use services.a.build.network: 'x': buildah knows no other here",
         ),
         (
             "services: {'a b': {image: x}}",
@@ -289,8 +289,7 @@ def test_refused(tmp_path: Path, keys: str, message: str) -> None:
         ),
         (
             "services: {a: {image: x, secrets: [s]}}\nsecrets: {s: {file: /s}}",
-            "compose.yaml:1:26: cannot use services.a.secrets: gorae does not support it yet\n"
-            "compose.yaml:2:1: cannot use secrets: gorae does not support it yet",
+            "compose.yaml:1:26: cannot use services.a.secrets: gorae does not support it yet",
         ),
         (
             "services: {a: {image: x, networks: [n]}}\nnetworks: {n: }",

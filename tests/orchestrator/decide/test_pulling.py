@@ -31,6 +31,9 @@ def service(policy: str = "missing", after: float = 0.0, **more: Any) -> dict[st
             [service("refresh", WEEK), service("refresh", DAY)], "policy", "refresh", DAY, id="the shorter span"
         ),
         pytest.param([service("refresh", DAY), service()], "policy", "refresh", DAY, id="refresh beats missing"),
+        pytest.param([service("build")], "policy", "never", 0.0, id="built here"),
+        pytest.param([service("build")], "always", "never", 0.0, id="built here, whatever the command line says"),
+        pytest.param([service(), service("build")], "always", "never", 0.0, id="built here by another service"),
     ],
 )
 def test_policies(services: list[dict[str, Any]], pull: Pull, policy: str, after: float) -> None:
