@@ -16,10 +16,11 @@ from pathlib import Path
 
 from agent.images import config as image_config
 from agent.images import manifest as image_manifest
+from agent.images import mending
 from agent.images.blobs import Files, aside
 from agent.images.catalog import Catalog
 from agent.images.compare import difference
-from agent.images.index import Index
+from agent.images.index import Image, Index
 from agent.images.layers import Layers
 from agent.images.lookup import shown
 from agent.images.manifest import BadManifest, Layer
@@ -41,7 +42,8 @@ class Check:
             index = await self._catalog.opened()
             blobs = {digest for image in index.images.values() for digest in image.blobs}
             layers = {layer for image in index.images.values() for layer in image.layers}
-            await hold(*map(self._files.blob, blobs), *map(self._files.layer, layers))
+            mended = {layer for image in index.images.values() for layer in image.stack}
+            await hold(*map(self._files.blob, blobs), *map(self._files.layer, layers | mended))
             problems = [StoreProblem("blob", d, why) for d, why in await self._each("blobs", blobs, self._blob)]
             bad = {problem.digest for problem in problems}
             sources, odd = self._sources(index, bad)
@@ -52,8 +54,13 @@ class Check:
                 return await self._layer(diff_id, sources.get(diff_id), fresh[diff_id], keep=repair)
 
             problems += [StoreProblem("layer", d, why) for d, why in await self._each("layers", layers, layer)]
+            problems += await self._mended(index, {problem.digest for problem in problems}, work)
             for problem in problems:
-                needed = [i for i, image in index.images.items() if problem.digest in (i, *image.blobs, *image.layers)]
+                needed = [
+                    id_
+                    for id_, image in index.images.items()
+                    if problem.digest in (id_, *image.blobs, *image.layers, *image.stack)
+                ]
                 problem.images = [shown(index, id_) for id_ in needed]
                 problem.used_by = next((in_use[id_] for id_ in needed if id_ in in_use), "")
                 if repair and not problem.used_by:
@@ -131,8 +138,30 @@ class Check:
             await aside(self._files.erase, fresh)
         return why
 
+    async def _mended(self, index: Index, bad: set[str], work: Path) -> list[StoreProblem]:
+        """Layers that were made to mend a stack (mending.py), made once more; of images whose own layers are whole."""
+
+        def look(image: Image, place: Path) -> str | None:
+            place.mkdir()
+            top_first = list(dict.fromkeys(reversed(image.layers)))
+            count, made, digest = mending.mend([self._files.layer(one) for one in top_first], place)
+            if image.stack != [*reversed(top_first[:count]), *([digest] if made is not None else [])]:
+                return "it is not what the image's layers need"
+            if made is None:
+                return None
+            kept = self._files.layer(digest)
+            return difference(made, kept) if kept.is_dir() else "it is missing"
+
+        found = {}
+        for id_, image in index.images.items():
+            if image.stack and not bad & {id_, image.manifest, *image.layers}:
+                why = await aside(look, image, work / f"mend-{id_[7:]}")
+                if why is not None:
+                    found[image.stack[-1]] = StoreProblem("layer", image.stack[-1], why)
+        return list(found.values())
+
     async def _repair(self, problem: StoreProblem, needed: list[str], fresh: Mapping[str, Path]) -> str:
-        if problem.what == "layer" and fresh[problem.digest].is_dir():
+        if problem.what == "layer" and problem.digest in fresh and fresh[problem.digest].is_dir():
             await aside(self._files.exchange, fresh[problem.digest], self._files.layer(problem.digest))
             return "unpacked again"
         await self._catalog.forget(needed)

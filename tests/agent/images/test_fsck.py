@@ -167,3 +167,18 @@ async def test_an_image_may_be_removed_while_it_is_checked(shop: Shop, monkeypat
     assert (await check(shop)).problems == []
     assert shop.files() == set()
     assert isinstance(shop.store, ImageStore)
+
+
+async def test_a_layer_that_mends_a_stack_is_verified_too(shop: Shop) -> None:
+    """The upper layer does not list the directory its file is in: a layer on top gives it back its mode."""
+    lower, upper = layer(directory("d", 0o700, uid=5)), layer(file("d/x", "1"))
+    made = await shop.load(lower, upper)
+    (mended,) = {path.name for path in (shop.images / "layers").iterdir()} - {sha(lower)[7:], sha(upper)[7:]}
+    assert (await check(shop)).problems == []
+    (shop.images / "layers" / mended / "d").chmod(0o755)
+    (problem,) = (await check(shop)).problems
+    assert (problem.what, problem.digest, problem.images) == ("layer", f"sha256:{mended}", ["made:1"])
+    assert "another kind or mode" in problem.why
+    assert (await check(shop, repair=True, used=made)).problems[0].used_by == "shop/web"
+    assert (await check(shop, repair=True)).problems[0].done
+    assert (await check(shop)).problems == [] and shop.files() == set()
