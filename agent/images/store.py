@@ -6,11 +6,10 @@ children (skopeo, unpack_child) and threads; the event loop only decides.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 import tarfile
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,8 +25,9 @@ from agent.images.errors import bad_archive, bad_image, image_missing
 from agent.images.fetch import Fetcher
 from agent.images.flights import Flights
 from agent.images.index import Image
+from agent.images.install import Bring, Installer
 from agent.images.layer_writer import Limits
-from agent.images.layers import Hold, Layers, Unpacked
+from agent.images.layers import Hold, Layers
 from agent.images.layouts import OciLayout
 from agent.images.lookup import find, info, named
 from agent.images.manifest import BadManifest, Blob, Layer
@@ -36,7 +36,6 @@ from agent.images.reports import Report
 from agent.images.shelf import Shelf
 from agent.images.skopeo import Skopeo
 from agent.kit.clock import Clock, RealClock
-from agent.kit.errors import leaf
 from agent.kit.layout import Layout
 from agent.ports import ImageConfig, ImageInfo, Progress, Resolved, Wanted
 
@@ -51,6 +50,7 @@ class ImageStore:
         skopeo = Skopeo(self._files.tmp)
         self._fetcher = Fetcher(self._files, skopeo, self._clock)
         self._catalog = Catalog(self._files)
+        self._installer = Installer(self._files, self._layers, self._catalog, self._clock)
         self.shelf = Shelf(self._files, self._catalog, self._layers, self._clock)
         self.logins = Logins(layout.registry_logins, skopeo)
         self._configs: dict[str, ImageConfig] = {}
@@ -122,7 +122,7 @@ class ImageStore:
                 index = await self._catalog.opened()
                 here = next((i for i, image in index.images.items() if image.manifest == offer.manifest_digest), None)
                 if here is not None:
-                    await self._commit(here, index.images[here], {}, [reference], offer.digest)
+                    await self._installer.commit(here, index.images[here], {}, [reference], offer.digest)
                     report.say("done", 1, 1)
                     return info(await self._catalog.opened(), here)
                 await hold(*map(self._files.blob, (_digest(raw), *(blob.digest for blob in offer.manifest.blobs))))
@@ -137,7 +137,7 @@ class ImageStore:
                     self._fetcher.source(reference, offer, work, auth, report.again) as bring,
                     report.watching(blobs, self._fetcher.arrived, self._clock),
                 ):
-                    return await self._install(raw, bring, [reference], offer.digest, extra, hold, report)
+                    return await self._installer.install(raw, bring, [reference], offer.digest, extra, hold, report)
 
     async def load(self, archive: Path, name: str | None, progress: Progress) -> Sequence[ImageInfo]:
         await self._catalog.opened()
@@ -155,12 +155,12 @@ class ImageStore:
                 place = work / str(number)
                 place.mkdir()
                 raw, bring, extra = await self._opened(archive, file, content, place, hold)
-                found.append(await self._install(raw, bring, references, "", extra, hold, report))
+                found.append(await self._installer.install(raw, bring, references, "", extra, hold, report))
         return found
 
     async def _opened(
         self, archive: Path, file: Path, content: Content, place: Path, hold: Hold
-    ) -> tuple[bytes, Callable[[Blob], Awaitable[None]], Sequence[str]]:
+    ) -> tuple[bytes, Bring, Sequence[str]]:
         """(manifest, how its blobs come, further blobs to keep) of one image of an archive."""
         if not content.digest:
             directory = await self._fetcher.unpack(archive, file, content, place)
@@ -195,75 +195,6 @@ class ImageStore:
 
         return raw, copy, extra
 
-    async def _install(
-        self,
-        raw: bytes,
-        bring: Callable[[Blob], Awaitable[None]],
-        references: Sequence[Reference],
-        digest: str,
-        extra: Sequence[str],
-        hold: Hold,
-        report: Report,
-    ) -> ImageInfo:
-        """The image of this manifest into the store: blobs, layers as soon as each has come, then the index."""
-        name = references[0].familiar if references else "in the archive"
-        try:
-            manifest = image_manifest.parse(raw)
-            await hold(*(self._files.blob(blob.digest) for blob in manifest.blobs), self._files.blob(_digest(raw)))
-            await aside(self._files.put, raw)
-            await bring(manifest.config)
-            id_ = manifest.config.digest
-            config = self._files.blob(id_).read_bytes()
-            image_config.parse(id_, config)
-            diff_ids = image_config.diff_ids(config)
-            if len(diff_ids) != len(manifest.layers):
-                raise bad_image(name, f"{len(manifest.layers)} layers, {len(diff_ids)} diff ids")
-            await hold(*(self._files.layer(diff_id) for diff_id in diff_ids))
-            sizes = await self._ensure_layers(list(zip(diff_ids, manifest.layers, strict=True)), bring, report)
-            stack = await self._layers.mend(image_config.parse(id_, config).layers, hold)
-        except (BadManifest, WrongBlob) as error:
-            raise bad_image(name, str(error)) from error
-        blobs = [_digest(raw), *(blob.digest for blob in manifest.blobs), *extra]
-        image = Image(
-            _digest(raw), blobs, diff_ids, image_config.created(config), image_config.platform_of(config), stack
-        )
-        await self._commit(id_, image, sizes, references, digest)
-        report.say("done", 1, 1)
-        return info(await self._catalog.opened(), id_)
-
-    async def _ensure_layers(
-        self, layers: Sequence[tuple[str, Layer]], bring: Callable[[Blob], Awaitable[None]], report: Report
-    ) -> dict[str, int]:
-        """All of them brought and unpacked, several at a time; the sizes of those that were not there."""
-        once = dict(layers)
-        total = sum(layer.blob.size for layer in once.values())
-
-        async def one(diff_id: str, layer: Layer) -> Unpacked:
-            # Also where the layer is unpacked already: another's blob of it may be packed in another way.
-            await bring(layer.blob)
-            made = await self._layers.ensure(layer, diff_id, lambda count: report.unpacked(layer.blob, count, total))
-            report.unpacked(layer.blob, layer.blob.size, total)
-            report.layer("done", layer.blob, layer.blob.size)
-            return made
-
-        async def other(blob: Blob) -> None:
-            await bring(blob)
-
-        more = {layer.blob for _, layer in layers} - {layer.blob for layer in once.values()}
-        try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(one(diff_id, layer)) for diff_id, layer in once.items()]
-                for blob in more:
-                    group.create_task(other(blob))
-        except ExceptionGroup as failed:
-            raise leaf(failed) from None
-        return {task.result().diff_id: task.result().size for task in tasks if task.result().size}
-
-    async def _commit(
-        self, id_: str, image: Image, sizes: Mapping[str, int], references: Sequence[Reference], digest: str
-    ) -> None:
-        await self._catalog.commit(id_, image, sizes, references, digest, self._clock.wall())
-
     async def import_rootfs(self, tar: Path, name: str, config: Mapping[str, Any], progress: Progress) -> ImageInfo:
         reference, wanted = names.parse(name), image_config.check(config)
         await self._catalog.opened()
@@ -292,7 +223,7 @@ class ImageStore:
                 [made.diff_id],
                 platform=image_config.platform_of(document),
             )
-            await self._commit(id_, image, {made.diff_id: made.size}, [reference], "")
+            await self._installer.commit(id_, image, {made.diff_id: made.size}, [reference], "")
         report.say("done", blob.size, blob.size)
         return info(await self._catalog.opened(), id_)
 

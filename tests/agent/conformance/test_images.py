@@ -16,7 +16,7 @@ from agent.images.names import parse
 from agent.images.store import ImageStore
 from agent.kit.errors import UserError
 from agent.kit.layout import Layout
-from agent.ports import Images
+from agent.ports import Images, Wanted
 from tests.support.images import docker_archive, file, image, layer, registry
 
 CONFIG: dict[str, Any] = {"Cmd": ["serve"], "Entrypoint": ["/e"], "Env": ["A=1"], "User": "5:6", "WorkingDir": "/w"}
@@ -100,6 +100,36 @@ async def test_pulled_in_vain(subject: Subject) -> None:
     name = subject.published("team/app:1").replace("app:1", "app:none")
     with pytest.raises(UserError, match="cannot pull") as caught:
         await subject.images.pull(name, subject.said.append)
+    assert caught.value.code == "image-missing"
+
+
+async def test_ensured(subject: Subject) -> None:
+    name = subject.published("team/app:1")
+    with pytest.raises(UserError, match="cannot find image") as caught:
+        await subject.images.ensure(Wanted(name, "never"), subject.said.append)
+    assert caught.value.code == "image-missing"
+    pulled = await subject.images.ensure(Wanted(name), subject.said.append)
+    assert pulled.digest == await subject.images.latest(name) != ""
+    said = len(subject.said)
+    assert await subject.images.ensure(Wanted(name, "never"), subject.said.append) == pulled
+    assert await subject.images.ensure(Wanted(name), subject.said.append) == pulled
+    assert len(subject.said) == said  # what is here was not asked for again
+    assert await subject.images.ensure(Wanted(name, "always"), subject.said.append) == pulled
+    assert len(subject.said) > said
+
+
+async def test_a_lock_holds_when_its_name_has_moved(subject: Subject) -> None:
+    name = subject.published("team/app:1")
+    locked = await subject.images.ensure(Wanted(name), subject.said.append)
+    other = subject.published("team/other:1")
+    lock = Wanted(other, "missing", id=locked.id, digest=locked.digest)
+    assert await subject.images.ensure(lock, subject.said.append) == locked
+
+
+async def test_the_latest_of_what_is_not_there(subject: Subject) -> None:
+    name = subject.published("team/app:1").replace("app:1", "app:none")
+    with pytest.raises(UserError, match="cannot pull") as caught:
+        await subject.images.latest(name)
     assert caught.value.code == "image-missing"
 
 
