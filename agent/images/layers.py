@@ -24,6 +24,9 @@ from agent.kit.errors import Permanent
 
 _SOURCES = Path(__file__).resolve().parents[2]
 
+# From its first millisecond: Python takes 40 to get to where the child asks for it itself.
+_WITH_US = ("setpriv", "--pdeathsig=KILL")
+
 # zstd reads hostile bytes: as nobody, and gone when we are
 _ZSTD = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs", "--pdeathsig=KILL")
 
@@ -108,7 +111,7 @@ class Layers:
         path = self._files.blob(layer.blob.digest)
         packed = compression(path)
         form = "gzip" if packed == "gzip" else "plain"
-        command = (sys.executable, "-S", "-P", "-m", "agent.images.unpack_child", str(target), form, limits)
+        command = (*_WITH_US, sys.executable, "-S", "-P", "-m", "agent.images.unpack_child", str(target), form, limits)
         environment = {"PYTHONPATH": str(_SOURCES), "PATH": os.environ.get("PATH", os.defpath)}
         async with contextlib.AsyncExitStack() as stack:
             blob = stack.enter_context(path.open("rb"))
