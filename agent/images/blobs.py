@@ -93,12 +93,11 @@ class Files:
         """A small blob from memory."""
         blob = Blob("sha256:" + hashlib.sha256(raw).hexdigest(), len(raw))
         if not self.has(blob):
-            unfinished = self.tmp / f"put-{blob.digest[7:]}"
-            with unfinished.open("wb") as file:
+            with tempfile.NamedTemporaryFile(dir=self.tmp, prefix="put-", delete=False) as file:  # two may put the same
                 file.write(raw)
                 file.flush()
                 os.fsync(file.fileno())
-            unfinished.replace(self.blob(blob.digest))
+            self.accept(Path(file.name), blob)
         return blob
 
     def copy(self, source: Path, work: Path) -> tuple[Path, Blob]:

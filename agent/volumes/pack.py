@@ -166,12 +166,16 @@ class _Exact(io.RawIOBase):
         self._file, self._size, self._left, self._short = file, size, size, False
 
     def read(self, size: int = -1) -> bytes:
-        piece = self._file.read(min(size, self._left))
-        if not piece and self._left:
+        size = min(size, self._left) if size >= 0 else self._left
+        pieces, missing = [], size
+        while missing and (piece := self._file.read(missing)):  # tarfile takes a short read for the end
+            pieces.append(piece)
+            missing -= len(piece)
+        if missing:
             self._short = True
-            piece = bytes(min(size, self._left))
-        self._left -= len(piece)
-        return piece
+            pieces.append(bytes(missing))
+        self._left -= size
+        return b"".join(pieces)
 
     def changed(self) -> bool:
         return self._short or os.fstat(self._file.fileno()).st_size != self._size

@@ -19,6 +19,7 @@ import pytest
 
 from agent.kit.errors import GoraeError, UserError
 from agent.ports import VolumeInfo
+from agent.volumes import pack
 from agent.volumes.volumes import HostVolumes
 from tests.agent.room import Room
 
@@ -193,6 +194,24 @@ async def test_files_that_change_meanwhile_are_counted(volumes: HostVolumes, hos
     await task
     assert done.changed <= 1
     assert (await volumes.restore(tmp_path / "b", "other", False))[0].name == "other"
+
+
+async def test_what_a_file_loses_while_it_is_read_comes_as_zeros(
+    volumes: HostVolumes, host_room: Room, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await volumes.create(INFO)
+    path = host_room.layout.volumes / "data/_data/a"
+    path.write_bytes(b"x" * 100_000)
+
+    class Shrinking(pack._Exact):
+        def read(self, size: int = -1) -> bytes:
+            os.truncate(path, 40_001)  # within a piece, not between two
+            return super().read(size)
+
+    monkeypatch.setattr(pack, "_Exact", Shrinking)
+    assert (await volumes.backup("data", tmp_path / "b", ME)).changed == 1
+    await volumes.restore(tmp_path / "b", "other", False)
+    assert (host_room.layout.volumes / "other/_data/a").read_bytes() == b"x" * 40_001 + bytes(59_999)
 
 
 async def test_a_backup_nobody_waits_for_leaves_no_file(volumes: HostVolumes, host_room: Room, tmp_path: Path) -> None:
