@@ -36,6 +36,7 @@ class Terminal:
             cwd=cwd,
             env=given,
             start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a test run in the background ignores it
         )
         os.close(slave)
         self.text = ""
