@@ -10,6 +10,14 @@ from orchestrator.compose.load import ComposeError, load, read
 from orchestrator.compose.printed import as_json, as_yaml, escaped
 from orchestrator.compose.variables import variables
 
+NAMES = ["a", "b", "default", "x-y"]
+TEXTS = [
+    *("", "a", "b", "./a", "/a", "~/a", "80", "8000-8010:80-90/udp", "1.2.3.4::80", "[::1]:1:2", "a:/b:ro", "./a:/b:z", "service:b"),
+    *("10s", "1m", "5", "0.5", "all", "host", "none", "always", "A=1", "A", "a=1.2.3.4", "a:b:c", "$A", "${B}", "${B:?needed}", "${C:-x}", "$$"),
+    *("service_healthy", "service_started", "bind", "volume", "tmpfs", "CMD", "NONE", "on-failure:3", "every_3d", "0755", "true", "no", "\x1b", "é"),
+    *("compose.yaml", "e.env", "b.yaml", "missing.yaml", "SIGTERM", "sync", "1e9", "9" * 30, "a b 'c d'", "a && b"),
+]  # fmt: skip
+
 
 def survives(folder: Path) -> bool:
     """Asks everything of the folder's files: each time a result, or problems that say "cannot …". True: all results."""

@@ -10,17 +10,10 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from .anything import survives
+from .anything import NAMES, TEXTS, survives
 from .support import write
 
 SCHEMA: dict[str, Any] = json.loads((Path(__file__).parents[2] / "corpus/compose-spec.json").read_text())
-NAMES = ["a", "b", "default", "x-y"]
-TEXTS = [
-    *("", "a", "b", "./a", "/a", "~/a", "80", "8000-8010:80-90/udp", "1.2.3.4::80", "[::1]:1:2", "a:/b:ro", "./a:/b:z", "service:b"),
-    *("10s", "1m", "5", "0.5", "all", "host", "none", "always", "A=1", "A", "a=1.2.3.4", "a:b:c", "$A", "${B}", "${B:?needed}", "${C:-x}", "$$"),
-    *("service_healthy", "service_started", "bind", "volume", "tmpfs", "CMD", "NONE", "on-failure:3", "every_3d", "0755", "true", "no", "\x1b", "é"),
-    *("compose.yaml", "e.env", "b.yaml", "missing.yaml", "SIGTERM", "sync", "1e9", "9" * 30, "a b 'c d'", "a && b"),
-]  # fmt: skip
 NUMBERS = st.sampled_from(
     [0, 1, -1, 2, 80, 65535, 65536, 1000, 2**31, 2**63, 2**64, -(2**63), 0.5, 1e300, float("inf"), float("nan")]
 )
