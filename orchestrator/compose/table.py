@@ -433,7 +433,7 @@ labels                  entries
 network                 text                                    refused but host none: buildah knows no other here
 no_cache                bool
 no_cache_filter         texts                                   warned gorae build --no-cache builds all anew
-platforms               list:text
+platforms               list:text                               differs one image is built: for `platform`, else the first
 privileged              bool                                    refused but false: builds get your rights, no others
 provenance              text|bool                               ignored images here carry no attestations
 pull                    bool
@@ -451,9 +451,9 @@ ulimits                 map
 [services.*.build.secrets.[]]
 source                  text
 target                  text
-uid                     text
-gid                     text
-mode                    mode
+uid                     text                                    warned RUN --mount says it for buildah
+gid                     text                                    warned RUN --mount says it for buildah
+mode                    mode                                    warned RUN --mount says it for buildah
 
 [services.*.build.ulimits]
 *                       int|map needs soft hard
@@ -642,14 +642,14 @@ name                    text
 *                       map
 
 [secrets.*]
-driver                  text
-driver_opts             options
+driver                  text                                    warned @swarm
+driver_opts             options                                 warned @swarm
 environment             text
 external                bool|map
 file                    text
-labels                  entries
+labels                  entries                                 ignored secrets are listed nowhere
 name                    text
-template_driver         text
+template_driver         text                                    warned @swarm
 
 [secrets.*.external]
 name                    text

@@ -55,6 +55,13 @@ def test_what_differs_is_told_and_looked_into(tmp_path: Path) -> None:
     assert ("refused", "depends_on.b.restart", "4:59") in found
 
 
+def test_what_a_build_cannot_honour_is_told(tmp_path: Path) -> None:
+    build = "build: {context: ., platforms: [linux/arm64], secrets: [{source: s, target: t, uid: '1', mode: 0o400}]}"
+    found = [(verdict, key) for verdict, key, _ in told(tmp_path, build, "secrets: {s: {environment: S}}")]
+    assert ("differs", "build.platforms") in found
+    assert [key for verdict, key in found if verdict == "warned"] == ["build.secrets[0].uid", "build.secrets[0].mode"]
+
+
 def test_entries_of_a_list_are_told_one_by_one(tmp_path: Path) -> None:
     found = told(tmp_path, "volumes: ['/a:/a', '/b:/b:shared', {type: npipe, target: /t}]")
     assert [(verdict, key) for verdict, key, _ in found if verdict == "refused"] == [("refused", "volumes[2].type")]
