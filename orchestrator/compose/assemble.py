@@ -4,7 +4,7 @@ includes (14-include.md), checked, given what it extends (05-services.md, extend
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from pathlib import Path
@@ -163,7 +163,9 @@ class Assembly:
         if wanted not in services:
             at = "" if where == path else f" in {shown(where, self._cwd)}"
             if not file or self._documents.get(where):
-                self._report.problem(extends, f"cannot extend {wanted} in {name}: there is no service {wanted}{at}")
+                meant = validate.guess(validate.near(wanted, [one for one in services if one != name or file]))
+                message = f"cannot extend {wanted} in {name}: there is no service {wanted}{at}{meant}"
+                self._report.problem(extends, message)
             return None
         base = self._extend(wanted, services, where, scope, trail)
         return paths.service(base, scope.folder, scope.variables.get("HOME"), self._report) if file else base
@@ -186,6 +188,9 @@ class _Unchecked(dict[str, Node]):
         super().__init__()
         self._parts = parts
         self._report = report
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._parts)
 
     def __contains__(self, name: object) -> bool:
         return name in self._parts

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from graphlib import CycleError, TopologicalSorter
 
+from orchestrator.compose import references
 from orchestrator.compose.errors import Report
-from orchestrator.compose.nodes import BAD, Node, below, fields, flag, items, spelled, text
+from orchestrator.compose.nodes import BAD, Node, below, fields, items, spelled, text
+from orchestrator.compose.validate import guess, near
+from orchestrator.compose.values import short
 
 _PULL = re.compile(
     r"\A(always|never|build|if_not_present|missing|refresh|daily|weekly|every_([0-9]+[wdhms])+)\Z", re.ASCII
@@ -45,7 +47,7 @@ def check(root: Node, inactive: Collection[str], report: Report) -> None:
             _source(f"{section}.{name}", node, sources, report)
     for name, node in fields(top.get("volumes")).items():
         _external(f"volumes.{name}", node, report)
-    _cycles(services, report)
+    references.cycles(services, report)
 
 
 def _service(name: str, service: Node, top: dict[str, Node], inactive: Collection[str], report: Report) -> None:
@@ -53,7 +55,7 @@ def _service(name: str, service: Node, top: dict[str, Node], inactive: Collectio
     if not entry.keys() & {"image", "build", "provider"} or (text(entry.get("image")) == "" and "build" not in entry):
         message = f"cannot start the service {name}: it has no image"
         report.problem(service.key_at, message, "if its base is in another file, name that first: -f BASE -f THIS")
-    _references(name, entry, top, inactive, report)
+    references.check(name, entry, top, inactive, report)
     _mounts(name, entry, report)
     _build(name, entry, fields(top.get("services")), report)
     _twins(name, entry, report)
@@ -61,47 +63,6 @@ def _service(name: str, service: Node, top: dict[str, Node], inactive: Collectio
         message = f"cannot use both network_mode and networks in {name}"
         report.problem(entry["network_mode"].key_at, message, "take one of them out")
     _words(name, entry, report)
-
-
-def _references(
-    name: str, entry: dict[str, Node], top: dict[str, Node], inactive: Collection[str], report: Report
-) -> None:
-    services = fields(top.get("services"))
-    for other, needs in fields(entry.get("depends_on")).items():
-        if other in inactive and not flag(fields(needs).get("required"), True):
-            continue
-        if other in inactive:
-            message = f"cannot start {name} after {other}: {other} belongs to profiles that are not active"
-            report.problem(needs.key_at, message, "activate one with --profile, or write `required: false`")
-        elif other not in services and not report.keeps(other):
-            report.problem(needs.key_at, f"cannot start {name} after {other}: there is no service {other}")
-    for section, what in (("networks", "network"), ("models", "model")):
-        for other, node in fields(entry.get(section)).items():
-            if other not in fields(top.get(section)) and not (section == "networks" and other == "default"):
-                _undeclared(name, what, section, other, node, report)
-    for section, what in (("configs", "config"), ("secrets", "secret")):
-        nodes = [*items(entry.get(section)), *(items(fields(entry.get("build")).get(section)))]
-        for node in nodes:
-            source = fields(node).get("source")
-            if source is None and not isinstance(node.value, dict):
-                continue  # still in its short form, with a variable in it
-            if source is None:
-                report.problem(node, f"cannot use this {what} in {name}: `source` is missing", "source: NAME")
-                continue
-            other = text(source) or ""
-            if source.value is not BAD and other not in fields(top.get(section)):
-                _undeclared(name, what, section, other, node, report)
-
-
-def _undeclared(name: str, what: str, section: str, other: str, node: Node, report: Report) -> None:
-    if report.keeps(other):
-        return
-    message = f"cannot use the {what} {_short(other)} in {name}: no {what} of that name is declared"
-    report.problem(node.key_at, message, f"add {section}: {{{_short(other)}: …}}")
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= 80 else name[:80] + "…"
 
 
 def _mounts(name: str, entry: dict[str, Node], report: Report) -> None:
@@ -118,19 +79,6 @@ def _mounts(name: str, entry: dict[str, Node], report: Report) -> None:
         seen[target] = "another mount"
 
 
-def volumes(root: Node, report: Report) -> None:
-    """Named volumes must be declared."""
-    declared = fields(fields(root).get("volumes"))
-    for name, service in fields(fields(root).get("services")).items():
-        for mount in items(fields(service).get("volumes")):
-            one = fields(mount)
-            source = text(one.get("source"))
-            if text(one.get("type")) == "volume" and source and source not in declared and not report.keeps(source):
-                hint = f"write ./{source} if a folder is meant" if "/" in source else f"add volumes: {{{source}: }}"
-                message = f"cannot mount the volume {_short(source)} in {name}: no volume of that name is declared"
-                report.problem(mount, message, hint)
-
-
 def _build(name: str, entry: dict[str, Node], services: dict[str, Node], report: Report) -> None:
     build = fields(entry.get("build"))
     if text(build.get("dockerfile_inline")) and text(build.get("dockerfile")):
@@ -138,7 +86,8 @@ def _build(name: str, entry: dict[str, Node], services: dict[str, Node], report:
     for key, node in fields(build.get("additional_contexts")).items():
         target = (text(node) or "").removeprefix("service:")
         if (text(node) or "").startswith("service:") and "build" not in fields(services.get(target)):
-            why = "it has no build" if target in services else f"there is no service {target}"
+            meant = guess(near(target, services))
+            why = "it has no build" if target in services else f"there is no service {target}{meant}"
             report.problem(node, f"cannot use the context {key} in {name}: {why}")
     platform, platforms = text(entry.get("platform")), [text(item) for item in items(build.get("platforms"))]
     if platform and platforms and platform not in platforms:
@@ -146,18 +95,18 @@ def _build(name: str, entry: dict[str, Node], services: dict[str, Node], report:
 
 
 def _twins(name: str, entry: dict[str, Node], report: Report) -> None:
-    for short, long in _TWINS:
-        one, other = entry.get(short), below(entry, long)
-        if one is None or one.value in (None, BAD) or (one.value in (0, "0") and short != "scale"):
+    for key, long in _TWINS:
+        one, other = entry.get(key), below(entry, long)
+        if one is None or one.value in (None, BAD) or (one.value in (0, "0") and key != "scale"):
             continue
         block = below(entry, long.rpartition(".")[0])
-        if other is None and (block is None or short == "scale"):
+        if other is None and (block is None or key == "scale"):
             continue
         if other is None:
-            message = f"cannot use {short} in {name}: {long.rpartition('.')[0]} is there, and does not say the same"
+            message = f"cannot use {key} in {name}: {long.rpartition('.')[0]} is there, and does not say the same"
             report.problem(one, message, f"write {long}")
         elif other.value not in (BAD, one.value):
-            message = f"cannot use both {short} and {long} in {name}: they differ"
+            message = f"cannot use both {key} and {long} in {name}: they differ"
             report.problem(one, message, "take one of them out")
     count = entry.get("scale") or below(entry, "deploy.replicas")
     if count is not None and isinstance(count.value, int) and count.value > 1 and "container_name" in entry:
@@ -169,7 +118,7 @@ def _words(name: str, entry: dict[str, Node], report: Report) -> None:
     def word(node: Node | None, path: str, pattern: re.Pattern[str], otherwise: str) -> None:
         value = text(node)
         if node is not None and value is not None and not pattern.search(value) and not report.keeps(value):
-            report.problem(node, f"cannot use {_short(value)!r} as services.{name}.{path}: {otherwise}")
+            report.problem(node, f"cannot use {short(value)} as services.{name}.{path}: {otherwise}")
 
     word(
         entry.get("pull_policy"), "pull_policy", _PULL, "it is always, never, missing, build, daily, weekly, every_3d …"
@@ -211,17 +160,3 @@ def _external(path: str, node: Node, report: Report) -> None:
     if entry.get("external", node).value is True and "external" in entry:
         for key in entry.keys() - {"external", "name"}:
             report.problem(entry[key].key_at, f"cannot set {path}.{key}: it is external, somebody else made it")
-
-
-def _cycles(services: dict[str, Node], report: Report) -> None:
-    graph = {name: list(fields(fields(service).get("depends_on"))) for name, service in services.items()}
-    try:
-        TopologicalSorter(graph).prepare()
-    except CycleError as error:
-        cycle: list[str] = error.args[1][::-1]  # graphlib names each before what waits for it
-        first = cycle.index(min(cycle))
-        turned = [*cycle[first:-1], *cycle[:first], cycle[first]]
-        entry = fields(fields(services[turned[0]])["depends_on"])[turned[1]]
-        shown = turned if len(turned) <= 20 else [*turned[:19], "…", turned[-1]]
-        message = f"cannot order the services: each waits for the next in {' → '.join(shown)}"
-        report.problem(entry.key_at, message, "take one depends_on out")

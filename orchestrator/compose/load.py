@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.compose import check, document, honesty, normalize, select
+from orchestrator.compose import check, document, honesty, normalize, references, select
 from orchestrator.compose.assemble import Assembly, Scope
 from orchestrator.compose.environment import Files
 from orchestrator.compose.errors import ComposeError, Report
@@ -152,7 +152,7 @@ def _compose(
     profiles = [*profiles, *(word for word in variables.get("COMPOSE_PROFILES", "").split(",") if word)]
     active, inactive = select.active(everything, profiles, services, report)
     check.check(active, inactive, report)
-    check.volumes(active, report)
+    references.volumes(active, report)
     chosen = filled = select.chosen(active, services)
     if report.interpolated:  # else nobody knows yet what is used
         chosen = normalize.used(chosen)

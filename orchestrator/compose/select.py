@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from orchestrator.compose.errors import Report
 from orchestrator.compose.nodes import Node, fields, items, text
+from orchestrator.compose.validate import guess, near
 
 
 def active(root: Node, profiles: Sequence[str], named: Sequence[str], report: Report) -> tuple[Node, set[str]]:
@@ -16,7 +17,13 @@ def active(root: Node, profiles: Sequence[str], named: Sequence[str], report: Re
     for name in named:
         if name not in services:
             known = ", ".join(sorted(services)[:20])
-            report.stop(None, f"cannot find the service {name}: the files have none of that name", f"they have {known}")
+            meant = guess(near(name, services))
+            message = f"cannot find the service {name}: the files have none of that name{meant}"
+            report.stop(None, message, f"they have {known}")
+    declared = set[str]().union(*(_profiles(node) for node in services.values()))
+    for profile in profiles:
+        if profile not in declared and (meant := guess(near(profile, sorted(declared)))):
+            report.warn(None, f"no service has the profile {profile}{meant}")
     wanted = set(profiles).union(*(_profiles(services[name]) for name in named))
     on = {name for name, node in services.items() if _active(node, wanted) or name in named}
     kept = {name: node for name, node in services.items() if name in on}

@@ -433,7 +433,7 @@ labels                  entries
 network                 text                                    refused but host none: buildah knows no other here
 no_cache                bool
 no_cache_filter         texts                                   warned gorae build --no-cache builds all anew
-platforms               list:text                               differs one image is built: for `platform`, else the first
+platforms               list:text                               differs one image: for `platform`, else the first
 privileged              bool                                    refused but false: builds get your rights, no others
 provenance              text|bool                               ignored images here carry no attestations
 pull                    bool

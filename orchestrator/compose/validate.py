@@ -8,6 +8,8 @@ neither trip over it nor report what follows from it. Whether gorae honours a ke
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from itertools import islice
 
 from orchestrator.compose.errors import Report
 from orchestrator.compose.forms import SHAPES
@@ -121,13 +123,13 @@ def _mapping(value: dict[str, Node], branch: Branch, path: str, pattern: str, re
         inner = inner or any_name
         where = f"{path}.{key}" if path else key
         if inner is None and (pattern in _FORGIVING or child.tag == "reset"):
-            report.warn(child.key_at, f"{where} is ignored: Compose has no such key{_guess(_near(key, branch))}")
+            report.warn(child.key_at, f"{where} is ignored: Compose has no such key{guess(near(key, branch.names()))}")
         elif inner is None:
             if not key.startswith("x-") or key.startswith("x-gorae") or branch.rule.closed:
-                near = _near(key, branch)
-                report.problem(child.key_at, f"cannot use {where}: Compose has no such key{_guess(near)}")
-                if near and near not in value:
-                    kept[near] = child.with_value(BAD)  # it is not missed as well
+                meant = near(key, branch.names())
+                report.problem(child.key_at, f"cannot use {where}: Compose has no such key{guess(meant)}")
+                if meant and meant not in value:
+                    kept[meant] = child.with_value(BAD)  # it is not missed as well
         elif path in _OPEN and not NAME.fullmatch(key):
             allowed = "letters, digits, '.', '_' and '-', and is not long"
             report.problem(child.key_at, f"cannot use {short(key)} as a name in {path}: a name is made of {allowed}")
@@ -137,11 +139,14 @@ def _mapping(value: dict[str, Node], branch: Branch, path: str, pattern: str, re
     return kept
 
 
-def _near(key: str, branch: Branch) -> str | None:
+def near(name: str, known: Iterable[str]) -> str | None:
+    """Which of these is likely meant: of the first hundred, and of names of 32 letters, as difflib's time is cubic."""
     from difflib import get_close_matches  # only a file with a mistake pays for it
 
-    return next(iter(get_close_matches(key[:80], list(branch.names()), n=1, cutoff=0.6)), None)
+    few = [one for one in islice(known, 100) if len(one) <= 32]
+    return next(iter(get_close_matches(name[:32], few, n=1, cutoff=0.6)), None)
 
 
-def _guess(near: str | None) -> str:
-    return f"; did you mean {near}?" if near else ""
+def guess(found: str | None) -> str:
+    """The end of a sentence that says a name is not known; of what near() found."""
+    return f"; did you mean {found}?" if found else ""

@@ -98,6 +98,7 @@ SHAPES: dict[str, Files] = one({
     "one service, often": "services:\n s: &s {image: x, ports: [80], volumes: [./a:/b]}\n" + joined(" s#: *s\n", 60_000),
     "a long circle": "services:\n" + "".join(f" s{n}: {{image: x, depends_on: [s{(n + 1) % 9000}]}}\n" for n in range(9000)),
     "a long chain": "services:\n s9000: {image: x}\n" + "".join(f" s{n}: {{image: x, depends_on: [s{n + 1}]}}\n" for n in range(9000)),
+    "names that are all near": f"services:\n a: {{image: x, depends_on: [{joined('b' * 29 + '#,', 60)}]}}\n" + joined(f" {'b' * 28}#: {{image: x}}\n", 5000),
     "each needs all before": "services:\n" + "".join(f" s{n}: {{image: x, depends_on: [{joined('s#,', n)}]}}\n" for n in range(380)),
     "too large": "#" * (MAX_BYTES + 1),
     "spaces": " " * (MAX_BYTES - 1),

@@ -51,6 +51,46 @@ def test_service(tmp_path: Path, keys: str, message: str) -> None:
     assert refusals(tmp_path, text) == [f"compose.yaml:{message}"]
 
 
+PROJECT = """\
+services:
+  web: {{image: x, {keys}}}
+  worker: {{image: x, profiles: [nightly]}}
+  database: {{image: x, build: .}}
+networks: {{front: }}
+volumes: {{uploads: }}
+configs: {{nginx: {{content: x}}}}
+secrets: {{password: {{file: ./s}}}}
+models: {{llama: {{model: x}}}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("keys", "meant"),
+    [
+        pytest.param("depends_on: [databse]", "database", id="depends_on"),
+        pytest.param("depends_on: [wroker]", "worker", id="a service of a profile that is not active"),
+        pytest.param("depends_on: [wep]", "", id="never the service itself"),
+        pytest.param("depends_on: [cache]", "", id="nothing is near"),
+        pytest.param("links: [databse]", "database", id="links"),
+        pytest.param("volumes_from: ['databse:ro']", "database", id="volumes_from"),
+        pytest.param("network_mode: service:databse", "database", id="network_mode"),
+        pytest.param("networks: [frnt]", "front", id="networks"),
+        pytest.param("volumes: ['upload:/u']", "uploads", id="volumes"),
+        pytest.param("configs: [ngnix]", "nginx", id="configs"),
+        pytest.param("secrets: [passwd]", "password", id="secrets"),
+        pytest.param("build: {secrets: [passwd]}", "password", id="secrets of a build"),
+        pytest.param("models: [lama]", "llama", id="models"),
+        pytest.param("build: {additional_contexts: {c: 'service:databse'}}", "database", id="additional_contexts"),
+        pytest.param("extends: databse", "database", id="extends"),
+        pytest.param("extends: {file: other.yaml, service: bas}", "base", id="extends from a file"),
+    ],
+)
+def test_a_near_miss_of_a_name_is_guessed(tmp_path: Path, keys: str, meant: str) -> None:
+    (tmp_path / "other.yaml").write_text("services: {base: {image: x}}\n")
+    (told,) = refusals(tmp_path, PROJECT.format(keys=keys))
+    assert told.partition("; did you mean ")[2].partition("?")[0] == meant
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

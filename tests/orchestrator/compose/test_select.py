@@ -95,3 +95,16 @@ def test_what_is_wrong_across_services_is_no_matter_in_an_inactive_one(tmp_path:
     text = "services: {a: {image: x}, b: {image: x, profiles: [p], networks: [none], depends_on: [zz]}}\n"
     assert set(document(tmp_path, text)["services"]) == {"a"}
     assert len(refusals(tmp_path, text, profiles=["p"])) == 2
+
+
+def test_a_service_that_is_not_there_is_guessed(tmp_path: Path) -> None:
+    (told,) = refusals(tmp_path, FILE, services=["deubg"])
+    assert told.startswith("cannot find the service deubg: the files have none of that name; did you mean debug?")
+
+
+@pytest.mark.parametrize(
+    ("profile", "warned"),
+    [("debg", ["no service has the profile debg; did you mean debug?"]), ("production", []), ("debug", []), ("*", [])],
+)
+def test_a_near_miss_of_a_profile_is_warned_of(tmp_path: Path, profile: str, warned: list[str]) -> None:
+    assert list(composed(tmp_path, FILE, profiles=[profile]).warnings) == warned
