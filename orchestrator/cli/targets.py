@@ -58,6 +58,11 @@ def read(arguments: argparse.Namespace, **more: object) -> Any:
     return _loader().read(**_meant(arguments), **more)
 
 
+def judged(arguments: argparse.Namespace) -> Any:
+    """What read() returns, or None, and what load() would refuse (orchestrator/compose/load.py, judged)."""
+    return _loader().judged(**_meant(arguments))
+
+
 def _loader() -> Any:
     # By name: the contract that keeps pydantic and yaml out of start-up also reads imports inside functions.
     return import_module("orchestrator.compose.load")

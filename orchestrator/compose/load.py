@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.compose import check, document, honesty, normalize, references, select
 from orchestrator.compose.assemble import Assembly, Scope
 from orchestrator.compose.environment import Files
-from orchestrator.compose.errors import ComposeError, Report
+from orchestrator.compose.errors import ComposeError, Problem, Report
 from orchestrator.compose.files import locate, project_name, shown
 from orchestrator.compose.interpolate import interpolate
 from orchestrator.compose.nodes import BAD, Node, fields, text
@@ -35,14 +35,14 @@ from orchestrator.compose.nodes import BAD, Node, fields, text
 if TYPE_CHECKING:
     from orchestrator.compose import model
 
-__all__ = ["ComposeError", "Composed", "Loaded", "load", "read"]
+__all__ = ["ComposeError", "Composed", "Loaded", "judged", "load", "read"]
 
 
 @dataclass(frozen=True, slots=True)
 class Composed:
     """A project in canonical form. `root`: its tree, of the services that are meant. `written`: the same without what
     the files leave unsaid. `everything`: all services. `variables`: what interpolation saw. `files`: absolute, in the
-    order they were merged."""
+    order they were merged. `warnings`: sentences, each with its place."""
 
     name: str
     root: Node
@@ -51,11 +51,7 @@ class Composed:
     variables: Mapping[str, str]
     folder: Path
     files: tuple[Path, ...]
-    report: Report
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        return tuple(self.report.warnings)
+    warnings: tuple[str, ...]
 
     def document(self, *, models: bool = False) -> dict[str, Any]:
         """Plain values, as `docker compose config --format json` prints them; `models`: as for YAML."""
@@ -101,26 +97,52 @@ def load(
     profiles: Sequence[str] = (),
 ) -> Loaded:
     """The stack as gorae runs it. Raises ComposeError with all that is wrong, what gorae does not honour included."""
+    report = Report()
+    composed = _compose(files, environ, cwd, project, env_files, project_directory, profiles, (), report)
+    return Loaded(_stack(composed, report), tuple(report.warnings), composed.files)
+
+
+def judged(
+    files: Sequence[Path] | None,
+    *,
+    environ: Mapping[str, str],
+    cwd: Path,
+    project: str | None = None,
+    env_files: Sequence[Path] | None = None,
+    project_directory: Path | None = None,
+    profiles: Sequence[str] = (),
+) -> tuple[Composed | None, tuple[Problem, ...]]:
+    """What read() returns, None if it would raise, and the problems of which load() would; the files are read once."""
+    report = Report()
+    composed = None
+    try:
+        found = _compose(files, environ, cwd, project, env_files, project_directory, profiles, (), report)
+        composed = None if report.problems else found
+        _stack(found, report)
+    except ComposeError as error:
+        return composed, error.problems
+    return composed, ()
+
+
+def _stack(composed: Composed, report: Report) -> model.Stack:
+    """Raises ComposeError with all that is in the report, and what gorae does not honour."""
     from pydantic import ValidationError
 
     from orchestrator.compose import runtime
     from orchestrator.compose.context import Context
 
-    report = Report()
-    composed = _compose(files, environ, cwd, project, env_files, project_directory, profiles, (), report)
     honesty.judge(composed.written, report)
     if not fields(fields(composed.root).get("services")) and not report.problems:
         report.problem(
             composed.root, "cannot make a stack of this: it declares no service", "services: {NAME: {image: …}}"
         )
     try:
-        stack = runtime.stack(composed.name, composed.root, Context(report))
+        return runtime.stack(composed.name, composed.root, Context(report))
     except ValidationError as error:
         # A value that every stage let pass and the model refuses: our mistake, but the user gets a sentence.
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"])
         report.stop(None, f"cannot use {where or 'the stack'}: {first['msg']}")
-    return Loaded(stack, tuple(report.warnings), composed.files)
 
 
 def _compose(
@@ -158,7 +180,7 @@ def _compose(
         chosen = normalize.used(chosen)
         filled = Files(cwd, variables, report).filled(chosen)
     written = normalize.within(merged, chosen)
-    return Composed(name, filled, written, everything, variables, found.folder, found.files, report)
+    return Composed(name, filled, written, everything, variables, found.folder, found.files, tuple(report.warnings))
 
 
 def _written_name(documents: Sequence[Node], variables: Mapping[str, str], report: Report) -> str | None:

@@ -42,18 +42,12 @@ def register(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from orchestrator.compose.errors import ComposeError
 
-    problems: Sequence[Problem] = ()
-    try:
-        targets.load(arguments)
-    except ComposeError as error:
-        problems = error.problems
-    try:
-        composed = targets.read(arguments)
-    except ComposeError:  # what is wrong there, load() has told, too, with all the rest
+    composed, problems = targets.judged(arguments)
+    if composed is None:
         if arguments.json:
             _print_json(None, (), problems)
             return 1
-        raise ComposeError(problems, code="refused") from None
+        raise ComposeError(problems, code="refused")
     return _told(arguments, composed, problems)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from orchestrator.cli.main import main
+from orchestrator.compose.files import bytes_of
 
 FINE = "services:\n  a:\n    image: x\n"
 MIXED = """\
@@ -161,3 +162,12 @@ def test_a_network_is_judged_by_its_name(capsys: pytest.CaptureFixture[str]) -> 
 def test_no_file_is_nothing_that_up_would_take(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check"]) == 1
     assert capsys.readouterr().err.startswith("cannot find a Compose file")
+
+
+def test_files_are_read_once(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr(
+        "orchestrator.compose.assemble.bytes_of", lambda path, *more: opened.append(path.name) or bytes_of(path, *more)
+    )
+    check(capsys, FINE, code=0)
+    assert opened == ["compose.yaml"]
