@@ -46,7 +46,7 @@ def folder(own: Host, tmp_path: Path, tars: dict[str, Path]) -> Path:
     (tmp_path / "tiny").mkdir()
     subprocess.run(["tar", "-C", str(tmp_path / "tiny"), "-xf", str(tars["busybox"])], check=True)
     (tmp_path / "tiny/Dockerfile").write_text(
-        'FROM scratch\nCOPY --chown=7:8 . /\nARG SAID=one\nENV SAID=$SAID\nHEALTHCHECK CMD ["true"]\n'
+        'FROM scratch\nCOPY --chown=7:8 . /\nARG SAID=one\nENV SAID=$SAID\nHEALTHCHECK --interval=1s CMD ["true"]\n'
         'CMD ["sh", "-c", "echo $SAID; exec sleep 3600"]\n'
     )
     (tmp_path / "tiny/.dockerignore").write_text("Dockerfile\n")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -162,12 +164,14 @@ def test_an_image_in_use_says_by_whom_also_while_its_last_task_takes_its_time(
     refused = own.cli("image", "rm", first.id, check=False)
     assert refused.returncode == 1 and "shop/app uses it" in refused.stderr
     hub.push("grace/app", "1", second)
-    own.up("shop", text, "--pull", "always", "--no-wait")
+    (leaving,) = own.pids("shop").values()
+    own.up("shop", text.replace("20s", "100ms"), "--pull", "always", "--no-wait")
     own.wait("shop", lambda document: len(document["services"][0]["tasks"]) == 2, "the old task to be on its way out")
     refused = own.cli("image", "rm", first.id, check=False)
     assert refused.returncode == 1 and "shop/app uses it" in refused.stderr
     pruned = own.cli("image", "prune", "--all").stdout
     assert name not in pruned and first.id[7:19] not in pruned
+    os.kill(leaving, signal.SIGKILL)
 
 
 def test_prune_keeps_what_a_revision_can_go_back_to(own: Host, hub: Registry, base: bytes) -> None:
