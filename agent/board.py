@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from agent.decide import depends
+from agent.decide import depends, networks
 from agent.decide.health import Check
+from agent.decide.networks import Names
 from agent.decide.record import Ending, TaskRecord, status
 from agent.decide.view import World
 from agent.wire.messages import Assignment, Task, TaskStatus
@@ -24,8 +25,6 @@ class _Stack:
     tasks: dict[str, Task] = field(default_factory=dict)  # assigned now; empty under a tombstone
     services: dict[str, list[str]] = field(default_factory=dict)  # service → assigned task ids
     dependents: dict[str, list[str]] = field(default_factory=dict)  # service → tasks that depend on it
-    peers: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    version: int = 0  # of peers
 
 
 class Board:
@@ -37,6 +36,9 @@ class Board:
         self._statuses: dict[str, TaskStatus] = {}  # of every record
         self._ids: dict[str, set[str]] = {}  # stack → tasks that have a record
         self._slots: dict[tuple[str, str, int], set[str]] = {}
+        self._networks: dict[str, dict[str, Names]] = {}  # network → stack → names there
+        self._versions: dict[str, int] = {}  # of each network's names
+        self._views: dict[tuple[str, tuple[str, ...]], tuple[int, Names]] = {}
         self.wake: Callable[[str], None] = lambda task: None
 
     # Assignments ------------------------------------------------------------------------------------------------
@@ -51,22 +53,52 @@ class Board:
 
     def assign(self, assignment: Assignment) -> None:
         """Its new tasks' records must have been put before: their addresses are part of everybody's names."""
-        before = self._stacks.get(assignment.stack)
-        stack = self._stacks[assignment.stack] = _Stack(assignment, version=before.version if before else 0)
+        stack = self._stacks[assignment.stack] = _Stack(assignment)
         for task in () if assignment.removed else assignment.tasks:
             stack.tasks[task.id] = task
             stack.services.setdefault(task.service, []).append(task.id)
             for need in task.policy.depends_on:
                 stack.dependents.setdefault(need.service, []).append(task.id)
-        stack.peers = {
+        addresses = {
             service: tuple(self.records[i].allocation.address for i in ids if i in self.records)
             for service, ids in stack.services.items()
         }
-        if before is None or before.peers != stack.peers:
-            stack.version += 1
+        self._rename(assignment.stack, networks.names(assignment.stack, stack.tasks.values(), addresses))
 
     def forget(self, stack: str) -> None:
         self._stacks.pop(stack, None)
+        self._rename(stack, {})
+        self._views = {key: view for key, view in self._views.items() if key[0] != stack}
+
+    def _rename(self, stack: str, now: Mapping[str, Names]) -> None:
+        """Its names on each network. Neighbours of other stacks are woken; its own tasks are told of the assignment."""
+        neighbours: set[str] = set()
+        for network in [*(known for known, tables in self._networks.items() if stack in tables), *now]:
+            tables = self._networks.setdefault(network, {})
+            if tables.get(stack) == now.get(network):
+                continue
+            self._versions[network] = self._versions.get(network, 0) + 1
+            if network in now:
+                tables[stack] = now[network]
+            else:
+                del tables[stack]
+            neighbours |= tables.keys() - {stack}
+            if not tables:
+                del self._networks[network], self._versions[network]
+        for task in [task for other in neighbours for task in self._stacks[other].tasks]:
+            self.wake(task)
+
+    def names(self, record: TaskRecord) -> tuple[int, Names]:
+        """What a task finds on its networks, and a number that changes with it."""
+        task = self.task(record)
+        on = networks.memberships(record.stack, task.container) if task else ()
+        found = tuple(membership.network for membership in on if membership.network in self._networks)
+        version = sum(self._versions[network] for network in found)
+        view = self._views.get((record.stack, found))
+        if view is None or view[0] != version:
+            view = version, networks.seen_from(record.stack, (self._networks[network] for network in found))
+            self._views[record.stack, found] = view
+        return view
 
     def task(self, record: TaskRecord) -> Task | None:
         stack = self._stacks.get(record.stack)
@@ -80,10 +112,6 @@ class Board:
     def cause(self, stack: str) -> str | None:
         found = self._stacks.get(stack)
         return found.assignment.cause if found else None
-
-    def peers(self, stack: str) -> tuple[int, Mapping[str, tuple[str, ...]]]:
-        found = self._stacks.get(stack)
-        return (found.version, found.peers) if found else (0, {})
 
     # Records ----------------------------------------------------------------------------------------------------
 
@@ -167,7 +195,7 @@ class Board:
             check=check if isinstance(check, Check) or check is None else "unknown",
             ending=ending,
             unmounted=tuple(sorted(set(record.mounts.values()) - self.mounted)),
-            peers=stack.version if stack else 0,
+            peers=self.names(record)[0],
             roll=roll,
         )
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from agent.decide import mounts
+from agent.decide import mounts, networks
 from agent.decide.oci_config import oci_config
 from agent.decide.record import TaskRecord
 from agent.kit.clock import Clock
@@ -89,16 +89,17 @@ def hostname(task: Task) -> str:
     return given[:63].strip("-")  # hostname(7)
 
 
-def own_peers(record: TaskRecord, peers: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
-    """Inside a task its own service's name means its own address."""
-    return {**peers, record.service: (record.allocation.address,)}
+async def write_names(ports: Ports, task: Task, record: TaskRecord, peers: networks.Names) -> NameFiles:
+    """`peers`: all that it finds on its networks. Its own service's name means its own address in it."""
+    address = record.allocation.address if networks.memberships(record.stack, task.container) else "127.0.0.1"
+    return await ports.network.names(record.id, hostname(task), address, {**peers, record.service: (address,)})
 
 
 async def prepare(
     ports: Ports,
     task: Task,
     record: TaskRecord,
-    peers: Mapping[str, tuple[str, ...]],
+    peers: networks.Names,
     image: ImageConfig,
     others: mounts.Others,
 ) -> Prepared:
@@ -108,10 +109,19 @@ async def prepare(
         sandbox = await ports.sandboxes.ensure(record.id, allocation.uid_base)
 
     async def attach() -> NameFiles:
+        on = networks.memberships(record.stack, task.container)
         await ports.network.attach(
-            Attachment(record.id, record.stack, sandbox.net_ns, allocation.index, allocation.address)
+            Attachment(
+                record.id,
+                record.stack,
+                sandbox.net_ns,
+                allocation.index,
+                allocation.address,
+                frozenset(membership.network for membership in on),
+                networks.reaches_outside(on),
+            )
         )
-        return await ports.network.names(record.id, name, allocation.address, own_peers(record, peers))
+        return await write_names(ports, task, record, peers)
 
     async def mount() -> tuple[Path, tuple[BindSource, ...], UserIds]:
         async with ports.preparing:

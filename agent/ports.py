@@ -310,11 +310,15 @@ class VolumeStore(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
+    """`networks`: full names; none means loopback alone. `outside`: whether it may reach more than its networks."""
+
     task: str
     stack: str
     net_ns: Path
     index: int
     address: str
+    networks: frozenset[str]
+    outside: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,7 +340,8 @@ class NameFiles:
 
 class Network(Protocol):
     async def attach(self, attachment: Attachment) -> None:
-        """veth, addresses, routes, and the task's place in the policy; returns after the nft commit that holds it."""
+        """veth, addresses, routes, and the task's place in the policy; returns after the nft commit that holds it. A
+        task without networks gets its loopback, and nothing that would be listed."""
 
     async def detach(self, task: str) -> None: ...
 

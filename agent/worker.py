@@ -276,7 +276,7 @@ class Worker:
 
     async def _prepare(self) -> None:
         task = self._assigned()
-        version, peers = self._board.peers(self._record.stack)
+        version, peers = self._board.names(self._record)
         self._image = await self._ports.images.config(task.container.image_id)
         others = {service: await self._first(service) for service in mounts.needed(task)}
         self._see(leftovers=True)
@@ -308,10 +308,8 @@ class Worker:
 
     async def _rename(self) -> None:
         task, record = self._assigned(), self._record
-        _, peers = self._board.peers(record.stack)
-        await self._ports.network.names(
-            self.id, effects.hostname(task), record.allocation.address, effects.own_peers(record, peers)
-        )
+        _, peers = self._board.names(record)
+        await effects.write_names(self._ports, task, record, peers)
 
     async def _tail(self) -> tuple[str, ...]:
         record = self._record

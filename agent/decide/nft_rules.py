@@ -1,7 +1,7 @@
 """The nftables table of one instance as plain values, and its text for `nft -f -`: whole, or the change between two.
 
-Cost does not grow with tasks: a packet passes a handful of hash look-ups. What differs per stack (who may talk to
-whom) and per published port (who answers, in turn) is a chain of its own, reached through a verdict map.
+Cost does not grow with tasks: a packet passes a handful of hash look-ups. What differs per set of networks (who may
+talk to whom) and per published port (who answers, in turn) is a chain of its own, reached through a verdict map.
 Everything that enters the text is checked here, because a stack's or an address's text comes from outside.
 docs: nft(8); the hooks' order: https://wiki.nftables.org/wiki-nftables/index.php/Netfilter_hooks
 """
@@ -19,17 +19,19 @@ from operator import attrgetter
 from agent.kit.pools import GATEWAY
 
 ANY = "0.0.0.0"
-_PLAIN = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}\Z")
+_NETWORK = re.compile(r"[0-9a-f]{10}\Z")
 _LINK = re.compile(r"g[0-9a-z]{1,14}\Z")
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A task's place: packets from `address` come in by `link` only, and reach the members of `stack`."""
+    """A task's place: packets from `address` come in by `link` only, and reach the members of each of `networks`
+    (network_id), and what is outside only if `outside`."""
 
     link: str
     address: str
-    stack: str
+    networks: frozenset[str]
+    outside: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,37 +85,42 @@ def table_name(instance: str) -> str:
     return f"gorae_{instance}"
 
 
-def stack_name(stack: str) -> str:
-    """The name of a stack's set and chain; a name nft would not take becomes its hash."""
-    if _PLAIN.match(stack):
-        return f"stack_{stack}"
-    return f"stack_.{hashlib.sha256(stack.encode()).hexdigest()[:24]}"
+def network_id(name: str) -> str:
+    """Ten hex digits for the name of a network: short enough for a record on a link, plain enough for nft."""
+    return hashlib.sha256(name.encode()).hexdigest()[:10]
 
 
 def ruleset(policy: Policy) -> Ruleset:
     """What the table holds for `policy`. ValueError for a link or an address that is none."""
-    members = sorted(policy.members, key=attrgetter("link", "address", "stack"))
+    members = sorted(policy.members, key=attrgetter("link", "address"))
     all_served = sorted(policy.served, key=attrgetter("protocol", "published", "host_ip", "address", "target"))
-    names = {stack: stack_name(stack) for stack in {member.stack for member in members}}
-    stacks: dict[str, list[str]] = {}
+    networks: dict[str, list[str]] = {}
+    sets: dict[frozenset[str], list[str]] = {}
     for member in members:
         if not _LINK.match(member.link):
             raise ValueError(f"not a link name: {member.link!r}")
-        stacks.setdefault(names[member.stack], []).append(_ip(member.address))
+        address = _ip(member.address)
+        sets.setdefault(member.networks, []).append(address)
+        for network in member.networks:
+            networks.setdefault(network, []).append(address)
     ports: dict[tuple[str, int, str], list[str]] = {}
     for served in all_served:
         key = (_protocol(served.protocol), _port(served.published), _ip(served.host_ip))
         ports.setdefault(key, []).append(f"{_ip(served.address)} . {_port(served.target)}")
     chains = _static_chains(policy)
     groups = {
+        "inside": _set("ipv4_addr", (member.address for member in members if not member.outside)),
         "sources": _set("ifname . ipv4_addr", (f'"{m.link}" . {m.address}' for m in members)),
         "resolvers": _set("ipv4_addr", (_ip(address) for address in sorted(policy.resolvers))),
         "served": _set(_RECORD, (_record(served) for served in all_served)),
     }
     senders, anywhere, somewhere = {}, {}, {}
-    for name, addresses in stacks.items():
-        groups[name] = _set("ipv4_addr", addresses)
-        chains[name] = Chain("", (f"ip daddr @{name} accept", "goto refuse"))
+    for network, addresses in sorted(networks.items()):
+        groups[_network(network)] = _set("ipv4_addr", addresses)
+    for together, addresses in sets.items():
+        shared = sorted(_network(network) for network in together)
+        name = shared[0] if len(shared) == 1 else f"nets_{network_id(' '.join(shared))}"
+        chains[name] = Chain("", (*(f"ip daddr @{network} accept" for network in shared), "goto refuse"))
         senders.update(dict.fromkeys(addresses, f"goto {name}"))
     for (protocol, port, host_ip), targets in ports.items():
         name = f"{protocol}_{port}" + ("" if host_ip == ANY else f"_{host_ip}")
@@ -187,6 +194,7 @@ def _static_chains(policy: Policy) -> dict[str, Chain]:
             "",
             (
                 states,  # first, because most packets end here
+                "ip saddr @inside goto from_inside",
                 "ct status dnat accept",
                 f"oifname {ours} ip saddr vmap @senders",
                 f"ip daddr {pool} goto refuse",
@@ -194,6 +202,8 @@ def _static_chains(policy: Policy) -> dict[str, Chain]:
                 "ip daddr 169.254.0.0/16 goto refuse",  # metadata services hand out the host's credentials
             ),
         ),
+        # Its networks and nothing else: neither published ports of others nor the names of the outside.
+        "from_inside": Chain("", (f"oifname {ours} ip saddr vmap @senders", "goto refuse")),
         "to_task": Chain("", (states, "ct status dnat accept", "goto refuse")),
         "forward": Chain(
             "type filter hook forward priority filter;",
@@ -201,7 +211,7 @@ def _static_chains(policy: Policy) -> dict[str, Chain]:
         ),
         "input": Chain(
             "type filter hook input priority filter;",
-            (f"iifname != {ours} accept", states, dns, "goto refuse"),
+            (f"iifname != {ours} accept", states, "ip saddr @inside goto refuse", dns, "goto refuse"),
         ),
         "translate": Chain(
             "",
@@ -287,6 +297,12 @@ def _set(kind: str, keys: Iterable[str]) -> Group:
 @lru_cache(maxsize=8192)  # the same few addresses are checked at every change
 def _ip(text: str) -> str:
     return str(ipaddress.IPv4Address(text))
+
+
+def _network(text: str) -> str:
+    if not _NETWORK.match(text):
+        raise ValueError(f"not a network's id: {text!r}")
+    return f"net_{text}"
 
 
 def _port(value: int) -> int:

@@ -97,7 +97,7 @@ class World:
     check: Check | Literal["unknown"] | None = None
     ending: Ending | None = None  # by spec and image; None: not known
     unmounted: tuple[str, ...] = ()  # mounts of the host on which its binds lay, and that are not there now
-    peers: int = 0  # version of the stack's names
+    peers: int = 0  # version of the names on its networks
     roll: float = 0.5  # in [0, 1): the caller's random number
 
 

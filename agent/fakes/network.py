@@ -25,7 +25,10 @@ class FakeNetwork:
 
     async def attach(self, attachment: Attachment) -> None:
         self._maybe_fail("attach")
-        self.attached[attachment.task] = attachment
+        if attachment.networks:
+            self.attached[attachment.task] = attachment
+        else:
+            self.attached.pop(attachment.task, None)
 
     async def detach(self, task: str) -> None:
         self._maybe_fail("detach")

@@ -74,8 +74,15 @@ class RoutedNetwork:
         _check_name(task)
         _check_name(attachment.stack)
         await self._ready()
-        member = Member(link_name(self._instance, attachment.index), attachment.address, attachment.stack)
         before = self._members.get(task)
+        if not attachment.networks:
+            if before:
+                await self.detach(task)
+            await self._on_links(f"isolate task {task}", lambda: self._wire.isolate(attachment.net_ns))
+            return
+        networks = frozenset(map(nft_rules.network_id, attachment.networks))
+        link = link_name(self._instance, attachment.index)
+        member = Member(link, attachment.address, networks, attachment.outside)
         if before and before != member:
             await self.detach(task)
         self._members[task] = member  # before the wire, so that one commit serves all who attach together

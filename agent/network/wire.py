@@ -1,16 +1,20 @@
 """A task's wire: one veth pair and a /32, made, adopted and removed with netlink. Blocking; all calls from one thread.
 
-The kernel keeps the truth: the host's end of a pair carries "TASK STACK ADDRESS" as its alias, written last, so a pair
-without an alias was never finished and nobody uses it.
+The kernel keeps the truth: the host's end of a pair carries "TASK STACK ADDRESS NETWORK,NETWORK" as its alias, with the
+networks' ids and a "!" after them if nothing else may be reached. It is written last, so a pair without an alias was
+never finished and nobody uses it.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
-from agent.decide.nft_rules import Member
+from agent.decide.networks import default
+from agent.decide.nft_rules import Member, network_id
 from agent.kit.pools import GATEWAY
 from agent.network import links, routes
 from agent.network.netlink import Netlink
@@ -29,6 +33,27 @@ def link_name(instance: str, index: int) -> str:
     return f"g{instance}{digits}"
 
 
+def _record(link: links.Link) -> tuple[str, Member] | None:
+    """(task, its place) of a finished pair. One that an older version made is on its stack's own network."""
+    words = link.alias.split()
+    if len(words) not in (3, 4):
+        return None
+    task, stack, address = words[:3]
+    if len(words) == 3:
+        return task, Member(link.name, address, frozenset({network_id(default(stack))}))
+    networks = frozenset(words[3].removesuffix("!").split(","))
+    return task, Member(link.name, address, networks, outside=not words[3].endswith("!"))
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
 class Wire:
     def __init__(self, instance: str, subnet: str) -> None:
         self._instance = instance
@@ -40,15 +65,14 @@ class Wire:
         """Task → its place, of every finished pair of this instance."""
         found = {}
         for link in self._ours():
-            words = link.alias.split()
-            if len(words) == 3:
-                task, stack, address = words
-                found[task] = Member(link.name, address, stack)
+            if record := _record(link):
+                task, member = record
+                found[task] = member
         return found
 
     def tidy(self) -> None:
         """Delete pairs that were never finished."""
-        self.remove([link.name for link in self._ours() if len(link.alias.split()) != 3])
+        self.remove([link.name for link in self._ours() if _record(link) is None])
 
     def prepare(self) -> None:
         """Before the first pair: addresses of the subnet that are no task's are refused here; the uplink's MTU is
@@ -64,34 +88,37 @@ class Wire:
         """Everything between the task's eth0 and the host's routing table, or what of it is missing. OSError."""
         ours, theirs = links.macs(attachment.address)
         name = member.link
-        net_ns = os.open(attachment.net_ns, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            with Netlink.inside(net_ns) as inside:
-                host, task = self._pair(inside, net_ns, name, attachment.address)
-                loopback = links.find(inside, "lo")
-                # The host's end first: the kernel makes the end that comes up last ready to send at once, the other a
-                # moment later, and a SYN lost in that moment costs the task a second.
-                self._host.request(
-                    *links.set_up_host(host.index, name),
-                    # The gateway is an address of the host on each pair, so that the host has a source address towards
-                    # its tasks even before it has any other (a machine that boots without its network).
-                    links.add_address(host.index, GATEWAY, f"address {GATEWAY} on {name}", local_only=True),
-                    links.add_neighbour(host.index, attachment.address, theirs, f"neighbour {attachment.address}"),
-                    links.add_route(f"{attachment.address}/32", f"route {attachment.address}", index=host.index),
-                )
-                inside.request(
-                    *(links.set_up(loopback.index, "lo") if loopback else []),
-                    *links.set_up(task.index, f"{_ETH} of {attachment.task}"),
-                    links.add_address(task.index, attachment.address, f"address {attachment.address}"),
-                    links.add_neighbour(task.index, GATEWAY, ours, f"neighbour {GATEWAY}"),
-                    links.add_route(f"{GATEWAY}/32", f"route {GATEWAY}", index=task.index),
-                    links.add_route("0.0.0.0/0", "default route", index=task.index, via=GATEWAY),
-                )
-        finally:
-            os.close(net_ns)
-        alias = f"{attachment.task} {attachment.stack} {attachment.address}"
+        with _opened(attachment.net_ns) as net_ns, Netlink.inside(net_ns) as inside:
+            host, task = self._pair(inside, net_ns, name, attachment.address)
+            loopback = links.find(inside, "lo")
+            # The host's end first: the kernel makes the end that comes up last ready to send at once, the other a
+            # moment later, and a SYN lost in that moment costs the task a second.
+            self._host.request(
+                *links.set_up_host(host.index, name),
+                # The gateway is an address of the host on each pair, so that the host has a source address towards
+                # its tasks even before it has any other (a machine that boots without its network).
+                links.add_address(host.index, GATEWAY, f"address {GATEWAY} on {name}", local_only=True),
+                links.add_neighbour(host.index, attachment.address, theirs, f"neighbour {attachment.address}"),
+                links.add_route(f"{attachment.address}/32", f"route {attachment.address}", index=host.index),
+            )
+            inside.request(
+                *(links.set_up(loopback.index, "lo") if loopback else []),
+                *links.set_up(task.index, f"{_ETH} of {attachment.task}"),
+                links.add_address(task.index, attachment.address, f"address {attachment.address}"),
+                links.add_neighbour(task.index, GATEWAY, ours, f"neighbour {GATEWAY}"),
+                links.add_route(f"{GATEWAY}/32", f"route {GATEWAY}", index=task.index),
+                links.add_route("0.0.0.0/0", "default route", index=task.index, via=GATEWAY),
+            )
+        networks = ",".join(sorted(member.networks)) + ("" if member.outside else "!")
+        alias = f"{attachment.task} {attachment.stack} {attachment.address} {networks}"
         self._host.request(links.set_alias(host.index, alias, name))
         links.find(self._host, name)  # asked for its state, the kernel (6.8 on) first finishes what is pending for it
+
+    def isolate(self, net_ns: Path) -> None:
+        """Its loopback, and no pair (one that an earlier life of the namespace had is gone with its host end)."""
+        with _opened(net_ns) as fd, Netlink.inside(fd) as inside:
+            if loopback := links.find(inside, "lo"):
+                inside.request(*links.set_up(loopback.index, "lo"))
 
     def remove(self, names: Collection[str]) -> None:
         """Delete pairs by their host end; gone is success."""

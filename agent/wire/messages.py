@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 WIRE_VERSION = 1
+NETWORKS = 12  # per service: the record on its link has room for that many
 MESSAGE_LIMIT = 32 * 1024 * 1024  # bytes of one message: the broker hangs up on a longer one
 
 State = Literal[
@@ -82,10 +83,20 @@ class Port(Wire):
     host_ip: str = ""
 
 
+class Membership(Wire):
+    """A task's place on one network. `network`: its full name, the same in every stack that shares it. `aliases`: names
+    of the service there besides its own. `internal`: the network leads nowhere else."""
+
+    network: str = Field(min_length=1, max_length=255)
+    aliases: tuple[str, ...] = ()
+    internal: bool = False
+
+
 class ContainerSpec(Wire):
     """What forces a new container when it changes; its hash is the task's template.
 
-    None means "as the image says"; an empty tuple resets the image's value.
+    None means "as the image says"; an empty tuple resets the image's value. `networks`: empty means the stack's own,
+    STACK_default. `network_mode` none: no network but the container's loopback.
     """
 
     image: str  # as the user wrote it
@@ -102,6 +113,8 @@ class ContainerSpec(Wire):
     ports: tuple[Port, ...] = ()
     expose: tuple[str, ...] = ()
     labels: dict[str, str] = {}
+    networks: tuple[Membership, ...] = Field(default=(), max_length=NETWORKS)
+    network_mode: Literal["", "none"] = ""
 
 
 class Restart(Wire):

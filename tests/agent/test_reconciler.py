@@ -150,7 +150,7 @@ async def test_a_reboot_while_a_task_backs_off() -> None:
 async def litter(world: World, name: str) -> None:
     world.sandboxes.made[name] = Sandbox(name, Path("/u"), Path("/n"), 1)
     world.rootfs.writable.add(name)
-    await world.network.attach(Attachment(name, "x", Path("/n"), 9, "10.181.0.25"))
+    await world.network.attach(Attachment(name, "x", Path("/n"), 9, "10.181.0.25", frozenset({"x_default"})))
 
 
 async def test_orphans_are_swept_at_the_start_and_later() -> None:

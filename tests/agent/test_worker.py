@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from agent.decide.record import load
 from agent.kit.errors import Permanent, Temporary
 from agent.ports import Change, Endpoint, ProbeResult
-from agent.wire.messages import Dependency, Healthcheck, Port, PublishedPort, Resources, Task
+from agent.wire.messages import Dependency, Healthcheck, Membership, Port, PublishedPort, Resources, Task
 from tests.agent.decide.make import task as make_task
 from tests.agent.world import World, running
 
@@ -278,6 +279,40 @@ async def test_names_of_running_tasks_follow_the_stack() -> None:
         files = {path.parent.name: text for path, text in world.network.files.items() if path.name == "hosts"}
         assert "10.181.0.18\tdb\n" in files["t1"]
         assert "10.181.0.18\tdb\n" not in files["d1"], "its own service's name means its own address"
+
+
+def hosts_of(world: World, name: str) -> str:
+    return next(text for path, text in world.network.files.items() if path.parent.name == name and path.name == "hosts")
+
+
+def on(*networks: str) -> dict[str, Any]:
+    return {"networks": tuple(Membership(network=network, aliases=(f"{network}-alias",)) for network in networks)}
+
+
+async def test_names_follow_the_networks_also_those_of_other_stacks() -> None:
+    async with running() as world:
+        web = task(world, container=on("front", "back"))
+        db, lone = task(world, "d1", "db", container=on("back")), task(world, "l1", "lone", container=on("alone"))
+        await world.assign(web, db, lone)
+        await world.settle()
+        assert world.network.attached["t1"].networks == {"front", "back"}
+        assert "\tdb\n" in hosts_of(world, "t1") and "\tback-alias\n" in hosts_of(world, "t1")
+        assert "\tdb\n" not in hosts_of(world, "l1") and "front-alias" not in hosts_of(world, "d1")
+        await world.assign(task(world, "p1", "proxy", container=on("front")), stack="edge")
+        await world.settle()
+        assert "\tproxy\n" in hosts_of(world, "t1") and "\tproxy\n" not in hosts_of(world, "d1")
+        assert "\tweb\n" in hosts_of(world, "p1") and "\tdb\n" not in hosts_of(world, "p1")
+        await world.assign(stack="edge", generation=2, removed=True)
+        await world.settle()
+        assert "\tproxy\n" not in hosts_of(world, "t1")
+
+
+async def test_a_task_without_a_network_is_attached_to_none() -> None:
+    async with running() as world:
+        await world.assign(task(world, container={"network_mode": "none"}), task(world, "d1", "db"))
+        await world.settle()
+        assert world.state() == "running" and world.network.attached.keys() == {"d1"}
+        assert "127.0.0.1\tweb-1\n" in hosts_of(world, "t1") and "\tdb\n" not in hosts_of(world, "t1")
 
 
 async def test_dependencies_are_awaited() -> None:

@@ -8,7 +8,7 @@ import secrets
 import shutil
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -29,8 +29,10 @@ class Case:
     space: Callable[[], Path]
     read: Callable[[Path], str]
 
-    def attachment(self, task: str, index: int = 0, stack: str = "visits") -> Attachment:
-        return Attachment(task, stack, self.space(), index, Slice(3).address(index))
+    def attachment(self, task: str, index: int = 0, *networks: str) -> Attachment:
+        return Attachment(
+            task, "visits", self.space(), index, Slice(3).address(index), frozenset(networks or {"visits_default"})
+        )
 
 
 @pytest.fixture(params=["fake", pytest.param("real", marks=pytest.mark.host)])
@@ -69,10 +71,19 @@ async def test_nothing_is_there_at_first(case: Case) -> None:
 
 async def test_attached_tasks_are_listed_until_they_are_detached(case: Case) -> None:
     await case.network.attach(case.attachment("a", 0))
-    await case.network.attach(case.attachment("b", 1, "shop"))
+    await case.network.attach(case.attachment("b", 1, "front", "back"))
     assert await case.network.list() == {"a", "b"}
     await case.network.detach("a")
     assert await case.network.list() == {"b"}
+
+
+async def test_a_task_without_networks_is_nothing_to_list(case: Case) -> None:
+    attachment = case.attachment("a")
+    await case.network.attach(attachment)
+    for _ in range(2):
+        await case.network.attach(replace(attachment, networks=frozenset()))
+    assert await case.network.list() == frozenset()
+    await case.network.detach("a")
 
 
 async def test_everything_may_be_said_twice(case: Case) -> None:

@@ -16,23 +16,30 @@ from agent.decide.nft_rules import (
     Served,
     check,
     delta,
+    network_id,
     ruleset,
     served_from,
-    stack_name,
     whole,
 )
 
 ONE, TWO, THREE = "10.181.8.16", "10.181.8.17", "10.181.8.18"
 
 
+def ids(*names: str) -> frozenset[str]:
+    return frozenset(map(network_id, names))
+
+
 def policy(
-    members: list[tuple[str, str]] | None = None,
+    members: list[tuple[str, str]] | None = None,  # (address, networks apart by blanks, "!" after them: internal)
     served: list[Served] | None = None,
     *,
     router: bool = False,
     resolvers: tuple[str, ...] = (),
 ) -> Policy:
-    places = frozenset(Member(f"gabcd1234{address[-2:]}", address, stack) for address, stack in members or [])
+    places = frozenset(
+        Member(f"gabcd1234{address[-2:]}", address, ids(*words.strip("!").split()), not words.endswith("!"))
+        for address, words in members or []
+    )
     return Policy(
         "abcd1234",
         "10.181.8.0/21",
@@ -48,8 +55,10 @@ def web(address: str, published: int = 8080, host_ip: str = "0.0.0.0", protocol:
     return Served(protocol, published, host_ip, address, 80)
 
 
+VISITS, SHOP, BACK = (f"net_{network_id(name)}" for name in ("visits", "shop", "back"))
+BOTH = f"nets_{network_id(' '.join(sorted((SHOP, BACK))))}"
 BUSY = policy(
-    [(ONE, "visits"), (TWO, "visits"), (THREE, "shop")], [web(ONE), web(TWO), web(THREE, 53, "127.0.0.1", "udp")]
+    [(ONE, "visits"), (TWO, "visits"), (THREE, "shop back!")], [web(ONE), web(TWO), web(THREE, 53, "127.0.0.1", "udp")]
 )
 
 
@@ -58,20 +67,23 @@ def test_what_depends_on_tasks_as_text() -> None:
     lines = [line.replace(" inet gorae_abcd1234", "") for line in text.splitlines()]
     assert lines[:3] == ["add table", "delete table", "add table"]
     assert [line for line in lines if line.startswith("add element")] == [
+        f"add element inside {{ {THREE} }}",
+        f"add element {BACK} {{ {THREE} }}",
+        f"add element {SHOP} {{ {THREE} }}",
+        f"add element {VISITS} {{ {ONE}, {TWO} }}",
         "add element published { tcp . 8080 : goto tcp_8080 }",
         "add element published_at { 127.0.0.1 . udp . 53 : goto udp_53_127.0.0.1 }",
-        f"add element senders {{ {ONE} : goto stack_visits, {TWO} : goto stack_visits, {THREE} : goto stack_shop }}",
+        f"add element senders {{ {ONE} : goto {VISITS}, {TWO} : goto {VISITS}, {THREE} : goto {BOTH} }}",
         f"add element served {{ {ONE} . tcp . 8080 . 0.0.0.0 . 80, {TWO} . tcp . 8080 . 0.0.0.0 . 80, "
         f"{THREE} . udp . 53 . 127.0.0.1 . 80 }}",
         f'add element sources {{ "gabcd123416" . {ONE}, "gabcd123417" . {TWO}, "gabcd123418" . {THREE} }}',
-        f"add element stack_shop {{ {THREE} }}",
-        f"add element stack_visits {{ {ONE}, {TWO} }}",
     ]
-    assert [line for line in lines if re.match(r"add rule (stack|tcp|udp)_", line)] == [
-        "add rule stack_visits ip daddr @stack_visits accept",
-        "add rule stack_visits goto refuse",
-        "add rule stack_shop ip daddr @stack_shop accept",
-        "add rule stack_shop goto refuse",
+    assert [line for line in lines if re.match(r"add rule (nets?|tcp|udp)_", line)] == [
+        f"add rule {VISITS} ip daddr @{VISITS} accept",
+        f"add rule {VISITS} goto refuse",
+        f"add rule {BOTH} ip daddr @{BACK} accept",
+        f"add rule {BOTH} ip daddr @{SHOP} accept",
+        f"add rule {BOTH} goto refuse",
         f"add rule tcp_8080 meta l4proto tcp dnat ip to numgen inc mod 2 map {{ 0 : {ONE} . 80, 1 : {TWO} . 80 }}",
         f"add rule udp_53_127.0.0.1 meta l4proto udp dnat ip to numgen inc mod 1 map {{ 0 : {THREE} . 80 }}",
     ]
@@ -86,14 +98,14 @@ def test_one_endpoint_more_is_two_small_changes() -> None:
     ]
 
 
-def test_the_last_task_of_a_stack_takes_its_chain_along() -> None:
+def test_the_last_task_of_a_network_takes_its_chain_along() -> None:
     change = delta(ruleset(policy([(ONE, "v"), (TWO, "w")])), ruleset(policy([(ONE, "v")])))
     assert change.replace(" inet gorae_abcd1234", "").splitlines() == [
         f"delete element senders {{ {TWO} }}",
         f'delete element sources {{ "gabcd123417" . {TWO} }}',
-        "flush chain stack_w",
-        "delete chain stack_w",
-        "delete set stack_w",
+        f"flush chain net_{network_id('w')}",
+        f"delete chain net_{network_id('w')}",
+        f"delete set net_{network_id('w')}",
     ]
 
 
@@ -114,17 +126,11 @@ def test_strangers_are_dropped_only_where_nothing_was_forwarded_before(router: b
     assert ("forward meta nfproto ipv4 drop" in whole(ruleset(policy(router=router)))) is not router
 
 
-@pytest.mark.parametrize(
-    ("stack", "name"),
-    [("visits", "stack_visits"), ("a-b_c", "stack_a-b_c")],
-)
-def test_a_plain_stack_keeps_its_name(stack: str, name: str) -> None:
-    assert stack_name(stack) == name
-
-
-@pytest.mark.parametrize("stack", ["x; flush ruleset", "", "a" * 200, "Ünder", "x\n", "stack }"])
-def test_any_other_stack_becomes_its_hash(stack: str) -> None:
-    assert re.fullmatch(r"stack_\.[0-9a-f]{24}", stack_name(stack))
+@pytest.mark.parametrize("network", ["x; flush ruleset", "", "net", "0123456789a", "ABCDEF0123", "0123456789\n"])
+def test_what_is_no_id_of_a_network_is_refused(network: str) -> None:
+    member = Member("gabcd12340", ONE, frozenset({network}))
+    with pytest.raises(ValueError, match="not a network's id"):
+        ruleset(Policy("abcd1234", "10.181.8.0/21", "10.181.0.0/16", members=frozenset({member})))
 
 
 @pytest.mark.parametrize(
@@ -150,7 +156,7 @@ def test_what_is_no_rule_is_refused(served: Served) -> None:
 @pytest.mark.parametrize("link", ['g"x', "eth0", "g" * 20, "", "g1 }"])
 def test_a_link_name_that_is_not_ours_is_refused(link: str) -> None:
     with pytest.raises(ValueError, match="not a link name"):
-        ruleset(Policy("abcd1234", "10.181.8.0/21", "10.181.0.0/16", members=frozenset({Member(link, ONE, "v")})))
+        ruleset(Policy("abcd1234", "10.181.8.0/21", "10.181.0.0/16", members=frozenset({Member(link, ONE, ids("v"))})))
 
 
 def test_the_record_is_read_back() -> None:
@@ -232,7 +238,9 @@ class Model:
 _addresses = st.integers(10, 99).map(lambda n: f"10.181.8.{n}")
 _policies = st.builds(
     policy,
-    st.dictionaries(_addresses, st.sampled_from(["visits", "shop", "x y"]), max_size=6).map(lambda d: list(d.items())),
+    st.dictionaries(
+        _addresses, st.sampled_from(["visits", "shop", "visits shop", "back!", "shop back!"]), max_size=6
+    ).map(lambda d: list(d.items())),
     st.lists(
         st.builds(
             web,
@@ -271,7 +279,8 @@ def test_the_kernel_takes_every_change() -> None:
         policy([(ONE, "v")]),
         policy([(ONE, "v"), (TWO, "w")], [web(ONE)]),
         policy([(ONE, "w"), (TWO, "v")], [web(TWO), web(ONE, 53, "127.0.0.1", "udp")], resolvers=("192.0.2.53",)),
-        policy([(THREE, "x y")], [web(THREE), web(THREE, 8081)], router=True),
+        policy([(ONE, "w"), (THREE, "w x!")], [web(ONE)]),
+        policy([(ONE, "x!"), (THREE, "w x")], [web(THREE), web(THREE, 8081)], router=True),
         policy(),
     ]
     before: Ruleset | None = None

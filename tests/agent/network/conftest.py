@@ -61,11 +61,21 @@ class World:
         self.stack.push_async_callback(network.close)
         return network
 
-    async def task(self, name: str, stack: str = "visits", network: RoutedNetwork | None = None) -> Room:
+    async def task(
+        self,
+        name: str,
+        stack: str = "visits",
+        network: RoutedNetwork | None = None,
+        *,
+        on: tuple[str, ...] = (),
+        outside: bool = True,
+    ) -> Room:
+        """`on`: its networks, the stack's default one if none is given."""
         space = Namespace()
         self.stack.callback(space.close)
         index, network = len(self.rooms), network or self.network
-        attachment = Attachment(name, stack, space.path, index, self.slices[network].address(index))
+        address, networks = self.slices[network].address(index), frozenset(on or {f"{stack}_default"})
+        attachment = Attachment(name, stack, space.path, index, address, networks, outside)
         await network.attach(attachment)
         room = self.rooms[name] = Room(name, stack, space, attachment.address, attachment)
         await self.stack.enter_async_context(serving(space, "0.0.0.0", WEB, name))

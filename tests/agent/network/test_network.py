@@ -8,6 +8,7 @@ import socket
 import subprocess
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from tests.support.netns import PATIENCE, Namespace, Talk, ask, outcome, run
 
 pytestmark = pytest.mark.host
 GATEWAY = "169.254.1.1"
+ALONE = frozenset({"visits_default"})
 FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
 
 
@@ -38,6 +40,56 @@ async def test_other_stacks_are_refused_at_once(world: World) -> None:
     mine, other = await world.task("mine"), await world.task("other", "shop")
     assert await outcome(mine.space, other.address, WEB) == "refused"
     assert await outcome(other.space, mine.address, WEB) == "refused"
+
+
+async def test_two_tasks_talk_if_and_only_if_they_share_a_network(world: World) -> None:
+    rooms = {
+        "edge": await world.task("edge", "proxy", on=("proxy_default", "web")),
+        "app": await world.task("app", "blog", on=("web", "blog_back")),
+        "db": await world.task("db", "blog", on=("blog_back",)),
+        "cron": await world.task("cron", "blog", on=("web", "blog_back")),
+    }
+    talk = {frozenset(pair.split()) for pair in ("edge app", "edge cron", "app db", "app cron", "db cron")}
+    for one, client in rooms.items():
+        for two, server in rooms.items():
+            told = await outcome(client.space, server.address, WEB)
+            expected = one == two or frozenset({one, two}) in talk
+            assert told == (f"{two} sees {client.address}" if expected else "refused")
+
+
+async def test_a_task_that_leaves_a_network_is_refused_there(world: World) -> None:
+    one, two = await world.task("one", on=("a", "b")), await world.task("two", on=("b",))
+    assert await ask(one.space, two.address, WEB)
+    await world.network.attach(replace(one.attachment, networks=frozenset({"a"})))
+    assert await outcome(one.space, two.address, WEB) == "refused"
+
+
+async def test_from_an_internal_network_nothing_else_is_reached(world: World) -> None:
+    """Its own network answers; the outside, other machines' names, the host and published ports are refused at once."""
+    outside = world.machine()
+    for port in (53, 443):
+        await world.serve(outside, port, "internet")
+    await world.serve(world.host, 5432, "database")
+    inside, friend = [await world.task(name, on=("back",), outside=False) for name in ("inside", "friend")]
+    both = await world.task("both", on=("back", "front"))
+    web = await world.task("web", on=("front",))
+    await world.publish(web)
+    await world.publish(friend, 8081)
+    assert await ask(inside.space, friend.address, WEB) == f"friend sees {inside.address}"
+    assert await ask(both.space, inside.address, WEB) == f"inside sees {both.address}"
+    assert await ask(both.space, CLIENT, 443) == f"internet sees {LAN}"
+    for address, port in ((CLIENT, 443), (CLIENT, 53), (LAN, 5432), (LAN, 8080), (web.address, WEB)):
+        assert await outcome(inside.space, address, port) == "refused"
+    assert await ask(outside, LAN, 8081) == f"friend sees {CLIENT}", "what it publishes is open to the outside"
+    assert await ask(world.host, inside.address, WEB) == f"inside sees {GATEWAY}"
+
+
+async def test_a_task_without_networks_has_its_loopback_alone(world: World) -> None:
+    room, peer = await world.task("room"), await world.task("peer")
+    await world.network.attach(replace(room.attachment, networks=frozenset()))
+    assert await ask(room.space, "127.0.0.1", WEB) == "room sees 127.0.0.1"
+    assert await outcome(room.space, peer.address, WEB) == "unreachable"
+    assert [line.split()[1] for line in room.space.run("ip", "-o", "link").splitlines()] == ["lo:"]
 
 
 async def test_the_same_stack_name_in_another_instance_is_another_stack(world: World) -> None:
@@ -442,6 +494,36 @@ async def test_the_next_agent_adopts_what_runs_without_a_gap(world: World) -> No
     assert run("nft", "list", "tables") == ""
 
 
+async def test_the_next_agent_knows_every_network(world: World) -> None:
+    outside = world.machine()
+    await world.serve(outside, 443, "internet")
+    inside = await world.task("inside", on=("back",), outside=False)
+    both, web = await world.task("both", on=("back", "front")), await world.task("web", on=("front",))
+    run("nft", "flush", "ruleset")
+
+    again = world.agent(world.id, world.slice)
+    assert await again.list() == {"inside", "both", "web"}
+    assert await ask(both.space, inside.address, WEB) and await ask(both.space, web.address, WEB)
+    assert await outcome(inside.space, web.address, WEB) == "refused"
+    assert await outcome(inside.space, CLIENT, 443) == "refused"
+    assert await ask(both.space, CLIENT, 443)
+    for room in (inside, both, web):
+        await again.detach(room.name)
+
+
+async def test_a_link_of_an_older_version_is_on_its_stacks_own_network(world: World) -> None:
+    one, two = await world.task("one"), await world.task("two")
+    run("ip", "link", "set", "dev", f"g{world.id}0", "alias", f"one visits {one.address}")
+    again = world.agent(world.id, world.slice)
+    assert await again.list() == {"one", "two"}
+    assert await ask(one.space, two.address, WEB)
+    links = run("ip", "-o", "link")
+    await again.attach(one.attachment)
+    assert run("ip", "-o", "link").count("\n") == links.count("\n")
+    for room in (one, two):
+        await again.detach(room.name)
+
+
 async def test_closing_with_tasks_leaves_them_their_network(world: World) -> None:
     outside = world.machine()
     await world.publish(await world.task("web"))
@@ -459,7 +541,7 @@ async def test_a_pair_that_was_never_finished_is_swept(world: World) -> None:
 async def test_a_sandbox_made_anew_gets_a_new_wire(world: World) -> None:
     old = await world.task("web")
     fresh = Namespace()
-    attachment = Attachment("web", "visits", fresh.path, old.attachment.index, old.address)
+    attachment = replace(old.attachment, net_ns=fresh.path)
     await world.network.attach(attachment)
     await world.serve(fresh, WEB, "fresh")
     assert await ask(world.host, old.address, WEB) == f"fresh sees {GATEWAY}"
@@ -474,7 +556,7 @@ async def test_a_namespace_owned_by_a_users_namespace_is_wired_alike(world: Worl
     try:
         await sleeper.stdout.readline()
         path = Path(f"/proc/{sleeper.pid}/ns/net")
-        await world.network.attach(Attachment("web", "visits", path, 0, world.slice.address(0)))
+        await world.network.attach(Attachment("web", "visits", path, 0, world.slice.address(0), ALONE))
         said = run("nsenter", f"--net={path}", "ip", "-o", "address")
         assert f"eth0    inet {world.slice.address(0)}/32" in said
     finally:
@@ -482,9 +564,13 @@ async def test_a_namespace_owned_by_a_users_namespace_is_wired_alike(world: Worl
         await sleeper.communicate()
 
 
+def _nowhere(world: World) -> Attachment:
+    return Attachment("web", "visits", Path("/nowhere"), 0, world.slice.address(0), ALONE)
+
+
 async def test_a_missing_namespace_is_an_error_that_says_so(world: World) -> None:
     with pytest.raises(Temporary, match=r"cannot attach task web: .*No such file.*/nowhere") as caught:
-        await world.network.attach(Attachment("web", "visits", Path("/nowhere"), 0, world.slice.address(0)))
+        await world.network.attach(_nowhere(world))
     assert caught.value.code == "network-failed"
     await world.network.detach("web")
     assert run("nft", "list", "tables") == ""
@@ -538,10 +624,9 @@ async def test_the_watch_goes_on_when_nft_is_gone_for_a_while(world: World, monk
 
 @pytest.mark.parametrize("name", ["", "..", "../x", "a b", "a\nb", "x" * 101])
 async def test_what_is_no_name_is_refused(world: World, name: str) -> None:
-    attachment = Attachment(name, "visits", Path("/nowhere"), 0, world.slice.address(0))
     for call in (
-        world.network.attach(attachment),
-        world.network.attach(Attachment("t", name, Path("/nowhere"), 0, world.slice.address(0))),
+        world.network.attach(replace(_nowhere(world), task=name)),
+        world.network.attach(replace(_nowhere(world), stack=name)),
         world.network.detach(name),
         world.network.names(name, "web", "10.181.8.16", {}),
     ):
@@ -568,7 +653,11 @@ async def test_a_hundred_tasks_share_few_commits(world: World) -> None:
         began = _cpu()
         await asyncio.gather(
             *(
-                world.network.attach(Attachment(f"t{n}", f"s{n % 7}", space.path, n, world.slice.address(n)))
+                world.network.attach(
+                    Attachment(
+                        f"t{n}", "s", space.path, n, world.slice.address(n), frozenset({f"net{n % 7}", f"more{n % 5}"})
+                    )
+                )
                 for n, space in enumerate(spaces)
             )
         )

@@ -1,0 +1,56 @@
+"""Which networks a task is on, and by which names tasks know each other there. Pure.
+
+A network is a name: tasks of any stack that say the same one share it (06-networks.md). What that allows is
+nft_rules.py's part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from agent.wire.messages import ContainerSpec, Membership, Task
+
+Names = Mapping[str, tuple[str, ...]]  # name → addresses
+
+
+def memberships(stack: str, container: ContainerSpec) -> tuple[Membership, ...]:
+    """Every network of a task; () for network_mode none."""
+    if container.network_mode == "none":
+        return ()
+    return container.networks or (Membership(network=default(stack)),)
+
+
+def default(stack: str) -> str:
+    """The name of a stack's own network, which services are on that name none."""
+    return f"{stack}_default"
+
+
+def reaches_outside(on: Iterable[Membership]) -> bool:
+    return any(not membership.internal for membership in on)
+
+
+def names(stack: str, tasks: Iterable[Task], addresses: Names) -> dict[str, dict[str, tuple[str, ...]]]:
+    """Network → the names of one stack's services there: each service's own and its aliases. `addresses`: service →
+    where it is reached."""
+    found: dict[str, dict[str, tuple[str, ...]]] = {}
+    for task in {task.service: task for task in tasks}.values():
+        for membership in memberships(stack, task.container):
+            on = found.setdefault(membership.network, {})
+            for name in (task.service, *membership.aliases):
+                known = on.get(name, ())
+                on[name] = (*known, *(a for a in addresses.get(task.service, ()) if a not in known))
+    return found
+
+
+def seen_from(stack: str, tables: Iterable[Mapping[str, Names]]) -> dict[str, tuple[str, ...]]:
+    """All that a task of `stack` finds on its networks. `tables`: of each network, stack → names. A name of its own
+    stack hides those of others: what a neighbour calls its services must not change whom a stack talks to."""
+    own: dict[str, tuple[str, ...]] = {}
+    others: dict[str, tuple[str, ...]] = {}
+    for table in tables:
+        for owner in sorted(table):
+            into = own if owner == stack else others
+            for name, addresses in table[owner].items():
+                known = into.get(name, ())
+                into[name] = (*known, *(address for address in addresses if address not in known))
+    return {**others, **own}
