@@ -13,7 +13,8 @@ GROUP = "root:x:0:\nredis:x:1000:\ntty:x:5:redis\n"
 
 
 class FakeRootfs:
-    """`mounted`: task → image id. `writable`: tasks with an upper layer (survives `reboot()`, unlike a mount).
+    """`mounted`: task → image id. `writable`: tasks with an upper layer (survives `reboot()`, unlike a mount),
+    `sizes`: what they wrote into it.
 
     `failures[task]`: errors that the next calls of ensure() raise, one each. passwd, group: of every image.
     """
@@ -21,6 +22,7 @@ class FakeRootfs:
     def __init__(self, passwd: str = PASSWD, group: str = GROUP) -> None:
         self.mounted: dict[str, str] = {}
         self.writable: set[str] = set()
+        self.sizes: dict[str, int] = {}
         self.failures: dict[str, list[GoraeError]] = {}
         self._passwd, self._group = passwd, group
 
@@ -39,6 +41,9 @@ class FakeRootfs:
         if task not in self.mounted:
             raise Temporary(f"cannot look up user {user!r}: task {task} has no root file system", code="no-rootfs")
         return resolve(user, self._passwd, self._group)
+
+    async def size(self, task: str) -> int:
+        return self.sizes.get(task, 4096) if task in self.writable else 0
 
     async def list(self) -> frozenset[str]:
         return frozenset(self.mounted) | self.writable

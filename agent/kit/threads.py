@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import threading
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -43,3 +44,15 @@ async def run(what: str, call: Callable[..., T], *args: object) -> T:
             hint="free some space, or inodes (df -i)" if full else "",
             errno=error.errno,
         ) from error
+
+
+async def stoppable(what: str, call: Callable[..., T], *args: object) -> T:
+    """run(what, call, *args, stop): an Event that is set when nobody waits for the thread any more."""
+    stop = threading.Event()
+    task = asyncio.ensure_future(run(what, call, *args, stop))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        stop.set()
+        await asyncio.gather(task, return_exceptions=True)
+        raise

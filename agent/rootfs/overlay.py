@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from agent.kit import mounts, syscalls, threads, trees
+from agent.kit import disk, mounts, syscalls, threads, trees
 from agent.kit.errors import Permanent, Temporary
 from agent.kit.layout import Layout
 from agent.ports import ImageConfig, Sandbox, UserIds
@@ -112,6 +112,10 @@ class OverlayRootfs:
         finally:
             os.close(root)
         return passwd.resolve(user, *files)
+
+    async def size(self, task: str) -> int:
+        trees.component(task)
+        return await threads.stoppable(f"measure the writable layer of {task}", disk.blocks, self._state(task))
 
     async def list(self) -> frozenset[str]:
         return trees.names(self._layout.run_tasks, "rootfs") | trees.names(self._layout.tasks)

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from agent.kit import mounts, syscalls, trees
+from agent.kit import disk, mounts, syscalls, trees
 from agent.kit.errors import UserError
 from agent.ports import VolumeInfo
 from agent.volumes import errors, manifest, options
@@ -58,9 +58,9 @@ class NamedVolumes:
             raise errors.taken(info.name)
         return found or info
 
-    def size(self, name: str) -> int:
+    def size(self, name: str, stop: threading.Event) -> int:
         """Bytes on the disk, of what is in our directory."""
-        return _blocks(self.data(name))
+        return disk.blocks(self.data(name), stop)
 
     def aside(self, name: str) -> Path:
         """A fresh directory for what is to be the volume's content."""
@@ -173,19 +173,6 @@ def _settle(data: Path) -> bool:
         return False
     _move_in(filled, data)
     return True
-
-
-def _blocks(top: Path) -> int:
-    """No symlink is followed; what goes away meanwhile, or lies too deep for a path, does not count."""
-    total, left = 0, [str(top)]
-    while left:
-        with suppress(OSError), os.scandir(left.pop()) as entries:
-            for entry in entries:
-                with suppress(OSError):
-                    total += entry.stat(follow_symlinks=False).st_blocks * 512
-                    if entry.is_dir(follow_symlinks=False):
-                        left.append(entry.path)
-    return total
 
 
 def _device(name: str, path: str) -> int:

@@ -6,14 +6,11 @@ of ids. Never deletes data, but for remove().
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
-import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
 
 from agent.kit import threads, trees
 from agent.kit.errors import Temporary
@@ -24,7 +21,6 @@ from agent.volumes import archive, binds, errors, options
 from agent.volumes.store import NamedVolumes
 from agent.wire.messages import Mount
 
-T = TypeVar("T")
 _log = logging.getLogger("gorae.volumes")
 
 
@@ -130,13 +126,13 @@ class HostVolumes:
 
     async def size(self, name: str) -> int:
         self._named.must(options.checked_name(name))
-        return await threads.run(f"measure volume {name}", self._named.size, name)
+        return await threads.stoppable(f"measure volume {name}", self._named.size, name)
 
     async def backup(self, name: str, path: Path, owner: tuple[int, int]) -> BackedUp:
-        return await _stoppable(f"back up volume {name}", archive.backup, self._named, name, path, owner)
+        return await threads.stoppable(f"back up volume {name}", archive.backup, self._named, name, path, owner)
 
     async def restore(self, path: Path, name: str | None, force: bool) -> tuple[VolumeInfo, int]:
-        return await _stoppable(f"restore {path}", archive.restore, self._named, path, name, force)
+        return await threads.stoppable(f"restore {path}", archive.restore, self._named, path, name, force)
 
     async def manifest(self, path: Path) -> VolumeInfo:
         return await threads.run(f"read {path}", archive.look, path)
@@ -150,15 +146,3 @@ class HostVolumes:
 
 def _tmpfs(mount: Mount) -> BindSource:
     return BindSource(mount, "tmpfs", options.tmpfs_options(mount))
-
-
-async def _stoppable(what: str, call: Callable[..., T], *args: object) -> T:
-    """In a thread that is told when nobody waits for it any more."""
-    stop = threading.Event()
-    task = asyncio.ensure_future(threads.run(what, call, *args, stop))
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        stop.set()
-        await asyncio.gather(task, return_exceptions=True)
-        raise

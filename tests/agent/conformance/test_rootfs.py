@@ -66,6 +66,14 @@ async def test_remove_takes_one_and_is_idempotent(subject: Subject) -> None:
         assert await subject.rootfs.list() == {"t2"}
 
 
+async def test_a_writable_layer_has_a_size(subject: Subject) -> None:
+    assert await subject.rootfs.size("t1") == 0
+    await ensure(subject, "t1")
+    assert 0 < await subject.rootfs.size("t1") < 1 << 20
+    await subject.rootfs.remove("t1")
+    assert await subject.rootfs.size("t1") == 0
+
+
 @pytest.mark.parametrize(
     ("user", "ids"),
     [
