@@ -226,6 +226,9 @@ class Rootfs(Protocol):
         """Numeric ids of "uid[:gid]" or "name[:group]", read inside the mounted rootfs, out of which no symlink leads.
         Permanent bad-user when the image knows no such name."""
 
+    async def size(self, task: str) -> int:
+        """Bytes on the disk of the task's writable layer; 0 if it has none."""
+
     async def list(self) -> frozenset[str]:
         """Tasks that have a mount or a writable layer."""
 
