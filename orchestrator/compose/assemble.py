@@ -82,6 +82,7 @@ class Assembly:
             for name in services.value:
                 self._extend(name, extended, path, scope, ())
             node = node.with_value({**fields(node), "services": services.with_value(extended)})
+        self._report.tell_extended(node)
         return merge(root, node)
 
     def _interpolated(self, document: Node, scope: Scope) -> Node:

@@ -63,6 +63,7 @@ class Report:
         self.problems: list[Problem] = []
         self.warnings: dict[str, None] = {}  # an ordered set: said once
         self._later: dict[Mark, list[tuple[str, str]]] = {}
+        self._unless_extended: set[Mark] = set()
         self.unset: set[str] = set()  # variables already warned of
         self.left = BUDGET
 
@@ -77,6 +78,21 @@ class Report:
     def later(self, at: Node, message: str, hint: str = "") -> None:
         """A problem of a value that a later file may replace: told by tell(), when it is still there after merging."""
         self._later.setdefault(at.at, []).append((message, hint))
+
+    def unless_extended(self, at: Node, message: str) -> None:
+        """A problem of a value that may be replaced in a service that extends the value's: told by tell_extended()."""
+        self.later(at, message)
+        self._unless_extended.add(at.at)
+
+    def tell_extended(self, node: Node) -> None:
+        """What unless_extended() was told of the values in a tree in which services have what they extend."""
+        if self._unless_extended:
+            if node.at in self._unless_extended and not isinstance(node.value, dict | list):
+                self._unless_extended.discard(node.at)
+                self.tell(node)
+            children = node.value.values() if isinstance(node.value, dict) else ()
+            for child in children:
+                self.tell_extended(child)
 
     def tell(self, node: Node) -> None:
         """What later() was told of the value, or of those of a mapping."""

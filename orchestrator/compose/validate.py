@@ -73,6 +73,8 @@ def _checked(node: Node, branch: Branch, path: str, pattern: str, report: Report
         return node
     value = typed(node, branch.rule, path, report)
     if value is BAD:
+        if pattern in FORMS:  # the reference reads short forms before it looks at what extends the service
+            report.tell(node)
         return node.with_value(BAD)
     if isinstance(value, dict):
         value = _mapping(value, branch, path, pattern, report)

@@ -96,12 +96,14 @@ def typed(node: Node, rule: Rule, path: str, report: Report) -> Value:
         found = _meant(node, kind, rule, path, report)
         if found is None and kind == "text":
             report.later(node, _not_of_type(node, rule, path))
+        elif found is None and kind not in _CONTAINERS:
+            report.unless_extended(node, _not_of_type(node, rule, path))
         elif found is None:
             wrong_type(node, rule, path, report)
         return BAD if found is None else found
     if rule.words and kind == "text" and value not in rule.words and not report.keeps(value):
         known = ", ".join(rule.words)
-        report.problem(node, f"cannot use {shown(value)} as {path}: Compose knows {known}")
+        report.unless_extended(node, f"cannot use {shown(value)} as {path}: Compose knows {known}")
         return BAD
     return value
 

@@ -161,3 +161,26 @@ def test_an_unknown_key_beside_service_is_warned_of(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_refused(tmp_path: Path, files: dict[str, str], message: str) -> None:
     assert refusals(tmp_path, files) == [message]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        pytest.param("user: 5", "user: a", id="text"),
+        pytest.param("privileged: 5", "privileged: true", id="a truth"),
+        pytest.param("cgroup: foo", "cgroup: host", id="a word"),
+        pytest.param("healthcheck: {interval: 5}", "healthcheck: {interval: 5s}", id="in a mapping"),
+        pytest.param("environment: 5", "environment: {A: b}", id="no mapping at all"),
+    ],
+)
+def test_a_wrong_value_may_be_replaced_in_what_extends_another_file_s_service(
+    tmp_path: Path, wrong: str, right: str
+) -> None:
+    """As in the reference: files are validated with what they extend, and before they are merged."""
+    base = f"services: {{b: {{image: x, {wrong}}}}}\n"
+    over = "services: {a: {extends: {file: base.yml, service: b}, %s}}\n"
+    assert "a" in document(tmp_path, {"compose.yaml": over % right, "base.yml": base})["services"]
+    assert len(refusals(tmp_path, {"compose.yaml": over % "hostname: h", "base.yml": base})) == 1
+    same = f"services: {{b: {{image: x, {wrong}}}, a: {{extends: b, {right}}}}}\n"
+    assert len(refusals(tmp_path, same)) == 1
+    assert len(refusals(tmp_path, {"compose.yaml": base, "over.yaml": f"services: {{b: {{{right}}}}}\n"})) == 1
