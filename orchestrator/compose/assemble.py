@@ -13,7 +13,7 @@ from orchestrator.compose import paths, validate
 from orchestrator.compose.errors import Report
 from orchestrator.compose.files import absolute, add_variables, bytes_of, shown
 from orchestrator.compose.interpolate import interpolate
-from orchestrator.compose.merge import cleared, lost_mounts, merge, merge_service
+from orchestrator.compose.merge import cleared, lost_mounts, merge, merge_included, merge_service
 from orchestrator.compose.nodes import BAD, Mark, Node, fields, items, text, weight
 from orchestrator.compose.read import read
 
@@ -199,22 +199,3 @@ class _Unchecked(dict[str, Node]):
     def __missing__(self, name: str) -> Node:
         self[name] = reduce(merge_service, [validate.service(part, name, self._report) for part in self._parts[name]])
         return self[name]
-
-
-def merge_included(included: Node, own: Node) -> Node:
-    both = dict(fields(own))
-    for section, names in fields(included).items():
-        mine = fields(both.get(section))
-        merged = {
-            name: merge_section(section, node, mine[name]) if name in mine else node
-            for name, node in fields(names).items()
-        }
-        both[section] = names.with_value({**mine, **merged})
-    return own.with_value(both)
-
-
-def merge_section(section: str, included: Node, own: Node) -> Node:
-    """One service, volume … that both files have."""
-    one = included.with_value({section: included.with_value({"x": included})})
-    other = own.with_value({section: own.with_value({"x": own})})
-    return fields(fields(merge(one, other))[section])["x"]

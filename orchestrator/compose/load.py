@@ -9,7 +9,7 @@
     resolve     relative paths                                               paths.py
     normalize   defaults, names, implied dependencies                        normalize.py
     select      profiles, services                                           select.py
-    check       what no single value shows                                   check.py
+    check       what no single value shows                                   check.py, references.py
     fill        env_file, label_file                                         environment.py
     judge, and understand what gorae honours                                 honesty.py, runtime.py
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from orchestrator.compose import mounts, ports
+from orchestrator.compose import devices, mounts, ports
 from orchestrator.compose.errors import Report
 from orchestrator.compose.forms import ENTRY_COST, Form, each
 from orchestrator.compose.nodes import BAD, Node, Value, fields, items, made, spelled, text
@@ -119,21 +119,6 @@ def _tree(at: Node, value: Any) -> Node:
     return Node(value, at.at, at.key_at)
 
 
-def _devices(node: Node, path: str, report: Report) -> Value:
-    def read(item: Node) -> list[Node]:
-        if isinstance(item.value, dict):
-            if "target" not in item.value:
-                raise ValueError("`target` is missing")
-            return [item]
-        parts = (text(item) or "").split(":")
-        if len(parts) > 3 or not parts[0]:
-            raise ValueError("a device is written as SOURCE[:TARGET[:PERMISSIONS]]")
-        source, target, permissions = (*parts, *("", "")[len(parts) - 1 :])[:3]
-        return [made(item, source=source, target=target or source, permissions=permissions or "rwm")]
-
-    return each(node, path, report, read)
-
-
 def _secrets(node: Node, path: str, report: Report) -> Value:
     def read(item: Node) -> list[Node]:
         entry = made(item, source=item.value) if isinstance(item.value, str) else item
@@ -152,29 +137,6 @@ def _secrets(node: Node, path: str, report: Report) -> Value:
 
 def _sources(node: Node, path: str, report: Report) -> Value:
     return [made(item, source=item.value) if isinstance(item.value, str) else item for item in items(node)]
-
-
-def _gpus(node: Node, path: str, report: Report) -> Value:
-    if isinstance(node.value, str):
-        return [made(node, count=-1)]
-    return _device_requests(node, path, report)
-
-
-def _device_requests(node: Node, path: str, report: Report) -> Value:
-    def read(item: Node) -> list[Node]:
-        entry = fields(item)
-        count = entry.get("count")
-        if count is not None and "device_ids" in entry:
-            raise ValueError("`count` and `device_ids` exclude each other")
-        if count is None:
-            return [item.with_value({**entry, "count": item.with_value(-1)} if "device_ids" not in entry else entry)]
-        if isinstance(count.value, str):
-            if count.value != "all" and not count.value.isdecimal():
-                raise ValueError("`count` is a number, or all")
-            count = count.with_value(-1 if count.value == "all" else int(count.value[:9]))
-        return [item.with_value({**entry, "count": count})]
-
-    return each(node, path, report, read)
 
 
 def _build(node: Node, path: str, report: Report) -> Value:
@@ -218,12 +180,12 @@ FORMS: dict[str, Form] = {
     "services.*.build.secrets": _sources,
     "services.*.configs": _sources,
     "services.*.depends_on": _depends_on,
-    "services.*.deploy.resources.reservations.devices": _device_requests,
+    "services.*.deploy.resources.reservations.devices": devices.requests,
     "services.*.develop.watch.[]": _watch,
-    "services.*.devices": _devices,
+    "services.*.devices": devices.devices,
     "services.*.env_file": _env_file,
     "services.*.expose": _expose,
-    "services.*.gpus": _gpus,
+    "services.*.gpus": devices.gpus,
     "services.*.group_add": _spelled_items,
     "services.*.healthcheck.test": _healthcheck_test,
     "services.*.models": _named(),

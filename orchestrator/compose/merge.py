@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 
+from orchestrator.compose.identities import UNIQUE, frozen
 from orchestrator.compose.nodes import Node, fields, items, spelled, text
 
 Path = tuple[str, ...]
@@ -29,59 +30,6 @@ _ENTRIES = frozenset(  # a later NAME without a value takes the place of an earl
 )
 
 
-def _port(entry: Node) -> Hashable:
-    if not isinstance(entry.value, dict):
-        return spelled(entry.value)
-    port = fields(entry)
-    host = port.get("host_ip")
-    return (
-        spelled(host.value) if host else "0.0.0.0",
-        *(spelled(port[key].value) if key in port else "" for key in ("published", "target", "protocol")),
-    )
-
-
-def _field(name: str, root: str = "") -> Callable[[Node], Hashable]:
-    def identity(entry: Node) -> Hashable:
-        if not isinstance(entry.value, dict):
-            return spelled(entry.value)
-        node = entry.value.get(name)
-        source = entry.value.get("source")
-        return spelled(node.value) if node else root + (spelled(source.value) if source else "")
-
-    return identity
-
-
-def _text(entry: Node) -> Hashable:
-    return spelled(entry.value)
-
-
-_UNIQUE: dict[str, Callable[[Node], Hashable]] = {
-    **dict.fromkeys(
-        [
-            "build.tags",
-            "cap_add",
-            "cap_drop",
-            "dns",
-            "dns_opt",
-            "dns_search",
-            "expose",
-            "links",
-            "profiles",
-            "tmpfs",
-            "networks.*.aliases",
-            "networks.*.link_local_ips",
-        ],
-        _text,
-    ),
-    "configs": _field("target", "/"),
-    "devices": _field("target"),
-    "env_file": _field("path"),
-    "ports": _port,
-    "secrets": _field("target", "/run/secrets/"),
-    "volumes": _field("target"),
-}
-
-
 def merge(base: Node, over: Node) -> Node:
     """Whole trees; `over` is the later one."""
     return _merged(base, over, ())
@@ -90,6 +38,25 @@ def merge(base: Node, over: Node) -> Node:
 def merge_service(base: Node, over: Node) -> Node:
     """A service that `extends` another."""
     return _merged(base, over, ("services", "*"))
+
+
+def merge_included(included: Node, own: Node) -> Node:
+    """A file over what it includes: each service, volume … that both have is merged."""
+    both = dict(fields(own))
+    for section, names in fields(included).items():
+        mine = fields(both.get(section))
+        merged = {
+            name: _merge_section(section, node, mine[name]) if name in mine else node
+            for name, node in fields(names).items()
+        }
+        both[section] = names.with_value({**mine, **merged})
+    return own.with_value(both)
+
+
+def _merge_section(section: str, included: Node, own: Node) -> Node:
+    one = included.with_value({section: included.with_value({"x": included})})
+    other = own.with_value({section: own.with_value({"x": own})})
+    return fields(fields(merge(one, other))[section])["x"]
 
 
 def cleared(base: Node, over: Node) -> Node:
@@ -159,23 +126,14 @@ def _drivers_differ(base: Node, over: Node) -> bool:
 def _appended(before: list[Node], after: list[Node], path: Path) -> list[Node]:
     if path[:1] == ("networks",) and path[2:] == ("ipam", "config"):
         return _subnets(before, after, path)
-    identity = _UNIQUE.get(_key(path))
+    identity = UNIQUE.get(_key(path))
     if identity is None:
-        known = {_frozen(entry) for entry in before}
-        return [*before, *(entry for entry in after if _frozen(entry) not in known)]
+        known = {frozen(entry) for entry in before}
+        return [*before, *(entry for entry in after if frozen(entry) not in known)]
     entries: dict[Hashable, Node] = {identity(entry): entry for entry in before}
     for entry in after:
         entries[identity(entry)] = entry
     return list(entries.values())
-
-
-def _frozen(entry: Node) -> Hashable:
-    """Entries that say the same are equal."""
-    if isinstance(entry.value, dict):
-        return frozenset((key, _frozen(child)) for key, child in entry.value.items())
-    if isinstance(entry.value, list):
-        return tuple(_frozen(child) for child in entry.value)
-    return entry.value
 
 
 def _subnets(before: list[Node], after: list[Node], path: Path) -> list[Node]:
