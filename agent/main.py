@@ -27,12 +27,13 @@ from agent.images.layer_writer import Limits
 from agent.images.store import ImageStore
 from agent.journal.journal import SqliteJournal
 from agent.kit import ids, pools, settings, syscalls
-from agent.kit.clock import Clock, RealClock
+from agent.kit.clock import RealClock
 from agent.kit.errors import GoraeError, UserError, leaf
 from agent.kit.layout import Layout
 from agent.kit.lock import own
 from agent.kit.pools import Slice
 from agent.kit.version import VERSION
+from agent.logs import keeper
 from agent.logs.logs import FileLogs
 from agent.mounts import HostMounts
 from agent.network.network import RoutedNetwork
@@ -50,7 +51,6 @@ from agent.wire.mqtt import MqttBus
 
 log = logging.getLogger("gorae.agent")
 DESCRIPTORS = 65536
-ROTATE_EVERY = 2.0  # seconds
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -123,7 +123,9 @@ def identify(layout: Layout) -> tuple[str, Slice]:
 
 async def serve(layout: Layout, instance: str, slice_: Slice, bus: Bus, *, signals: bool = False) -> None:
     """Start, run until SIGTERM or SIGINT (or cancelled), end in reverse order. A second signal ends it at once."""
-    limits = Limits(**settings.read(layout.settings).get("images", {}))
+    known = settings.read(layout.settings)
+    limits = Limits(**known.get("images", {}))
+    log_limits = keeper.Limits(**known.get("logs", {}))
     async with AsyncExitStack() as stack:
         journal = SqliteJournal(layout.journal)
         stack.push_async_callback(journal.close)
@@ -155,6 +157,7 @@ async def serve(layout: Layout, instance: str, slice_: Slice, bus: Bus, *, signa
             random=random.random,
         )
         agent = Reconciler(ports, host, bus, slice_, version=VERSION)
+        log_keeper = keeper.Keeper(logs, ports.clock, log_limits, agent.tell_of_logs)
         uid, gid = _orchestrator()
         server = StreamServer(
             layout.agent_socket, agent, images, images.shelf, images.logins, logs, volumes, uid=uid, gid=gid
@@ -168,7 +171,7 @@ async def serve(layout: Layout, instance: str, slice_: Slice, bus: Bus, *, signa
                 group.create_task(_until(stop), name="until a signal")
                 group.create_task(agent.run(), name="agent")
                 group.create_task(network.watch(), name="watch nftables")
-                group.create_task(_rotate(logs, ports.clock), name="rotate logs")
+                group.create_task(log_keeper.run(), name="keep logs")
                 group.create_task(pidfd.keep_reaping(ports.clock), name="reap orphans")
                 await agent.ready.wait()
                 async with server.serving():
@@ -176,20 +179,6 @@ async def serve(layout: Layout, instance: str, slice_: Slice, bus: Bus, *, signa
                     await stop.wait()
         except* _Stopped:
             log.info("ended; containers run on")
-
-
-async def _rotate(logs: FileLogs, clock: Clock) -> None:
-    """By size, looked at now and then: a file tells nobody that it grew, unless every line written woke us."""
-    failing = False
-    while True:
-        try:
-            await logs.rotate_if_needed()
-            failing = False
-        except OSError as error:
-            if not failing:
-                log.warning("cannot rotate logs: %s", error)
-            failing = True
-        await clock.sleep(ROTATE_EVERY)
 
 
 class _Stopped(Exception):

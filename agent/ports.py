@@ -480,6 +480,34 @@ class Logs(Protocol):
     async def remove(self, stack: str) -> None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class LogFile:
+    """One file of a task's output. `generation`: 0 is written now, 1 before it … `size`: bytes on the disk. `at`: last
+    written, Unix seconds. `live`: the task has a place among those that run, so somebody may write to its newest."""
+
+    stack: str
+    service: str
+    slot: int
+    task: str
+    generation: int
+    size: int
+    at: float
+    live: bool = False
+
+
+class LogFiles(Protocol):
+    """Logs as they take room."""
+
+    async def rotate_if_needed(self, at: int) -> int:
+        """Put aside what is written and has `at` bytes or more; how many files that were. Loses nothing."""
+
+    async def files(self) -> Sequence[LogFile]:
+        """Of every task, also of those that are gone."""
+
+    async def drop(self, files: Sequence[LogFile]) -> list[LogFile]:
+        """Delete them, but none that may be written by now; those that are gone."""
+
+
 # Journal -----------------------------------------------------------------------------------------------------------
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from agent.allocator import Allocator
 from agent.board import Board
@@ -317,6 +318,18 @@ class Reconciler:
     async def adopt(self, store_id: str) -> None:
         """An operator's word: obey this store from now on."""
         await self._intake.bind(store_id, "bound by an operator")
+
+    async def tell_of_logs(self, message: str, evidence: dict[str, Any]) -> None:
+        """An event, if one can be recorded now: the disk may be full, and whoever frees it must not wait."""
+        if not self.ready.is_set():
+            return
+        try:
+            told = event(self._ports, "agent.logs-dropped", message, evidence=evidence)
+            await self._ports.journal.record(Change(events=[told]))
+        except Temporary as error:
+            log.warning("cannot record that logs were dropped: %s", error)
+        else:
+            self._reporter.events()
 
     def volume_users(self, *, running: bool = False) -> dict[str, str]:
         """decide/mounts.py users(), of all tasks or of those that run."""

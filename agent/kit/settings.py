@@ -10,6 +10,9 @@ reserve = "64m"       # bytes of the file system that images leave free
 high = 85             # percent of the file system: when it is fuller, unused images go,
 low = 80              # until it is at this
 days = 30             # images that nobody has wanted for so long go, too; without it none goes for its age
+
+[logs]
+budget = "2g"         # bytes on the disk that all logs together may take
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from pathlib import Path
 
 from agent.kit.errors import UserError
 
-KEYS = {"images": ("unpacked", "entries", "reserve"), "gc": ("high", "low", "days")}
+KEYS = {"images": ("unpacked", "entries", "reserve"), "gc": ("high", "low", "days"), "logs": ("budget",)}
 _SIZE = re.compile(r"([0-9]{1,15})([kmgt]?)b?", re.I)
 
 

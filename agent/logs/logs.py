@@ -2,7 +2,8 @@
 its output: a dead agent loses no line.
 
 STACK/SERVICE/SLOT-TASK.log; every attempt of a task appends to the same file. Tasks that are gone keep their files
-until the stack is removed, or until KEPT newer ones of the same slot have come.
+until the stack is removed, until KEPT newer ones of the same slot have come, or until the budget of the host takes them
+(keeper.py).
 """
 
 from __future__ import annotations
@@ -12,34 +13,35 @@ import errno
 import fcntl
 import heapq
 import os
+import re
 import shutil
 import struct
 import termios
 from collections import deque
-from collections.abc import AsyncIterator, Collection, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from agent.kit import threads
 from agent.kit.errors import Permanent
 from agent.kit.layout import Layout
 from agent.logs.k8s import Record
-from agent.logs.stream import Stream, generations
-from agent.ports import LogLine
+from agent.logs.stream import FILES, Stream, generations
+from agent.ports import LogFile, LogLine
 from agent.runtime import pidfd
 from agent.runtime.inotify import IN_CREATE, IN_MODIFY, IN_MOVED_TO, IN_ONLYDIR, Inotify
 
-ROTATE_AT = 10 * 1024 * 1024  # bytes
 PATIENCE = 2.0  # seconds; conmon obeys within milliseconds
 KEPT = 4  # earlier tasks of one slot
+_NAME = re.compile(r"([0-9]{1,9})-(.+)\.log(?:\.([0-9]))?")
 _YIELD = 200  # lines between two turns of the event loop
 _AT_ONCE = 128 * 1024  # bytes of one log read between two turns, about 10 ms
 _REOPEN = b"2 0 0\n"  # conmon's control message for "open the log file again"
 
 
 class FileLogs:
-    def __init__(self, layout: Layout, rotate_at: int = ROTATE_AT, patience: float = PATIENCE) -> None:
+    def __init__(self, layout: Layout, patience: float = PATIENCE) -> None:
         self._layout = layout
-        self._rotate_at = rotate_at
         self._patience = patience
         self._away: dict[Path, float] = {}  # rotated, and not opened anew yet: since when (loop time)
 
@@ -113,7 +115,7 @@ class FileLogs:
         with suppress(FileNotFoundError):
             await asyncio.to_thread(shutil.rmtree, self._directory(stack, None))
 
-    async def rotate_if_needed(self) -> int:
+    async def rotate_if_needed(self, at: int) -> int:
         """Call every few seconds; how many files were rotated. Loses nothing: conmon goes on writing to the renamed
         file until it has opened the new one.
 
@@ -125,16 +127,53 @@ class FileLogs:
         away: dict[Path, float] = {}
         for path in self._layout.logs.glob("*/*/*.log*"):
             current = path.with_suffix("")
-            if path.suffix == ".log" and path.stat().st_size >= self._rotate_at:
+            if path.suffix == ".log" and path.stat().st_size >= at and self._live(_task_of(path)):
                 self._rotate(path)
                 count += 1
-            elif path.name.endswith(".log.1") and not current.exists():
+            elif path.name.endswith(".log.1") and not current.exists() and self._live(_task_of(current)):
                 away[current] = self._away.get(current, now)
                 if now - away[current] >= self._patience:
                     self._reopen(_task_of(current))
                     del away[current]
         self._away = away
         return count
+
+    async def files(self) -> list[LogFile]:
+        return await threads.run("count the logs", self._files)
+
+    def _files(self) -> list[LogFile]:
+        found = []
+        for path in self._layout.logs.glob("*/*/*.log*"):
+            name = _NAME.fullmatch(path.name)
+            with suppress(FileNotFoundError):
+                if name is not None and int(name[3] or 0) < FILES:
+                    status = path.stat(follow_symlinks=False)
+                    found.append(
+                        LogFile(
+                            path.parent.parent.name,
+                            path.parent.name,
+                            int(name[1]),
+                            name[2],
+                            int(name[3] or 0),
+                            status.st_blocks * 512,
+                            status.st_mtime,
+                            self._live(name[2]),
+                        )
+                    )
+        return found
+
+    async def drop(self, files: Sequence[LogFile]) -> list[LogFile]:
+        """Looked at again, with nothing between look and deletion: a task has its place before its conmon writes."""
+        gone = []
+        for file in files:
+            newest = self._directory(file.stack, file.service) / f"{file.slot}-{_component(file.task)}.log"
+            *newer, path = generations(newest)[: file.generation + 1]
+            if self._live(file.task) and not any(one.exists() for one in newer):
+                continue
+            path.unlink(missing_ok=True)
+            gone.append(file)
+            await asyncio.sleep(0)
+        return gone
 
     def _rotate(self, path: Path) -> None:
         files = generations(path)
@@ -164,10 +203,13 @@ class FileLogs:
             os.close(fd)
 
     def _forget_old(self, directory: Path, slot: int) -> None:
-        old = [p for p in directory.glob(f"{slot}-*.log") if not (self._layout.run_tasks / _task_of(p)).exists()]
+        old = [p for p in directory.glob(f"{slot}-*.log") if not self._live(_task_of(p))]
         for path in sorted(old, key=lambda p: p.stat().st_mtime, reverse=True)[KEPT:]:
             for file in directory.glob(f"{path.name}*"):
                 file.unlink(missing_ok=True)
+
+    def _live(self, task: str) -> bool:
+        return (self._layout.run_tasks / task).exists()
 
     def _directory(self, stack: str, service: str | None) -> Path:
         directory = self._layout.logs / _component(stack)

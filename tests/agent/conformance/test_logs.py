@@ -14,7 +14,7 @@ import pytest
 from agent.fakes.logs import FakeLogs
 from agent.kit.layout import Layout
 from agent.logs.logs import FileLogs
-from agent.ports import Logs
+from agent.ports import LogFiles, Logs
 
 
 class Write(Protocol):
@@ -23,10 +23,20 @@ class Write(Protocol):
     ) -> None: ...
 
 
+class Both(Logs, LogFiles, Protocol):
+    pass
+
+
 @dataclass
 class Place:
-    logs: Logs
+    """`run`: give a task a place among those that run."""
+
+    logs: Both
     write: Write
+    run: Callable[[str], object]
+
+    async def files(self) -> list[str]:
+        return sorted(f"{file.service}/{file.task}.{file.generation}" for file in await self.logs.files())
 
     async def texts(self, services: tuple[str, ...] = (), stack: str = "shop", **limits: Any) -> list[str]:
         asked = {"follow": False, "since": None, "until": None, "tail": None, **limits}
@@ -43,15 +53,16 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
         ) -> None:
             memory.write("shop", service, slot, task, text, at=at, stream=stream)
 
-        return Place(memory, remember)
-    logs = FileLogs(Layout.at(tmp_path))
+        return Place(memory, remember, memory.live.add)
+    layout = Layout.at(tmp_path)
+    logs = FileLogs(layout)
 
     def append(service: str, slot: int, task: str, text: str, at: float, stream: str = "stdout") -> None:
         time = datetime.fromtimestamp(int(at), UTC).strftime("%Y-%m-%dT%H:%M:%S") + f"{at % 1:.9f}"[1:] + "+00:00"
         with logs.path("shop", service, slot, task).open("ab") as file:
             file.write(f"{time} {stream} F {text}\n".encode())
 
-    return Place(logs, append)
+    return Place(logs, append, lambda task: (layout.run_tasks / task).mkdir(parents=True))
 
 
 @pytest.fixture
@@ -138,3 +149,39 @@ async def test_follow_one_service_only(filled: Place) -> None:
 
 async def close(reading: AsyncIterator[Any]) -> None:
     await reading.aclose()  # type: ignore[attr-defined]  # both are generators
+
+
+async def test_only_what_may_be_written_is_rotated(filled: Place) -> None:
+    filled.run("t1")
+    assert await filled.logs.rotate_if_needed(1) == 1
+    assert await filled.files() == ["db/t3.0", "web/t1.1", "web/t2.0"]
+    filled.write("web", 1, "t1", "five", 50.0)
+    assert await filled.files() == ["db/t3.0", "web/t1.0", "web/t1.1", "web/t2.0"]
+    assert await filled.texts(("web",)) == ["one", "two", "three", "five"]
+
+
+async def test_files_are_known_by_whose_they_are(filled: Place) -> None:
+    filled.run("t2")
+    found = {file.task: file for file in await filled.logs.files()}
+    assert {task for task, file in found.items() if file.live} == {"t2"}
+    assert (found["t2"].stack, found["t2"].service, found["t2"].slot) == ("shop", "web", 2)
+    assert all(file.size > 0 and file.at > 0 for file in found.values())
+
+
+async def test_what_is_dropped_is_gone_and_twice_is_once(filled: Place) -> None:
+    files = [file for file in await filled.logs.files() if file.service == "web"]
+    for _ in range(2):
+        assert await filled.logs.drop(files) == files
+        assert await filled.files() == ["db/t3.0"]
+    assert await filled.texts() == ["four"]
+
+
+async def test_what_may_be_written_by_now_is_not_dropped(filled: Place) -> None:
+    """It began to run between the decision and its execution."""
+    files = [file for file in await filled.logs.files() if file.task in ("t1", "t2")]
+    filled.run("t1")
+    assert [file.task for file in await filled.logs.drop(files)] == ["t2"]
+    assert await filled.texts(("web",)) == ["one", "three"]
+    await filled.logs.rotate_if_needed(1)
+    assert await filled.logs.drop(await filled.logs.files()) != []
+    assert await filled.texts(("web",)) == ["one", "three"], "nothing newer is there: conmon may still have it open"

@@ -12,6 +12,7 @@ import pytest
 
 from agent.kit.errors import Permanent
 from agent.kit.layout import Layout
+from agent.logs.keeper import ROTATE_AT
 from agent.logs.logs import KEPT, FileLogs
 from tests.agent.runtime.host import Host
 
@@ -42,16 +43,16 @@ def test_only_the_newest_ended_tasks_of_a_slot_are_kept(tmp_path: Path) -> None:
 
 async def test_rotation_without_a_conmon_does_not_block(tmp_path: Path) -> None:
     layout = Layout.at(tmp_path)
-    logs = FileLogs(layout, rotate_at=10)
+    logs = FileLogs(layout)
     bundle = layout.run_tasks / "t1" / "1"
     bundle.mkdir(parents=True)
     os.mkfifo(bundle / "ctl")  # nobody reads it
     path = logs.path("shop", "web", 1, "t1")
     for text in ("first line", "second line", "third line", "fourth line"):
         path.write_text(text)
-        assert await logs.rotate_if_needed() == 1
+        assert await logs.rotate_if_needed(10) == 1
     assert [p.read_text() for p in sorted(path.parent.iterdir())] == ["fourth line", "third line"]
-    assert await logs.rotate_if_needed() == 0
+    assert await logs.rotate_if_needed(10) == 0
 
 
 @pytest.mark.parametrize("query", [{"follow": True}, {"follow": False, "since": 2e9}], ids=["follow", "since"])
@@ -85,7 +86,7 @@ async def test_a_reader_gives_way_to_the_loop_whatever_a_container_writes(
 @pytest.mark.host
 async def test_rotation_loses_no_line(host: Host) -> None:
     """A container writes 60,000 numbered lines while its log is rotated again and again and a follower reads."""
-    logs = FileLogs(host.layout, rotate_at=100_000)
+    logs = FileLogs(host.layout)
     bundle = host.bundle(
         "sh", "-c", "for i in 1 2 3; do seq 20000; until [ -e /tmp/$i ]; do sleep 0.02; done; done; echo end"
     )
@@ -96,7 +97,7 @@ async def test_rotation_loses_no_line(host: Host) -> None:
     async for line in logs.read("shop", ("web",), follow=True, since=None, until=None, tail=None):
         got.append(line.text)
         if len(got) % 5000 == 0:
-            rotated += await logs.rotate_if_needed()
+            rotated += await logs.rotate_if_needed(100_000)
         if len(got) % 20000 == 0:
             (host.rootfs / "tmp" / str(len(got) // 20000)).touch()
         if line.text == "end":
@@ -117,7 +118,7 @@ async def test_a_lost_reopen_message_is_sent_again(host: Host) -> None:
     bundle.log.rename(bundle.log.with_name(bundle.log.name + ".1"))
     reading = logs.read("shop", (), follow=True, since=None, until=None, tail=None)
     assert (await anext(reading)).text == "before"
-    await logs.rotate_if_needed()
+    await logs.rotate_if_needed(ROTATE_AT)
     (host.rootfs / "tmp/go").touch()
     assert (await anext(reading)).text == "after"
     assert "after" in bundle.log.read_text()
@@ -126,7 +127,7 @@ async def test_a_lost_reopen_message_is_sent_again(host: Host) -> None:
 @pytest.mark.host
 async def test_conmon_is_told_once(host: Host) -> None:
     """A second message would have it replace the new file, with what is in it already."""
-    logs = FileLogs(host.layout, rotate_at=100, patience=0.0)
+    logs = FileLogs(host.layout, patience=0.0)
     bundle = host.bundle(
         "sh", "-c", "seq 1000; while [ ! -e /tmp/go ]; do sleep 0.02; done; seq 1001 2000; echo end; sleep 1000"
     )
@@ -136,7 +137,7 @@ async def test_conmon_is_told_once(host: Host) -> None:
     os.kill(process.conmon, signal.SIGSTOP)  # slow: it reads no message
     try:
         for _ in range(5):
-            await logs.rotate_if_needed()
+            await logs.rotate_if_needed(100)
     finally:
         os.kill(process.conmon, signal.SIGCONT)
     (host.rootfs / "tmp/go").touch()
