@@ -34,9 +34,11 @@ async def broker() -> AsyncIterator[MosquittoHarness]:
     await harness.close()
 
 
-# The privileges are dropped after the imports: a developer's interpreter may be where only root can read.
+# The privileges are dropped after the imports, those made at the first request too: a developer's interpreter may be
+# where only root can read, under /root for one.
 LAUNCH = """
 import os, sys
+import anyio._backends._asyncio, uvicorn.lifespan.off
 from orchestrator import main
 os.setgroups([{bus}]), os.setgid({gid}), os.setuid({uid})
 sys.exit(main.main())
