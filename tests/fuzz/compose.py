@@ -6,7 +6,8 @@ processor time and 200 MiB.
 atheris (libFuzzer for Python) comes from PyPI into a scratch folder, for this run alone: no test needs it. It begins with
 the files of tests/corpus and changes bytes, or values as the table of keys says (target.py); what makes the reader go
 where it has not been is changed further. Each input is loaded, printed, and read without interpolation, with the files
-it includes and extends. A finding, copied to tests/orchestrator/compose/found/, is a test case from then on.
+it includes and extends. A finding that --keep has put into tests/orchestrator/compose/found/ is a test case, and a file
+to begin with, from then on.
 """
 
 from __future__ import annotations
@@ -39,10 +40,7 @@ _GRAMMAR = [
     "#b.yaml",
     r"\x0a---\x0a",
 ]
-_BESIDE = {
-    "extends": b"services: {a: {extends: {file: b.yaml, service: b}, environment: {A: $B}}}\n#.env\nB=1\n#b.yaml\nservices: {b: {image: x}}\n",
-    "include": b"include: [b.yaml, {path: [b.yaml], env_file: .env}]\nservices: {a: {image: x}}\n#.env\nB=1\n#b.yaml\nservices: {b: {image: $B}}\n",
-}  # fmt: skip
+FOUND = Path(__file__).parents[1] / "orchestrator/compose/found"
 
 
 def seed(case: Case) -> bytes:
@@ -61,7 +59,7 @@ def seed(case: Case) -> bytes:
 def prepare(corpus: Path, words: Path) -> None:
     """What libFuzzer begins with, and its dictionary."""
     corpus.mkdir()
-    seeds = [*(seed(case) for case in cases()), *_BESIDE.values()]
+    seeds = [*(seed(case) for case in cases()), *(path.read_bytes() for path in FOUND.iterdir())]
     for number, data in enumerate(found for found in seeds if len(found) <= MAX_BYTES):
         (corpus / str(number)).write_bytes(data)
     keys = {part for key in TABLE for part in key.split(".") if part not in ("*", "[]")}
@@ -84,7 +82,8 @@ def fuzz(seconds: int, seed: int, scratch: Path) -> dict[str, Any]:
     text = (scratch / "log").read_text(errors="replace")
     covered = re.findall(r"cov: (\d+) ft: (\d+) corp: (\d+)", text)
     runs = re.findall(r"^#(\d+)", text, re.MULTILINE)
-    if not covered:
+    began = re.search(r"INITED cov: (\d+)", text)
+    if not began:
         sys.exit(f"cannot fuzz: the process ended with status {ended.returncode}\n{text[-2000:]}")
     findings = [path.read_text() for path in sorted(found.glob("found-*.txt"))]
     findings += [f"{path.name}: libFuzzer ended with status {ended.returncode}\n" for path in found.glob("ended-by-*")]
@@ -94,7 +93,7 @@ def fuzz(seconds: int, seed: int, scratch: Path) -> dict[str, Any]:
         "seed": seed,
         "inputs": int(runs[-1]),
         "kept_for_new_coverage": int(covered[-1][2]),
-        "branches": {"at_first": int(covered[0][0]), "at_last": int(covered[-1][0])},
+        "branches": {"at_first": int(began[1]), "at_last": int(covered[-1][0])},
         "worst": {"seconds": round(worst["seconds"], 2), "mib": round(worst["mib"], 1)},
         "findings": findings,
     }

@@ -26,19 +26,10 @@ import yaml
 with atheris.instrument_imports(include=["orchestrator.compose"]):
     import orchestrator.compose.runtime  # noqa: F401 - which load() imports late
     from orchestrator.compose.keys import ROOT, Branch
-    from tests.orchestrator.compose.anything import NAMES, TEXTS, survives
+    from tests.orchestrator.compose.anything import NAMES, TEXTS, files, survives
 
 SECONDS, MIB = 2.0, 200
-_PART = re.compile(rb"^#(\.env|b\.yaml)\n", re.MULTILINE)
 _SCALARS = [None, True, 0, -1, 80, 2**64, 1e300, float("nan"), *TEXTS]
-
-
-def files(data: bytes) -> dict[str, bytes]:
-    """Name → content: the bytes are compose.yaml; what follows a line `#.env` or `#b.yaml` is that file."""
-    first, *rest = _PART.split(data)
-    return {"compose.yaml": first} | {
-        name.decode(): content for name, content in zip(rest[::2], rest[1::2], strict=True)
-    }
 
 
 def _below(branch: Branch | None, key: object) -> Branch | None:

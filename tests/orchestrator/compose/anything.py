@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from orchestrator.compose.hashes import service_hash
@@ -17,6 +18,15 @@ TEXTS = [
     *("service_healthy", "service_started", "bind", "volume", "tmpfs", "CMD", "NONE", "on-failure:3", "every_3d", "0755", "true", "no", "\x1b", "é"),
     *("compose.yaml", "e.env", "b.yaml", "missing.yaml", "SIGTERM", "sync", "1e9", "9" * 30, "a b 'c d'", "a && b"),
 ]  # fmt: skip
+_PART = re.compile(rb"^#(\.env|b\.yaml)\n", re.MULTILINE)
+
+
+def files(data: bytes) -> dict[str, bytes]:
+    """Name → content: the bytes are compose.yaml; what follows a line `#.env` or `#b.yaml` is that file."""
+    first, *rest = _PART.split(data)
+    return {"compose.yaml": first} | {
+        name.decode(): content for name, content in zip(rest[::2], rest[1::2], strict=True)
+    }
 
 
 def survives(folder: Path) -> bool:
