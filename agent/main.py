@@ -136,7 +136,7 @@ async def serve(layout: Layout, instance: str, slice_: Slice, bus: Bus, *, signa
         runtime = CrunRuntime(layout, instance)
         stack.callback(runtime.close)
         images, logs, host = ImageStore(layout, limits=limits), FileLogs(layout), RealHost(layout, slice_)
-        volumes, mounts = HostVolumes(layout), HostMounts()
+        volumes, mounts, rootfs = HostVolumes(layout), HostMounts(), OverlayRootfs(layout)
         stack.callback(mounts.close)
         ports = Ports(
             instance=instance,
@@ -144,7 +144,7 @@ async def serve(layout: Layout, instance: str, slice_: Slice, bus: Bus, *, signa
             journal=journal,
             sandboxes=sandboxes,
             images=images,
-            rootfs=OverlayRootfs(layout),
+            rootfs=rootfs,
             volumes=volumes,
             network=network,
             runtime=runtime,
@@ -160,7 +160,17 @@ async def serve(layout: Layout, instance: str, slice_: Slice, bus: Bus, *, signa
         log_keeper = keeper.Keeper(logs, ports.clock, log_limits, agent.tell_of_logs)
         uid, gid = _orchestrator()
         server = StreamServer(
-            layout.agent_socket, agent, images, images.shelf, images.logins, logs, volumes, uid=uid, gid=gid
+            layout.agent_socket,
+            agent,
+            images,
+            images.shelf,
+            images.logins,
+            logs,
+            volumes,
+            rootfs,
+            log_budget=log_limits.budget,
+            uid=uid,
+            gid=gid,
         )
         gc.freeze()  # what start-up made stays: no collection walks it again
         stop = asyncio.Event()

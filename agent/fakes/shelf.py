@@ -34,7 +34,8 @@ class FakeShelf:
 
     async def usage(self, in_use: Collection[str]) -> dict[str, Any]:
         unused = [id_ for id_ in self._images.images if id_ not in in_use]
-        sizes = dict.fromkeys(("blobs", "layers", "reclaimable", "free", "total"), 0)
+        layers = ("layers", "layer_count", "layers_unused", "layers_reclaimable")
+        sizes = dict.fromkeys(("blobs", *layers, "reclaimable", "free", "total"), 0)
         return {"images": len(self._images.images), "unused": len(unused), "unnamed": 0, **sizes}
 
     async def collect(self, keep: Collection[str], rule: GcRule, *, dry: bool = False) -> tuple[list[str], int]:

@@ -33,8 +33,12 @@ def victims(index: Index, keep: Collection[str], rule: GcRule, now: float, weigh
 
 def freed(index: Index, gone: Collection[str], weigh: Weigh) -> int:
     """Bytes of blobs and unpacked layers that only these images need."""
-    kept = [image for id_, image in index.images.items() if id_ not in gone]
-    lost = [index.images[id_] for id_ in gone]
-    layers = {layer for image in lost for layer in image.layers} - {layer for image in kept for layer in image.layers}
-    blobs = {blob for image in lost for blob in image.blobs} - {blob for image in kept for blob in image.blobs}
-    return sum(index.sizes.get(layer, 0) for layer in layers) + sum(map(weigh, blobs))
+    kept = {blob for id_, image in index.images.items() if id_ not in gone for blob in image.blobs}
+    blobs = {blob for id_ in gone for blob in index.images[id_].blobs} - kept
+    return sum(index.sizes.get(layer, 0) for layer in own_layers(index, gone)) + sum(map(weigh, blobs))
+
+
+def own_layers(index: Index, gone: Collection[str]) -> set[str]:
+    """Unpacked layers that only these images need."""
+    kept = {layer for id_, image in index.images.items() if id_ not in gone for layer in image.layers}
+    return {layer for id_ in gone for layer in index.images[id_].layers} - kept

@@ -92,15 +92,18 @@ class Shelf:
         unused = [id_ for id_ in index.images if id_ not in in_use]
         blobs = await aside(self._files.weigh)
         unnamed = [id_ for id_ in unused if not index.names_of(id_)]
+        layers = {layer for image in index.images.values() for layer in image.layers}
+        own = gc.own_layers(index, unused)
         place = os.statvfs(self._files.root)
         return {
             "images": len(index.images),
             "unused": len(unused),
             "unnamed": len(unnamed),
             "blobs": blobs,
-            "layers": sum(
-                index.sizes.get(layer, 0) for layer in {one for i in index.images.values() for one in i.layers}
-            ),
+            "layers": sum(index.sizes.get(layer, 0) for layer in layers),
+            "layer_count": len(layers),
+            "layers_unused": len(own),
+            "layers_reclaimable": sum(index.sizes.get(layer, 0) for layer in own),
             "reclaimable": gc.freed(index, unused, self._files.size),
             "free": place.f_bavail * place.f_frsize,
             "total": place.f_blocks * place.f_frsize,

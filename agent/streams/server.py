@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from agent.kit.errors import GoraeError, Permanent, UserError
-from agent.ports import Images, ImageShelf, Logins, Logs
+from agent.ports import Images, ImageShelf, LogFiles, Logins, Logs, Rootfs
 from agent.streams.images import ImageRequests
 from agent.streams.requests import Operation, Send, number, text, texts
+from agent.streams.usage import UsageRequests
 from agent.streams.volumes import Both, Users, VolumeRequests
 from agent.wire.messages import Listener, StackStatus
 from agent.wire.streams import LIMIT
@@ -49,6 +50,10 @@ class Agent(Users, Protocol):
     async def adopt(self, store_id: str) -> None: ...
 
 
+class AllLogs(Logs, LogFiles, Protocol):
+    pass
+
+
 class StreamServer:
     def __init__(
         self,
@@ -57,9 +62,11 @@ class StreamServer:
         images: Images,
         shelf: ImageShelf,
         logins: Logins,
-        logs: Logs,
+        logs: AllLogs,
         volumes: Both,
+        rootfs: Rootfs,
         *,
+        log_budget: int,
         uid: int,
         gid: int,
     ) -> None:
@@ -74,6 +81,7 @@ class StreamServer:
             "adopt": self._adopt,
             "listeners": self._listeners,
             **VolumeRequests(volumes, agent).operations,
+            **UsageRequests(agent, images, shelf, rootfs, volumes, logs, log_budget).operations,
             **ImageRequests(images, shelf, logins, agent.in_use).operations(),
         }
 

@@ -24,8 +24,13 @@ Operations (arguments → result):
     inspect     name → {id, names, digests, manifest, platform, created, size, layers, history, config, used_by}
     tag         name, new → ImageInfo
     save        names: [NAME], format docker-archive or oci-archive → {"data": base64}*, {bytes}
-    image-usage     keep: {ID: who} → {images, unused, unnamed, blobs, layers, reclaimable, free, total}
+    image-usage     keep: {ID: who} → {images, unused, unnamed, blobs, layers, layer_count,
+                    layers_unused, layers_reclaimable, reclaimable, free, total}
     image-collect   keep: {ID: who}, unnamed?, young?, old?, bytes?, dry? → {removed: [NAME], freed}    ports.GcRule
+    usage       keep: {ID: who}, named? → {kinds: {KIND: {total, active, size, reclaimable}},
+                    images: [{id, names, size, used_by}], volumes: [{name, size, used_by}], log_budget, free, total,
+                    tasks: [{task, stack, service, slot, state, writable, logs}]}
+                    bytes on the disk; KIND: images, layers, writable, volumes, logs
     fsck        repair → {images, blobs, layers, bytes, problems: [{what, digest, why, images, used_by, done}]}
     remove      name → {"removed": [NAME], "freed": bytes}
     logs        stack, services?: [NAME], task?, follow, since?, until?, tail? → lines {task, service, slot, at, stream,

@@ -1,4 +1,4 @@
-"""Routes of the host: version, events, and what the agent's socket serves (logs, images), relayed."""
+"""Routes of the host: version, events, and what the agent's socket serves (logs, use of the disk), relayed."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from starlette.responses import StreamingResponse
 
 from agent.kit.version import VERSION
 from agent.wire.messages import WIRE_VERSION
+from orchestrator import keeping
 from orchestrator.api import streams
 from orchestrator.api.stacks import Here, Services
+from orchestrator.api.volumes import named
 
 router = APIRouter(prefix="/v1")
 Limit = Annotated[int, Query(ge=0, le=100_000)]
@@ -30,6 +32,13 @@ async def version(here: Here) -> dict[str, Any]:
             "instance": host.instance if host else None,
         },
     }
+
+
+@router.get("/df", response_class=StreamingResponse)
+async def usage(here: Here) -> StreamingResponse:
+    """What takes room on the disk, by kind, image, task and volume, and what could go. NDJSON: {result} or {error}."""
+    arguments = {"keep": await keeping.needed(here.ledger), "named": named(here)}
+    return streams.ndjson(streams.relay(here.agent_socket, "usage", arguments))
 
 
 @router.get("/events", response_class=StreamingResponse)

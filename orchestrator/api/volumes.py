@@ -47,13 +47,13 @@ class RestoreBody(Body):
 @router.get("")
 async def volumes(here: Here) -> dict[str, Any]:
     """Every volume of the host, and who uses it."""
-    return {"volumes": await agent.call(here.agent_socket, "volumes", named=_named(here))}
+    return {"volumes": await agent.call(here.agent_socket, "volumes", named=named(here))}
 
 
 @router.get("/{name}")
 async def volume(here: Here, name: Annotated[Name, Path()]) -> Any:
     """One volume, and the bytes it takes on the disk."""
-    return await agent.call(here.agent_socket, "volume", name=name, named=_named(here))
+    return await agent.call(here.agent_socket, "volume", name=name, named=named(here))
 
 
 @router.post("/create")
@@ -65,13 +65,13 @@ async def create(here: Here, body: CreateBody) -> Any:
 @router.post("/remove", response_class=StreamingResponse)
 async def remove(here: Here, body: RemoveBody) -> StreamingResponse:
     """Remove volumes with their data: all of them, or none when one is in use. NDJSON: {result} or {error}."""
-    return _relay(here, "volume-remove", **body.model_dump(), named=_named(here))
+    return _relay(here, "volume-remove", **body.model_dump(), named=named(here))
 
 
 @router.post("/prune", response_class=StreamingResponse)
 async def prune(here: Here, body: PruneBody) -> StreamingResponse:
     """Remove the anonymous volumes that no stack uses; with `all`, every volume that none names. NDJSON as remove."""
-    return _relay(here, "volume-prune", **body.model_dump(), named=_named(here))
+    return _relay(here, "volume-prune", **body.model_dump(), named=named(here))
 
 
 @router.post("/backup", response_class=StreamingResponse)
@@ -91,7 +91,7 @@ def _relay(here: Here, op: str, **arguments: Any) -> StreamingResponse:
     return streams.ndjson(streams.relay(here.agent_socket, op, arguments))
 
 
-def _named(here: Here) -> dict[str, str]:
+def named(here: Here) -> dict[str, str]:
     """What stacks name, also those of which the agent knows no task (agent/wire/streams.py, `named`)."""
     found: dict[str, str] = {}
     for stack in here.ledger.stacks.values():

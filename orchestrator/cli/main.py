@@ -37,6 +37,7 @@ VERBS = {
     "logout": "forget the password for a registry",
     "image": "list, pull, save, load, check and remove images",
     "volume": "list, create, remove, back up and restore volumes",
+    "df": "show what takes room on the disk, and what could go",
     "build": "build the images of services that have a build section",
     "config": "print what the Compose files say, in canonical form",
     "check": "say of each key in the Compose files what gorae makes of it",

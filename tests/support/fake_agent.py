@@ -335,7 +335,7 @@ class FakeAgent:
 
 _ECHOED = (
     *("pull", "load", "import", "remove", "login", "logout"),
-    *("inspect", "tag", "fsck"),
+    *("inspect", "tag", "fsck", "usage"),
 )
 
 

@@ -16,10 +16,11 @@ import pytest
 from agent.fakes.images import FakeImages
 from agent.fakes.logins import FakeLogins
 from agent.fakes.logs import FakeLogs
+from agent.fakes.rootfs import FakeRootfs
 from agent.fakes.shelf import FakeShelf
 from agent.fakes.volumes import FakeVolumes
 from agent.kit.errors import Permanent, Temporary, UserError
-from agent.ports import GcRule, StoreProblem
+from agent.ports import GcRule, StoreProblem, VolumeInfo
 from agent.streams.server import StreamServer
 from agent.wire.messages import StackStatus
 from agent.wire.streams import call, request
@@ -50,6 +51,7 @@ class Agent:
 class Place:
     def __init__(self, path: Path) -> None:
         self.path, self.agent, self.images, self.logs = path, Agent(), FakeImages(), FakeLogs()
+        self.rootfs = FakeRootfs()
         self.volumes, self.logins, self.shelf = FakeVolumes(), FakeLogins(), FakeShelf(self.images)
 
     async def call(self, op: str, **arguments: Any) -> Any:
@@ -57,8 +59,8 @@ class Place:
 
 
 def serving(place: Place) -> StreamServer:
-    ports = (place.agent, place.images, place.shelf, place.logins, place.logs, place.volumes)
-    return StreamServer(place.path, *ports, uid=os.getuid(), gid=os.getgid())
+    ports = (place.agent, place.images, place.shelf, place.logins, place.logs, place.volumes, place.rootfs)
+    return StreamServer(place.path, *ports, log_budget=100, uid=os.getuid(), gid=os.getgid())
 
 
 @pytest.fixture
@@ -323,3 +325,48 @@ async def test_a_socket_left_by_a_killed_agent_is_replaced(tmp_path: Path) -> No
     place.path.write_text("")
     async with serving(place).serving():
         assert await place.call("ping")
+
+
+async def test_usage_of_the_disk(place: Place) -> None:
+    web, old = place.images.add("web:1", Cmd=["serve"]), place.images.add("old:1", Cmd=["x"])
+    place.agent.used = {web.id: "shop/web"}
+    place.agent.volumes = {"data": "shop/web"}
+    for name in ("data", "kept", "nobodys"):
+        place.volumes.volumes[name] = VolumeInfo(name)
+        place.volumes.sizes[name] = 10
+    place.rootfs.writable, place.rootfs.sizes = {"t1"}, {"t1": 50}
+    place.logs.write("shop", "web", 1, "t1", "hello")
+    usage = await place.call("usage", keep={}, named={"kept": "held"})
+    assert usage["kinds"]["images"] == {"total": 2, "active": 1, "size": 0, "reclaimable": 0}
+    assert usage["kinds"]["volumes"] == {"total": 3, "active": 2, "size": 30, "reclaimable": 10}
+    assert {image["id"]: image["used_by"] for image in usage["images"]} == {web.id: "shop/web", old.id: ""}
+    (task,) = usage["tasks"]
+    assert (task["stack"], task["state"], task["writable"], task["logs"]) == ("shop", "gone", 50, 5)
+    assert usage["log_budget"] == 100
+
+
+async def test_the_disk_is_walked_once_at_a_time_and_for_nobody_who_left(place: Place) -> None:
+    walking, most, begun, go = 0, 0, asyncio.Event(), asyncio.Event()
+
+    async def size(task: str) -> int:
+        nonlocal walking, most
+        walking += 1
+        most = max(most, walking)
+        begun.set()
+        try:
+            await go.wait()
+        finally:
+            walking -= 1
+        return 1
+
+    place.rootfs.writable = {"t1"}
+    place.rootfs.size = size  # type: ignore[method-assign]
+    leaver, stayer = (asyncio.ensure_future(place.call("usage", keep={})) for _ in range(2))
+    await begun.wait()
+    begun.clear()
+    leaver.cancel()
+    await begun.wait()  # the other's turn
+    assert walking == 1
+    go.set()
+    assert (await stayer)["tasks"][0]["writable"] == 1
+    assert most == 1

@@ -330,6 +330,9 @@ async def test_prune_keeps_the_images_of_every_stored_revision(s: Setting) -> No
     assert s.agent.requests[-1] == asked
     assert (await s.client.ask("GET", "/v1/images/usage"))[1] == s.agent.usage
     assert s.agent.requests[-1] == {"op": "image-usage", "keep": keep}
+    answer = (await s.client.lines("GET", "/v1/df"))[-1]["result"]
+    assert answer["keep"] == keep and "shop/web" in answer["named"].values()
+    assert s.agent.requests[-1]["op"] == "usage"
 
 
 async def test_what_is_done_with_images_is_relayed(s: Setting) -> None:

@@ -777,6 +777,59 @@ def test_image_tag_prune_and_df(daemon: FakeDaemon, capsys: pytest.CaptureFixtur
     assert json.loads(capsys.readouterr().out)["unused"] == 1
 
 
+def test_df(daemon: FakeDaemon, capsys: pytest.CaptureFixture[str]) -> None:
+    def kind(size: int, reclaimable: int) -> dict[str, int]:
+        return {"total": 3, "active": 2, "size": size, "reclaimable": reclaimable}
+
+    usage = {
+        "kinds": {
+            "images": kind(2 * 10**9, 5 * 10**8),
+            "layers": kind(3 * 10**9, 0),
+            "writable": kind(10**6, 10**5),
+            "volumes": kind(0, 0),
+            "logs": kind(123456, 0),
+        },
+        "images": [{"id": "sha256:" + "a" * 64, "names": [], "size": 5, "used_by": "shop, revision 1"}],
+        "tasks": [
+            {"task": "t1", "stack": "", "service": "", "slot": None, "state": "gone", "writable": 0, "logs": 7},
+            {"task": "t2" * 13, "stack": "s" * 40, "service": "web", "slot": 2, "state": "running"}
+            | {"writable": 52428800, "logs": 7},
+        ],
+        "volumes": [{"name": "a", "size": 1, "used_by": ""}, {"name": "b", "size": 2, "used_by": "shop/web"}],
+        "log_budget": 2 << 30,
+        "free": 10**9,
+        "total": 10**10,
+    }
+    daemon.answers["GET", "/v1/df"] = [{"result": usage}]
+    assert main(["df"]) == 0
+    out = capsys.readouterr().out
+    assert out.splitlines() == [
+        "KIND             TOTAL  ACTIVE  SIZE    RECLAIMABLE",
+        "images           3      2       2.0 GB  500 MB (25 %)",
+        "layers           3      2       3.0 GB  0 B (0 %)",
+        "writable layers  3      2       1.0 MB  100 kB (10 %)",
+        "volumes          3      2       0 B     0 B",
+        "logs             3      2       123 kB  0 B (0 %)",
+        "total                           5.0 GB  500 MB (9 %)",
+        "",
+        "disk  1.0 GB free of 10.0 GB; logs may take 2.1 GB",
+        "try  gorae image prune --all",
+    ]
+    assert main(["df", "--verbose"]) == 0
+    more = capsys.readouterr().out
+    assert all(len(line) <= 80 for line in more.splitlines())
+    rows = [line.split() for line in more.splitlines()]
+    assert ["-", "t1", "gone", "0", "B", "7", "B"] in rows
+    assert ["b", "2", "B", "shop/web"] in rows and ["a", "1", "B", "-"] in rows
+    assert rows.index(["b", "2", "B", "shop/web"]) < rows.index(["a", "1", "B", "-"]), "the largest first"
+    assert ["a" * 12, "5", "B", "shop,", "revision", "1"] in rows
+    assert any("52.4 MB" in line and "running" in line for line in more.splitlines())
+    assert main(["df", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == usage
+    daemon.answers["GET", "/v1/df"] = [error("cannot reach the agent")]
+    assert main(["df"]) == 1
+
+
 def test_image_fsck(daemon: FakeDaemon, capsys: pytest.CaptureFixture[str]) -> None:
     problem = {"what": "layer", "digest": "sha256:" + "a" * 64, "why": "/x is missing", "images": ["web:1"]}
     verdict = {"images": 1, "blobs": 3, "layers": 2, "bytes": 9, "problems": []}
