@@ -20,6 +20,7 @@ from agent.wire.messages import Event, Listener, Task
 from orchestrator import refusals
 from orchestrator.compose.model import LockedImage, Stack
 from orchestrator.decide import expand
+from orchestrator.decide.networks import settled
 from orchestrator.decide.order import order
 from orchestrator.decide.plan import Intent, Plan, Verb, plan
 from orchestrator.decide.pulling import Pull, wants
@@ -76,6 +77,7 @@ class Controller:
         async with self._ups.setdefault(model.name, asyncio.Lock()):
             await self._until_bound()
             await self._check_volumes(model)
+            model = settled(model, (r.model for name, r in self._ledger.stacks.items() if name != model.name))
             before = self._ledger.stacks.get(model.name)
             wanted = wants(model, _locks(before), pull)
             locks = await self._ensure(wanted, progress, keys or {})

@@ -65,7 +65,20 @@ def _parts(document: dict[str, Any], name: str, of: str) -> list[Any]:
         for mount in mounts
         if mount["type"] == "volume" and mount.get("source") in document.get("volumes", {})
     }
+    if name == of and service.get("network_mode") != "none":
+        kept.pop("network_mode", None)
+        kept["networks"] = _networks(document, service.get("networks") or {"default": None})
     return [_counted(kept, ROOT.children["services"].children["*"]), behind]
+
+
+def _networks(document: dict[str, Any], uses: dict[str, Any]) -> dict[str, Any]:
+    """By name, and as nobody changed it for a stack's default network alone (orchestrator/decide/networks.py)."""
+    plain = f"{document['name']}_default"
+    found = {}
+    for key, use in uses.items():
+        network = document.get("networks", {}).get(key) or {}
+        found[network.get("name", plain)] = [network.get("internal", False), (use or {}).get("aliases", [])]
+    return {"default": None} if found == {plain: [False, []]} else found
 
 
 def _mount(mount: dict[str, Any]) -> dict[str, Any]:

@@ -51,6 +51,12 @@ class VolumesFrom(Model):
     read_only: bool = False
 
 
+class NetworkUse(Model):
+    """05-services.md, networks. `aliases`: names there besides the service's own."""
+
+    aliases: tuple[str, ...] = ()
+
+
 class HealthcheckModel(Model):
     """05-services.md, healthcheck. `test` None: the image's. `disable` and NONE are the same."""
 
@@ -107,6 +113,8 @@ class Service(Model):
     expose: tuple[str, ...] = ()
     mounts: tuple[ServiceMount, ...] = ()
     volumes_from: tuple[VolumesFrom, ...] = ()
+    networks: dict[str, NetworkUse] = {}  # by key; empty: the default one
+    network_mode: Literal["", "none"] = ""
     depends_on: dict[ServiceName, DependsOn] = {}
     healthcheck: HealthcheckModel | None = None
     restart: RestartModel = RestartModel()
@@ -131,6 +139,15 @@ class Volume(Model):
     driver_opts: dict[str, str] = {}
 
 
+class Network(Model):
+    """06-networks.md. `name`: stacks that say the same one share it (STACK_KEY unless given). `internal`: it leads
+    nowhere else; of an external one, as the stack that declares it says."""
+
+    name: str = Field(min_length=1, max_length=255)
+    external: bool = False
+    internal: bool = False
+
+
 class LockedImage(Model):
     """What a tag resolved to. `digest`: as its registry calls it, "" when the image came from none."""
 
@@ -145,4 +162,5 @@ class Stack(Model):
     name: Name
     services: dict[ServiceName, Service]
     volumes: dict[str, Volume] = {}
+    networks: dict[str, Network] = {}  # without `default` where that is as nobody changed it
     images: dict[str, LockedImage] = {}

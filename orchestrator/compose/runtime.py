@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection
 from signal import Signals
 from typing import Any, TypeVar
 
-from orchestrator.compose import health, limits, model, ports, pulls, storage, units
+from orchestrator.compose import health, limits, model, networks, ports, pulls, storage, units
 from orchestrator.compose.context import SERVICE, Context, absolute, matching
 from orchestrator.compose.nodes import BAD, Node, fields, flag, items, spelled, text
 from orchestrator.compose.values import short
@@ -36,11 +36,13 @@ def stack(name: str, root: Node, context: Context) -> model.Stack:
             services[key] = {"pull_policy": "build", **services[key]}
             services[key]["image"] = services[key]["image"] or f"{name}-{key}".lower()
     volumes = {key: storage.volume(key, node, context) for key, node in fields(top.get("volumes")).items()}
+    own_networks = networks.networks(name, fields(top.get("networks")), context)
     context.report.finish()
     return model.Stack(
         name=name,
         services={key: model.Service(**value) for key, value in services.items()},
         volumes={key: value for key, value in volumes.items() if value},
+        networks=own_networks,
     )
 
 
@@ -63,6 +65,8 @@ def service(path: str, entry: dict[str, Node], services: Collection[str], contex
         "expose": context.each(entry, "expose", path, ports.exposed),
         "mounts": storage.mounts(entry, path, context),
         "volumes_from": context.each(entry, "volumes_from", path, storage.volumes_from),
+        "networks": networks.uses(path, entry, context),
+        "network_mode": networks.mode(path, entry, context),
         "depends_on": {
             other: model.DependsOn.model_validate(
                 {key: node.value for key, node in fields(needs).items() if key != "restart" and node.value is not BAD}

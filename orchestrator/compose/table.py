@@ -113,7 +113,9 @@ mem_reservation         limit                           differs it sets no limit
 mem_swappiness          limit                                   refused @later
 memswap_limit           limit                                   refused @later
 models                  map|set                                 refused gorae runs no language models
-network_mode            text                                    refused @later
+network_mode            text                                    refused but none bridge default: a container has a user
+                                                                namespace of its own, which the network of the host or
+                                                                of another container does not belong to
 networks                map|set
 oom_kill_disable        bool                                    refused @later
 oom_score_adj           int                                     refused @later
@@ -287,15 +289,15 @@ model_var               text
 *                       map|null
 
 [services.*.networks.*]
-aliases                 list:text                               refused @later
+aliases                 list:text
 driver_opts             options                                 refused @later
-gw_priority             int!                                    refused @later
+gw_priority             int!                                    ignored a container has one link, whatever its networks
 interface_name          text                                    refused @later
 ipv4_address            text                                    refused @later
 ipv6_address            text                                    refused @later
 link_local_ips          list:text                               refused @later
 mac_address             text                                    refused @later
-priority                int!                                    refused @later
+priority                int!                                    ignored a container has one link, whatever its networks
 
 [services.*.ports]
 []                      text|int|map
@@ -570,19 +572,23 @@ working_dir             text
 
 # 06-networks.md
 [networks]
-*                       map|null                refused but default: networks other than `default` are not supported yet
+*                       map|null
 
 [networks.*]
 attachable              bool                                    ignored everything gorae runs is in a stack
-driver                  text                                    refused but bridge default: @later
-driver_opts             options                                 refused @later
-enable_ipv4             bool                                    refused @later
-enable_ipv6             bool                                    refused @later
-external                bool|map                                refused @later
-internal                bool                                    refused @later
-ipam                    map                                     refused @later
+driver                  text                                    refused but bridge default: gorae routes between
+                                                                containers itself, whatever the driver; leave it out
+driver_opts             options                                 warned gorae has no bridges to set up; links have the
+                                                                MTU of the way out
+enable_ipv4             bool                                    refused but true: containers have IPv4 and nothing else
+enable_ipv6             bool                                    refused but false: containers have no IPv6 yet
+external                bool|map                                differs nobody must have made it: stacks that name the
+                                                                same network share it
+internal                bool
+ipam                    map                                     refused gorae gives out the addresses; refer to
+                                                                services by name
 labels                  entries                                 ignored gorae shows no networks
-name                    text                                    refused @later
+name                    text
 
 [networks.*.external]
 name                    text

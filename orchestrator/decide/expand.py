@@ -29,6 +29,7 @@ from agent.wire.messages import (
 )
 from orchestrator.compose.model import HealthcheckModel, Service, Stack
 from orchestrator.decide.mounts import Mounts, bad_model
+from orchestrator.decide.networks import memberships
 
 STOP_GRACE = 10.0  # seconds, 05-services.md stop_grace_period
 
@@ -47,7 +48,7 @@ class Desired:
 def expand(stack: Stack, images: Mapping[str, str]) -> dict[str, Desired]:
     """Every service of the model; `images`: name as written → image id.
 
-    UserError stack-too-large, bad-model, bad-mount, volume-undefined, bad-volumes-from.
+    UserError stack-too-large, bad-model, bad-mount, volume-undefined, bad-volumes-from, network-undefined.
     """
     if len(stack.services) > TASKS:
         raise UserError(
@@ -134,6 +135,8 @@ def _container(stack: Stack, name: str, model: Service, image_id: str, mounts: M
         ),
         expose=model.expose,
         labels=model.labels,
+        networks=memberships(stack, name),
+        network_mode=model.network_mode,
     )
 
 

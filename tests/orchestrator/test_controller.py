@@ -11,9 +11,9 @@ import pytest
 
 from agent.kit.errors import GoraeError, Temporary, UserError
 from agent.wire.memory import MemoryBroker
-from agent.wire.messages import Listener
+from agent.wire.messages import Listener, Membership
 from orchestrator import link
-from orchestrator.compose.model import Volume
+from orchestrator.compose.model import Network, Stack, Volume
 from orchestrator.controller import Controller
 from orchestrator.store.memory import MemoryStore
 from tests.support.fake_agent import FakeAgent
@@ -288,3 +288,20 @@ async def test_volumes_are_looked_at_before_anything_changes(
     error = await fails(s.o.up(model), code)
     assert "volume data" in error.message and "data" in error.hint
     assert not s.o.ledger.stacks and not any(request["op"] == "ensure" for request in s.agent.requests)
+
+
+async def test_a_guest_of_an_internal_network_is_inside_also_when_its_owner_is_gone(s: Setting) -> None:
+    def model(name: str, **network: Any) -> Stack:
+        return stack(name, web={"image": "web:1", "networks": {"n": {}}}).model_copy(
+            update={"networks": {"n": Network(name="back", **network)}}
+        )
+
+    await s.o.up(model("owner", internal=True))
+    await s.o.up(model("guest", external=True))
+    (task,) = s.o.ledger.stacks["guest"].tasks
+    assert task.container.networks == (Membership(network="back", internal=True),)
+    await s.o.up(model("owner"))
+    assert s.o.ledger.stacks["guest"].tasks == (task,)
+    await s.o.up(model("guest", external=True))
+    (task,) = s.o.ledger.stacks["guest"].tasks
+    assert task.container.networks == (Membership(network="back"),)

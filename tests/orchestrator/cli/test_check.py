@@ -152,11 +152,11 @@ def test_services_of_other_profiles_are_not_looked_at(capsys: pytest.CaptureFixt
     assert "1 refused" in check(capsys, text, "--profile", "more", code=1)[0]
 
 
-def test_a_network_is_judged_by_its_name(capsys: pytest.CaptureFixture[str]) -> None:
-    text = "services: {a: {image: x, networks: [default, back]}}\nnetworks: {default: , back: }\n"
+def test_a_network_is_judged_by_its_driver(capsys: pytest.CaptureFixture[str]) -> None:
+    text = "services: {a: {image: x, networks: [f, b]}}\nnetworks: {f: {driver: bridge}, b: {driver: overlay}}\n"
     rows = found(check(capsys, text, "--json", code=1)[0])
-    assert rows["networks.back"] == ("refused", "", 2)
-    assert "networks.default" not in rows
+    assert rows["networks.b.driver"] == ("refused", "overlay", 2)
+    assert rows["networks.f.driver"] == ("supported", "", 2)
 
 
 def test_no_file_is_nothing_that_up_would_take(capsys: pytest.CaptureFixture[str]) -> None:

@@ -292,8 +292,8 @@ def test_refused(tmp_path: Path, keys: str, message: str) -> None:
             "compose.yaml:1:26: cannot use services.a.secrets: gorae does not support it yet",
         ),
         (
-            "services: {a: {image: x, networks: [n]}}\nnetworks: {n: }",
-            "compose.yaml:2:12: cannot use networks.n: networks other than `default` are not supported yet",
+            "services: {a: {image: x, networks: [n]}}\nnetworks: {n: {driver: macvlan}}",
+            "compose.yaml:2:24: cannot use networks.n.driver: 'macvlan': gorae routes between containers itself, whatever the driver; leave it out",
         ),
         (
             "services: {a: {image: x, volumes: [vol:/v]}}\nvolumes: {vol: {driver: nfs}}",

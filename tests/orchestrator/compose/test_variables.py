@@ -130,6 +130,15 @@ volumes: {v: {name: one}, w: {}}
         pytest.param("/srv:/srv", "/srv:/srv:z", id="what is ignored in a mount"),
         pytest.param('"80:80"', "{target: 80, published: 80, name: web}", id="a port's name"),
         pytest.param("image: y", "image: z", id="another service"),
+        pytest.param("image: x", "image: x\n    networks: [default]", id="the default network by its name"),
+        pytest.param("image: x", "image: x\n    network_mode: bridge", id="the default network, as Docker calls it"),
+        pytest.param('    ports: ["80:80"]', "    network_mode: none", id="no network"),
+        pytest.param("image: x", "image: x\n    networks: {default: {aliases: [n]}}", id="an alias"),
+        pytest.param("image: x", "image: x\n    networks: {default: {priority: 1}}", id="what is ignored of a network"),
+        pytest.param("w: {}}", "w: {}}\nnetworks: {default: {internal: true}}", id="an internal network"),
+        pytest.param("w: {}}", "w: {}}\nnetworks: {default: {name: shared}}", id="a shared network"),
+        pytest.param("w: {}}", "w: {}}\nnetworks: {default: {labels: [n]}}", id="labels of a network"),
+        pytest.param("w: {}}", "w: {}}\nnetworks: {default: {external: true, name: p_default}}", id="the same name"),
     ],
 )
 def test_the_hash_changes_when_the_template_does(old: str, new: str, tmp_path: Path) -> None:
