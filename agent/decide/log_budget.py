@@ -1,7 +1,7 @@
 """Which log files go when all of the host's together have grown beyond the budget. Pure.
 
-Never one that may be written: of a task that has a place among those that run, the newest. All others may go, the
-oldest first, whosever they are; so a reader of one task finds its end, and no hole in it.
+Never one that may be written: of a task with an attempt, the newest. All others may go, the oldest first, whosever they
+are; so a reader of one task finds its end, and no hole in it.
 """
 
 from __future__ import annotations

@@ -74,9 +74,11 @@ class Keeper:
 
     async def _count(self) -> None:
         files = await self._logs.files()
-        self._counted = self._clock.now()
         self._rotate_at = log_budget.rotate_at(files, self._budget, ROTATE_AT)
         gone = await self._logs.drop(log_budget.surplus(files, self._budget))
+        left = sum(file.size for file in files) - sum(file.size for file in gone)
+        # Still over it: what was just put aside may go as soon as its conmon has begun another file.
+        self._counted = self._clock.now() if left <= self._budget else None
         self._files += len(gone)
         self._bytes += sum(file.size for file in gone)
 

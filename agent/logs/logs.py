@@ -22,7 +22,7 @@ from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from agent.kit import threads
+from agent.kit import threads, trees
 from agent.kit.errors import Permanent
 from agent.kit.layout import Layout
 from agent.logs.k8s import Record
@@ -163,7 +163,7 @@ class FileLogs:
         return found
 
     async def drop(self, files: Sequence[LogFile]) -> list[LogFile]:
-        """Looked at again, with nothing between look and deletion: a task has its place before its conmon writes."""
+        """Whether a file may be written is asked again, with nothing between that and its deletion."""
         gone = []
         for file in files:
             newest = self._directory(file.stack, file.service) / f"{file.slot}-{_component(file.task)}.log"
@@ -203,13 +203,14 @@ class FileLogs:
             os.close(fd)
 
     def _forget_old(self, directory: Path, slot: int) -> None:
-        old = [p for p in directory.glob(f"{slot}-*.log") if not self._live(_task_of(p))]
+        old = [p for p in directory.glob(f"{slot}-*.log") if not (self._layout.run_tasks / _task_of(p)).exists()]
         for path in sorted(old, key=lambda p: p.stat().st_mtime, reverse=True)[KEPT:]:
             for file in directory.glob(f"{path.name}*"):
                 file.unlink(missing_ok=True)
 
     def _live(self, task: str) -> bool:
-        return (self._layout.run_tasks / task).exists()
+        """There is the bundle of an attempt: it is made before its conmon starts, and goes after that has ended."""
+        return any(name.isdigit() for name in trees.names(self._layout.run_tasks / task))
 
     def _directory(self, stack: str, service: str | None) -> Path:
         directory = self._layout.logs / _component(stack)

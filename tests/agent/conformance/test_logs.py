@@ -29,7 +29,7 @@ class Both(Logs, LogFiles, Protocol):
 
 @dataclass
 class Place:
-    """`run`: give a task a place among those that run."""
+    """`run`: make an attempt of a task."""
 
     logs: Both
     write: Write
@@ -62,7 +62,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
         with logs.path("shop", service, slot, task).open("ab") as file:
             file.write(f"{time} {stream} F {text}\n".encode())
 
-    return Place(logs, append, lambda task: (layout.run_tasks / task).mkdir(parents=True))
+    return Place(logs, append, lambda task: (layout.run_tasks / task / "1").mkdir(parents=True))
 
 
 @pytest.fixture

@@ -72,6 +72,23 @@ async def test_what_grows_without_a_rotation_is_counted_as_well() -> None:
     assert await place.total() == MB
 
 
+async def test_while_over_the_budget_it_is_counted_at_each_look() -> None:
+    """A file that was just put aside is the newest of its task until conmon has begun another."""
+    place = Place(FakeLogs())
+    place.flood("t1", 8)
+    await place.keeper.look()
+    assert await place.total() == 2 * MB, "it is being written"
+    place.logs.write("shop", "web", 1, "t1", "more", at=9e9)
+
+    async def nothing(at: int) -> int:
+        return 0
+
+    place.logs.rotate_if_needed = nothing  # type: ignore[method-assign]
+    await place.clock.advance(2.0)
+    await place.keeper.look()
+    assert [file.size for file in await place.logs.files()] == [4]
+
+
 async def test_a_full_disk_ends_nothing() -> None:
     class Failing(FakeLogs):
         calls = 0
