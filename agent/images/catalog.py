@@ -17,7 +17,7 @@ from pathlib import Path
 from agent.images import gc
 from agent.images import index as image_index
 from agent.images.blobs import Files, aside
-from agent.images.errors import image_in_use, no_space
+from agent.images.errors import image_in_use, image_missing, no_space
 from agent.images.index import Image, Index, Name
 from agent.images.layers import Hold
 from agent.images.lookup import find, named, shown
@@ -57,7 +57,7 @@ class Catalog:
                 hint="restore it from a backup, or move the directory away and pull the images again",
             ) from error
         self._files.clear_tmp()
-        keep = {path for image in index.images.values() for path in self._paths(image)}
+        keep = {path for image in index.images.values() for path in self.paths(image)}
         self._files.delete(self._files.everything() - keep)
         return index
 
@@ -70,8 +70,11 @@ class Catalog:
         digest: str,
         at: float,
     ) -> None:
+        """UserError image-missing: it was here when the caller looked, and has been removed since."""
         async with self._lock:
             changed = copy.deepcopy(self._index) if self._index else Index()
+            if id_ not in changed.images and not all(self._held[path] for path in self.paths(image)):
+                raise image_missing(id_)
             changed.images.setdefault(id_, image)  # the same config by another manifest: the first stays
             changed.sizes.update(sizes)
             changed.used[id_] = at
@@ -79,17 +82,19 @@ class Catalog:
                 changed.names[reference.full] = Name(id_, digest, at)
             await self._save(changed)
 
-    async def touch(self, id_: str, at: float) -> None:
-        """The image is wanted. Not written each time: age counts in hours."""
-        index = await self.opened()
-        self._wanted[id_] = at
-        if at - index.used.get(id_, 0.0) < _TOUCHED:
-            return
-        async with self._lock:
-            changed = copy.deepcopy(self._index or Index())
-            if id_ in changed.images:
+    async def touch(self, id_: str, at: float) -> bool:
+        """The image is wanted; False: it is not here any more. Not written each time: age counts in hours."""
+        await self.opened()
+        async with self._lock:  # a removal that is under way ends first
+            index = self._index or Index()
+            if id_ not in index.images:
+                return False
+            self._wanted[id_] = at
+            if at - index.used.get(id_, 0.0) >= _TOUCHED:
+                changed = copy.deepcopy(index)
                 changed.used[id_] = at
                 await self._save(changed)
+            return True
 
     async def remove(self, image: str, in_use: Mapping[str, str]) -> tuple[list[str], int, str | None]:
         """Names removed, bytes freed, and the id if the image itself went: with its last name, or when asked by id.
@@ -115,7 +120,7 @@ class Catalog:
             await self._save(changed)
             if not last:
                 return gone, 0, None
-            return gone, await self._collect(self._paths(index.images[id_]), index.sizes), id_
+            return gone, await self._collect(self.paths(index.images[id_]), index.sizes), id_
 
     async def collect(self, keep: Collection[str], rule: GcRule, now: float, *, dry: bool) -> tuple[list[str], int]:
         """Remove what the rule allows; the images as people know them, and the bytes freed (of blobs and layers)."""
@@ -144,13 +149,13 @@ class Catalog:
             changed.used.pop(id_, None)
         changed.names = {name: target for name, target in changed.names.items() if target.id in changed.images}
         await self._save(changed)
-        return await self._collect({path for id_ in ids for path in self._paths(index.images[id_])}, index.sizes)
+        return await self._collect({path for id_ in ids for path in self.paths(index.images[id_])}, index.sizes)
 
     async def strays(self, *, delete: bool) -> list[Path]:
         """Blobs and layers that neither an image nor a running operation needs."""
         async with self._lock:
             index = self._index or Index()
-            keep = {path for image in index.images.values() for path in self._paths(image)}
+            keep = {path for image in index.images.values() for path in self.paths(image)}
             found = await aside(self._files.everything)
             lost = sorted(path for path in found - keep if not self._held[path])
             if delete:
@@ -165,13 +170,13 @@ class Catalog:
         await aside(save)
         self._index = changed
 
-    def _paths(self, image: Image) -> set[Path]:
+    def paths(self, image: Image) -> set[Path]:
         return {*map(self._files.blob, image.blobs), *map(self._files.layer, (*image.layers, *image.stack))}
 
     async def _collect(self, candidates: Iterable[Path], sizes: Mapping[str, int]) -> int:
         """Delete those that no image and no operation needs (the lock is held); the bytes they took."""
         index = self._index or Index()
-        keep = {path for image in index.images.values() for path in self._paths(image)}
+        keep = {path for image in index.images.values() for path in self.paths(image)}
         doomed = {path for path in candidates if path not in keep and not self._held[path]}
         freed = sum(size for layer, size in sizes.items() if self._files.layer(layer) in doomed)
         return freed + await aside(self._files.delete, doomed)

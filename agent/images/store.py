@@ -78,14 +78,15 @@ class ImageStore:
     # getting images -------------------------------------------------------------------------------------------------
 
     async def ensure(self, want: Wanted, progress: Progress, keys: Keys = NONE) -> Resolved:
+        while True:  # once more when it was removed between two steps
+            id_ = policy.choose(want, await self._catalog.opened(), self._clock.wall())
+            if id_ is None:
+                if want.policy == "never":
+                    raise image_missing(want.name)
+                id_ = (await self.pull(policy.source(want), progress, want.platform, keys)).id
+            if await self._catalog.touch(id_, self._clock.wall()):
+                break
         index = await self._catalog.opened()
-        id_ = policy.choose(want, index, self._clock.wall())
-        if id_ is None:
-            if want.policy == "never":
-                raise image_missing(want.name)
-            id_ = (await self.pull(policy.source(want), progress, want.platform, keys)).id
-            index = await self._catalog.opened()
-        await self._catalog.touch(id_, self._clock.wall())
         if id_ == want.id and want.policy in ("missing", "never"):
             return Resolved(id_, want.digest)
         name = named(index, want.name)
@@ -122,6 +123,9 @@ class ImageStore:
                 index = await self._catalog.opened()
                 here = next((i for i, image in index.images.items() if image.manifest == offer.manifest_digest), None)
                 if here is not None:
+                    await hold(*self._catalog.paths(index.images[here]))
+                    index = await self._catalog.opened()
+                if here is not None and here in index.images:
                     await self._installer.commit(here, index.images[here], {}, [reference], offer.digest)
                     report.say("done", 1, 1)
                     return info(await self._catalog.opened(), here)
