@@ -26,7 +26,7 @@ from tests.support.images import BUILD, sample
 
 pytestmark = pytest.mark.host
 
-Kind = Literal["redis", "web", "busybox"]
+Kind = Literal["redis", "postgres", "web", "busybox"]
 KINDS: tuple[Kind, ...] = ("redis", "web", "busybox")
 Unpacked = dict[Kind, Path]
 CACHE = Path(os.environ.get("GORAE_TEST_CACHE", "/var/cache/gorae/images"))
@@ -61,7 +61,7 @@ def test_a_new_build_gives_the_same_bytes_and_the_cache_is_quick(tmp_path: Path)
     assert time.monotonic() - started < 2
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, "postgres"])
 def test_licences_stay_and_nothing_is_dated_or_owned_by_chance(kind: Kind) -> None:
     tar, config = sample(kind)
     with tarfile.open(tar) as archive:
@@ -71,7 +71,7 @@ def test_licences_stay_and_nothing_is_dated_or_owned_by_chance(kind: Kind) -> No
     assert "usr/share/doc/libc6/copyright" in names
     assert not [name for name in names if name.startswith(("usr/share/man", "usr/share/locale"))]
     assert {member.mtime for member in members} == {1_700_000_000}
-    assert {member.uid for member in members} == ({0, 999} if kind == "redis" else {0})
+    assert {member.uid for member in members} == ({0, 999} if kind in ("redis", "postgres") else {0})
     assert not [member.name for member in members if member.mode & 0o6000 or member.isdev()]
     assert config["Cmd"]
 

@@ -14,6 +14,7 @@ from tests.support.leaks import leftovers, snapshot
 
 CACHE = Path("/var/cache/gorae/images")
 NAMES = {"busybox": "gorae/busybox:1", "redis": "gorae/redis:7", "web": "gorae/visits-web:1"}
+LARGE = {"postgres": "gorae/postgres:1"}  # for the tests that ask for it
 
 
 def sample_tars(*kinds: str) -> dict[str, Path]:
@@ -31,7 +32,7 @@ def tars() -> dict[str, Path]:
 
 def import_images(host: Host, tars: dict[str, Path], *kinds: str) -> None:
     for kind in kinds or NAMES:
-        host.cli("image", "import", str(tars[kind]), "--config", f"{tars[kind]}.json", NAMES[kind])
+        host.cli("image", "import", str(tars[kind]), "--config", f"{tars[kind]}.json", (NAMES | LARGE)[kind])
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.host.conftest import import_images
+from tests.host.conftest import import_images, sample_tars
 from tests.support.host import Host, until
 
 pytestmark = pytest.mark.host
@@ -225,12 +225,17 @@ volumes: {data: {}}
 """
 
 
-def redis(host: Host, *words: str) -> str:
+def inside(host: Host, *words: str) -> str:
+    """What a program says in the container of the stack keep."""
     (pid,) = host.pids("keep").values()
     done = subprocess.run(
-        ["nsenter", "-t", str(pid), "-a", "redis-cli", *words], capture_output=True, text=True, check=True, timeout=30
+        ["nsenter", "-t", str(pid), "-a", *words], capture_output=True, text=True, check=True, timeout=30
     )
     return done.stdout.strip()
+
+
+def redis(host: Host, *words: str) -> str:
+    return inside(host, "redis-cli", *words)
 
 
 def test_redis_keeps_its_data_over_restart_recreate_backup_and_restore(
@@ -261,6 +266,56 @@ def test_redis_keeps_its_data_over_restart_recreate_backup_and_restore(
         assert other.cli("volume", "restore", str(file)).stdout.count("restored keep_data: ")
         other.up("keep", REDIS)
         assert redis(other, "GET", "colour") == "blue"
+
+
+POSTGRES = """
+services:
+  db:
+    image: gorae/postgres:1
+    restart: always
+    volumes: ["data:/var/lib/postgresql"]
+    healthcheck: {test: ["CMD", "psql", "-U", "postgres", "-qc", "SELECT 1"], interval: 200ms, timeout: 10s, retries: 300}
+    stop_grace_period: 1m
+volumes: {data: {}}
+"""
+
+
+def sql(host: Host, statement: str) -> str:
+    return inside(host, "psql", "-U", "postgres", "-Atqc", statement)
+
+
+def test_postgresql_keeps_its_data_over_kill_restart_recreate_backup_and_restore(own: Host, tmp_path: Path) -> None:
+    large = sample_tars("postgres")
+    import_images(own, large, "postgres")
+    file, colours = tmp_path / "keep.tar.zst", "SELECT string_agg(name, ' ' ORDER BY id) FROM colours"
+    own.up("keep", POSTGRES)
+    sql(own, "CREATE TABLE colours (id serial PRIMARY KEY, name text UNIQUE)")
+    sql(own, "INSERT INTO colours (name) VALUES ('blue')")
+    (task,) = own.tasks("keep")
+    os.kill(task["pid"], signal.SIGKILL)
+    own.wait_task("keep", "db", lambda t: t["pid"] not in (None, task["pid"]) and t["health"] == "healthy", "recovery")
+    assert sql(own, colours) == "blue", "what was committed is there"
+    for number, verb in enumerate(("restart", "recreate")):
+        own.cli(verb, "keep")
+        own.wait_task("keep", "db", lambda t: t["health"] == "healthy", f"postgresql after {verb}")
+        sql(own, f"INSERT INTO colours (name) VALUES ('{number}')")
+    running = own.cli("volume", "backup", "keep_data", str(tmp_path / "running"))
+    assert "warning: keep/db ran on it" in running.stderr
+    own.cli("stop", "keep")
+    assert own.cli("volume", "backup", "keep_data", str(file)).stderr == ""
+    own.up("keep", POSTGRES)
+    assert sql(own, colours) == "blue 0 1"
+    sql(own, "DROP TABLE colours")
+    own.cli("stop", "keep")
+    own.cli("volume", "restore", str(file), "--force")
+    own.up("keep", POSTGRES)
+    assert sql(own, colours) == "blue 0 1"
+    with Host() as other:
+        import_images(other, large, "postgres")
+        assert other.cli("volume", "restore", str(file)).stdout.count("restored keep_data: ")
+        other.up("keep", POSTGRES)
+        assert sql(other, colours) == "blue 0 1"
+        assert "starting" in other.cli("logs", "keep").stdout and "initdb" not in other.cli("logs", "keep").stdout
 
 
 def test_bad_backups_are_refused_in_one_paragraph(shared: Host, tmp_path: Path) -> None:

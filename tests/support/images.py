@@ -34,7 +34,9 @@ ARCHITECTURE = ARCHITECTURES.get(os.uname().machine, os.uname().machine)
 # Sample images ---------------------------------------------------------------------------------------------------------
 
 
-def sample(kind: Literal["redis", "web", "busybox"], cache: Path | None = None) -> tuple[Path, dict[str, Any]]:
+def sample(
+    kind: Literal["redis", "postgres", "web", "busybox"], cache: Path | None = None
+) -> tuple[Path, dict[str, Any]]:
     """(root file system tar, config) of a sample image."""
     cache = cache or Path(os.environ.get("GORAE_TEST_CACHE", "/var/cache/gorae/images"))
     tar = cache / f"{kind}.tar"
