@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Literal
 
-Fault = Literal["429", "500", "503", "cut", "hang up"]
+Fault = Literal["429", "500", "503", "cut", "hang up", "other bytes"]
 
 
 @dataclass
@@ -58,6 +58,8 @@ def front(registry: str) -> Iterator[Front]:
                     if key.lower() not in ("connection", "transfer-encoding"):
                         self.send_header(key, value)
                 self.end_headers()
+            if fault == "other bytes":
+                body = bytes(byte ^ 1 for byte in body)
             half = len(body) // 2 if blob and self.command == "GET" else len(body)
             self.wfile.write(body[:half])
             if fault == "cut":

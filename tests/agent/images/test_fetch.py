@@ -14,7 +14,7 @@ from agent.images.lanes import Lane
 from agent.images.skopeo import SkopeoFailed
 from agent.images.store import ImageStore
 from agent.kit.clock import FakeClock
-from agent.kit.errors import Temporary
+from agent.kit.errors import Permanent, Temporary
 from agent.kit.layout import Layout
 from tests.agent.images.conftest import Shop
 from tests.support.fronts import Fault, Front, front
@@ -56,7 +56,7 @@ async def test_a_layer_that_is_here_is_not_fetched_for_another_image(shop: Shop,
     assert {shy.fetched[digest] for digest in layers(first, second)} == {1}
 
 
-@pytest.mark.parametrize("fault", ["429", "503", "cut", "hang up"])
+@pytest.mark.parametrize("fault", ["429", "500", "503", "cut", "hang up"])
 async def test_what_fails_for_now_is_tried_again(shop: Shop, hub: Registry, shy: Front, fault: Fault) -> None:
     made = image(layer(Item("x", content=os.urandom(100_000))))
     name = hub.push("flaky/app", "1", made).replace(hub.host, shy.host)
@@ -82,6 +82,14 @@ async def test_a_registry_that_stays_broken_is_given_up_with_its_words(shop: Sho
     assert [said["done"] for said in again] == [2, 3, 4, 5]
     assert "503" in again[0]["note"] and "try 2 in" in again[0]["note"]
     assert shop.files() == set()
+
+
+async def test_what_is_not_its_digest_is_never_kept(shop: Shop, hub: Registry, shy: Front) -> None:
+    name = hub.push("spoiled/app", "1", image(BASE, ONE)).replace(hub.host, shy.host)
+    shy.faults = ["other bytes"]
+    with pytest.raises(Permanent, match=f"cannot pull {name}: corrupted blob"):
+        await shop.store.pull(name, shop.said.append)
+    assert shop.files() == set() and await shop.store.list() == []
 
 
 async def test_progress_of_each_layer(shop: Shop, hub: Registry, shy: Front) -> None:

@@ -65,6 +65,17 @@ async def test_index_gives_this_machine_its_image_under_the_indexs_digest(shop: 
     assert info.digests == (f"{hub.host}/multi/app@{sha(raw)}",)
 
 
+async def test_another_platform_when_it_is_asked_for(shop: Shop, hub: Registry) -> None:
+    mine, other = image(ONE), image(TWO)
+    hub.push_index("multi/app", "3", {ARCHITECTURE: mine, "s390x": other})
+    name = f"{hub.host}/multi/app:3"
+    assert (await shop.store.pull(name, shop.said.append, "linux/s390x")).id == other.id
+    assert (await shop.store.pull(name, shop.said.append)).id == mine.id
+    with pytest.raises(UserError) as caught:
+        await shop.store.pull(name, shop.said.append, "linux/riscv64")
+    assert caught.value.code == "wrong-platform" and "linux/s390x" in str(caught.value)
+
+
 async def test_index_without_this_machine(shop: Shop, hub: Registry) -> None:
     hub.push_index("multi/app", "2", {"s390x": image(TWO)})
     with pytest.raises(UserError) as caught:
