@@ -24,8 +24,7 @@ def register(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--since", metavar="WHEN", type=moment, help="10m, 14:02, 2024-05-01T14:02 or Unix seconds")
     parser.add_argument("-n", "--limit", metavar="N", type=int, default=200, help="at most the newest N (default: 200)")
     parser.add_argument("--json", action="store_true", help="one event a line (docs/api.md)")
-    parser.add_argument("-p", "--project-name", metavar="NAME", dest="project", help="the name of the stack")
-    parser.set_defaults(file=[], env_file=[])
+    targets.register_files(parser, short=False)
 
 
 def run(arguments: argparse.Namespace) -> int:

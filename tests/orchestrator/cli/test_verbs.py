@@ -410,6 +410,25 @@ def test_logs_of_several_services_are_the_daemons_to_choose(
     assert daemon.asked[-1][1] == "/v1/events?stack=shop&service=web&service=db&limit=200&follow=false"
 
 
+@pytest.mark.parametrize("verb", ["status", "logs", "events"])
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        pytest.param(["web"], "stack=shop&service=web", id="a service of the folder's stack"),
+        pytest.param(["blog"], "stack=blog", id="a stack"),
+        pytest.param(["--file", "compose.yaml", "--profile", "x", "db"], "stack=shop&service=db", id="a file"),
+    ],
+)
+def test_queries_find_their_target(
+    daemon: FakeDaemon, folder: Path, verb: str, words: list[str], expected: str
+) -> None:
+    daemon.answers["GET", f"/v1/{verb}"] = UP if verb == "status" else []
+    assert main([verb, *words]) == 0
+    path, _, query = daemon.asked[-1][1].partition("?")
+    asked = [pair for pair in query.split("&") if pair.startswith(("stack=", "service="))]
+    assert (path, "&".join(asked)) == (f"/v1/{verb}", expected)
+
+
 @pytest.mark.parametrize("verb", ["logs", "events"])
 def test_following_that_ends_by_itself_is_no_success(
     daemon: FakeDaemon, capsys: pytest.CaptureFixture[str], verb: str
