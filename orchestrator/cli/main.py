@@ -46,6 +46,22 @@ VERBS = {
     "version": "show the versions of this program and of the daemons",
     "completion": "print a completion script for a shell",
 }
+# What those who come from docker compose say first → what to say here.
+ELSEWHERE = {
+    "ps": "gorae status",
+    "top": "gorae status STACK, which has the process ids",
+    "stats": "gorae status",
+    "port": "gorae status",
+    "create": "gorae up",
+    "run": "gorae up, with the job as a service of the file",
+    "watch": "gorae up, again",
+    "kill": "gorae stop, or kill -9 one of the process ids of gorae status STACK",
+    "rm": "gorae down; gorae image rm; gorae volume rm",
+    "pull": "gorae up --pull always; gorae image pull NAME",
+    "images": "gorae image ls",
+    "volumes": "gorae volume ls",
+    "exec": "nsenter -t PID -a COMMAND, as root; gorae status STACK has the process ids",
+}
 EPILOG = """\
 A stack is STACK, a service STACK/SERVICE. In a folder with a Compose file, SERVICE alone is a service of its
 stack; -p NAME and -f FILE choose another. docs/cli.md has the whole rule. gorae VERB --help says more.
@@ -181,6 +197,8 @@ def explain(error: GoraeError, width: int | None) -> str:
 
 
 def _nearest(verb: str) -> str:
+    if verb in ELSEWHERE:
+        return ELSEWHERE[verb]
     from difflib import get_close_matches
 
     found = get_close_matches(verb, VERBS, 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from agent.kit.errors import UserError
 from agent.kit.layout import Layout
 from orchestrator.cli import targets
 from orchestrator.cli.client import quote, run_path
-from orchestrator.cli.main import VERBS, explain, main
+from orchestrator.cli.main import ELSEWHERE, VERBS, explain, main
 from orchestrator.cli.moments import moment
 from orchestrator.cli.reference import document, full_parser
 from orchestrator.compose.files import NAMES
@@ -32,6 +33,26 @@ def test_docs_are_as_the_parser_says() -> None:
 def test_every_verb_has_a_module_and_every_module_a_verb() -> None:
     modules = {path.stem for path in (REPOSITORY / "orchestrator" / "cli" / "verbs").glob("*.py")} - {"__init__"}
     assert modules == set(VERBS)
+
+
+@pytest.mark.parametrize(
+    ("verb", "expected"),
+    [
+        ("ps", "try  gorae status"),
+        ("exec", "try  nsenter -t PID -a COMMAND, as root; gorae status STACK has the process ids"),
+        ("upp", "try  gorae up"),
+        ("zzz", "try  gorae --help"),
+    ],
+)
+def test_a_verb_that_is_none_of_ours_leads_to_one(verb: str, expected: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([verb]) == 2
+    assert capsys.readouterr().err.splitlines() == [f"cannot understand the verb {verb}", expected]
+
+
+def test_every_verb_of_docker_compose_leads_to_one_of_ours() -> None:
+    assert not ELSEWHERE.keys() & VERBS.keys()
+    named = {word for hint in ELSEWHERE.values() for word in re.findall(r"gorae (\w+)", hint)}
+    assert named <= set(VERBS)
 
 
 def test_help_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
