@@ -21,6 +21,8 @@ _SOURCE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _TARGET = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _DEPTH = 256  # of directories; a deeper tree is an attack or a mistake
 _NOBODY = 65534
+_RESERVE = 64 << 20  # bytes of the file system that stay free
+_PIECE = 64 << 20
 
 
 class Filler:
@@ -78,10 +80,11 @@ class Filler:
 
     def _openable(self, name: str, source: int, target: int, path: str, depth: int, status: os.stat_result) -> None:
         directory = stat.S_ISDIR(status.st_mode)
-        first = self._links.setdefault((status.st_dev, status.st_ino), path)
-        if not directory and status.st_nlink > 1 and first != path:
-            os.link(first, name, src_dir_fd=self._top, dst_dir_fd=target, follow_symlinks=False)
-            return
+        if not directory and status.st_nlink > 1:
+            first = self._links.setdefault((status.st_dev, status.st_ino), path)
+            if first != path:
+                os.link(first, name, src_dir_fd=self._top, dst_dir_fd=target, follow_symlinks=False)
+                return
         below = os.open(name, _DIRECTORY if directory else _SOURCE, dir_fd=source)
         try:
             if directory:
@@ -133,9 +136,29 @@ class Filler:
 
 
 def _bytes(source: int, target: int, size: int) -> None:
-    left = size
-    while left > 0:
-        sent = os.sendfile(target, source, None, min(left, 1 << 30))
-        if sent == 0:
-            return
-        left -= sent
+    """Holes stay holes: an image of a few bytes can have one as large as the disk (lseek(2), SEEK_DATA)."""
+    at = 0
+    while at < size:
+        try:
+            start = os.lseek(source, at, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+            break  # nothing but a hole
+        at, end = start, min(os.lseek(source, start, os.SEEK_HOLE), size)
+        os.lseek(target, at, os.SEEK_SET)
+        while at < end:
+            _leave_room(target)
+            sent = os.sendfile(target, source, at, min(end - at, _PIECE))
+            if sent == 0:
+                break
+            at += sent
+        if at < end:
+            break  # it has become shorter
+    os.ftruncate(target, size)
+
+
+def _leave_room(target: int) -> None:
+    found = os.fstatvfs(target)
+    if found.f_bavail * found.f_frsize < _RESERVE:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

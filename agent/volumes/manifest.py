@@ -13,6 +13,7 @@ from pydantic import TypeAdapter
 from agent.ports import VolumeInfo
 
 FILE = "volume.json"
+_LATEST = 253402300800.0  # the year 10000, which no calendar of Python's knows
 _JSON = TypeAdapter(VolumeInfo)
 
 
@@ -35,7 +36,10 @@ def read(directory: Path) -> VolumeInfo:
 
 def parse(document: bytes) -> VolumeInfo:
     """ValueError: it is none."""
-    return _JSON.validate_json(document)
+    found = _JSON.validate_json(document)
+    if not 0 <= found.created < _LATEST:  # not a number is neither
+        raise ValueError("created: not a time")
+    return found
 
 
 def dump(info: VolumeInfo) -> bytes:

@@ -13,6 +13,7 @@ import os
 import stat
 import subprocess
 import tarfile
+from collections.abc import Callable
 from threading import Event
 from typing import IO, Any
 
@@ -86,12 +87,15 @@ class Packer:
         if depth > _DEPTH:
             raise Permanent(f"cannot back it up: {path[:60]}… is more than {_DEPTH} levels deep", code="too-deep")
         for name in sorted(os.listdir(directory)):
-            if self._stop.is_set():
-                raise Temporary("cannot finish the backup: nobody waits for it any more", code="cancelled")
+            self._go_on()
             try:
                 self._entry(name, directory, f"{path}/{name}", depth)
             except FileNotFoundError:
                 self.counts.changed += 1
+
+    def _go_on(self) -> None:
+        if self._stop.is_set():
+            raise Temporary("cannot finish the backup: nobody waits for it any more", code="cancelled")
 
     def _entry(self, name: str, directory: int, path: str, depth: int) -> None:
         found = os.stat(name, dir_fd=directory, follow_symlinks=False)
@@ -118,7 +122,7 @@ class Packer:
             elif stat.S_ISDIR(found.st_mode):
                 self._add(entry)
                 self._level(fd, path, depth + 1)
-            elif (first := self._links.setdefault((found.st_dev, found.st_ino), path)) != path:
+            elif found.st_nlink > 1 and (first := self._links.setdefault((found.st_dev, found.st_ino), path)) != path:
                 entry.type, entry.linkname, entry.size = tarfile.LNKTYPE, first, 0
                 self._add(entry)
             else:
@@ -128,7 +132,7 @@ class Packer:
 
     def _file(self, fd: int, entry: tarfile.TarInfo) -> None:
         with open(fd, "rb", buffering=0, closefd=False) as file:
-            exact = _Exact(file, entry.size)
+            exact = _Exact(file, entry.size, self._go_on)
             self._add(entry, exact)
             self.counts.changed += exact.changed()
             self.counts.bytes += entry.size
@@ -160,12 +164,14 @@ def _entry(path: str, found: os.stat_result) -> tarfile.TarInfo:
 
 
 class _Exact(io.RawIOBase):
-    """Exactly `size` bytes, as the header has promised: what a file lost meanwhile reads as zeros."""
+    """Exactly `size` bytes, as the header has promised: what a file lost meanwhile reads as zeros. `go_on` is called
+    before each piece, and raises when nobody waits: a container can make a hole of exabytes."""
 
-    def __init__(self, file: IO[bytes], size: int) -> None:
-        self._file, self._size, self._left, self._short = file, size, size, False
+    def __init__(self, file: IO[bytes], size: int, go_on: Callable[[], None]) -> None:
+        self._file, self._size, self._left, self._short, self._go_on = file, size, size, False, go_on
 
     def read(self, size: int = -1) -> bytes:
+        self._go_on()
         size = min(size, self._left) if size >= 0 else self._left
         pieces, missing = [], size
         while missing and (piece := self._file.read(missing)):  # tarfile takes a short read for the end

@@ -74,7 +74,7 @@ class NamedVolumes:
         data = self.data(info.name)
         with self._locks.setdefault(info.name, threading.Lock()):
             if data.exists():
-                trees.delete(data.parent / "replacing")
+                _settle(data)
                 content.rename(data.parent / "replacing")
                 _settle(data)
             else:
@@ -137,6 +137,9 @@ class NamedVolumes:
             trees.delete(aside)
             aside.mkdir(mode=0o700)
             Filler(base).copy(source, aside)
+        except BaseException:
+            trees.delete(aside)
+            raise
         finally:
             os.close(source)
         aside.rename(filled)
@@ -148,7 +151,7 @@ class NamedVolumes:
             with self._locks.setdefault(name, threading.Lock()):
                 mounts.detach(self.data(name))
                 try:
-                    (self._directory / name).rename(self._directory / f"{_GONE}{name}-{os.urandom(4).hex()}")
+                    (self._directory / name).rename(self._directory / f"{_GONE}{name[:200]}-{os.urandom(4).hex()}")
                 except FileNotFoundError:
                     pass
         for leftover in self._directory.glob(f"{_GONE}*"):

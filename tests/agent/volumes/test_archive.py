@@ -11,6 +11,7 @@ import stat
 import struct
 import subprocess
 import tarfile
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -418,3 +419,56 @@ async def test_a_file_that_is_cut_off(volumes: HostVolumes, full: Path, tmp_path
     with pytest.raises(UserError) as caught:
         await volumes.restore(tmp_path / "cut", None, True)
     assert caught.value.code == "bad-backup" and tree(full) == before
+
+
+async def test_a_hole_without_end_does_not_keep_a_backup_nobody_waits_for(
+    volumes: HostVolumes, host_room: Room, tmp_path: Path
+) -> None:
+    await volumes.create(INFO)
+    hole = host_room.layout.volumes / "data/_data/hole"
+    hole.touch()
+    os.truncate(hole, 8 << 40)
+    task = asyncio.ensure_future(volumes.backup("data", tmp_path / "b", ME))
+    while not any(path.stat().st_size for path in tmp_path.iterdir()):  # noqa: ASYNC110 (a file tells nobody)
+        await asyncio.sleep(0.01)
+    task.cancel()
+    await asyncio.wait([task], timeout=20)
+    if not task.done():  # the thread would read for hours
+        os.truncate(hole, 0)
+        hole.parent.joinpath("gone").touch()
+    assert task.cancelled() and list(tmp_path.iterdir()) == []
+
+
+async def test_a_replacement_over_one_that_died(
+    volumes: HostVolumes, full: Path, host_room: Room, tmp_path: Path
+) -> None:
+    """Killed while it moved in what replaces; then another backup is restored over it."""
+    await volumes.backup("data", tmp_path / "b", ME)
+    before = tree(full)
+    (full.parent / "filled/sub").mkdir(parents=True)
+    (full.parent / "filled/half").touch()
+    await volumes.restore(tmp_path / "b", None, True)
+    assert tree(full) == before
+    assert names(full.parent) == ["_data", "volume.json"]
+
+
+def test_only_what_has_several_names_is_remembered(tmp_path: Path) -> None:
+    for number in range(3):
+        (tmp_path / f"single{number}").touch()
+    (tmp_path / "one").touch()
+    os.link(tmp_path / "one", tmp_path / "two")
+    packer = pack.Packer(io.BytesIO(), threading.Event())
+    top = os.open(tmp_path, os.O_RDONLY)
+    packer.all(top, INFO)
+    os.close(top)
+    assert list(packer._links.values()) == ["data/one"]
+
+
+@pytest.mark.parametrize("created", ["NaN", "Infinity", "1e300", "-5", "253402300800"])
+async def test_a_backup_of_no_time_cannot_spoil_the_list(
+    volumes: HostVolumes, host_room: Room, tmp_path: Path, created: str
+) -> None:
+    file = packed(tmp_path / "b", lambda tar: None, manifest={"name": "a", "created": float(created)}, end=0)
+    with pytest.raises(UserError, match="it is no backup of a volume"):
+        await volumes.restore(file, None, False)
+    assert await volumes.list() == []

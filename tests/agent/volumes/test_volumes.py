@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import struct
@@ -13,7 +14,7 @@ import pytest
 
 from agent.kit import mounts, syscalls
 from agent.kit.errors import Permanent, Temporary, UserError
-from agent.ports import BindSource, ImageConfig, Sandbox
+from agent.ports import BindSource, ImageConfig, Sandbox, VolumeInfo
 from agent.rootfs.overlay import OverlayRootfs
 from agent.sandbox.sandboxes import PinnedSandboxes
 from agent.volumes.volumes import HostVolumes
@@ -221,6 +222,36 @@ async def test_an_absurdly_deep_directory_is_refused(bench: Bench) -> None:
     assert list(bench.data().iterdir()) == []
 
 
+async def test_a_copy_that_fails_leaves_nothing_on_the_disk(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    place = await bench.task({"data/file": "x" * 10_000})
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "sendfile", full)
+        with pytest.raises(Temporary):
+            await bench.ensure([DATA], place)
+    assert sorted(path.name for path in bench.data().parent.iterdir()) == ["_data", "volume.json"]
+    await bench.ensure([DATA], place)
+    assert (bench.data() / "file").read_text() == "x" * 10_000
+
+
+async def test_holes_stay_holes(bench: Bench) -> None:
+    def hole(path: Path) -> None:
+        (path / "data").mkdir()
+        with (path / "data/hole").open("wb") as file:
+            file.truncate(256 << 20)
+            file.seek(128 << 20)
+            file.write(b"in the middle")
+
+    await bench.ensure([DATA], await bench.task({"": hole}))
+    with (bench.data() / "hole").open("rb") as file:
+        status = os.fstat(file.fileno())
+        file.seek(128 << 20)
+        assert file.read(13) == b"in the middle"
+    assert status.st_size == 256 << 20 and status.st_blocks * 512 < 1 << 20
+
+
 # Binds ----------------------------------------------------------------------------------------------------------------
 
 
@@ -389,6 +420,13 @@ async def test_remove_finishes_what_a_dead_agent_began(bench: Bench) -> None:
     gone.mkdir(parents=True)
     assert await bench.volumes.list() == []
     await bench.volumes.remove(["another"])
+    assert list(bench.room.layout.volumes.iterdir()) == []
+
+
+async def test_a_volume_of_the_longest_name_can_be_removed(bench: Bench) -> None:
+    name = "n" * 255
+    await bench.volumes.create(VolumeInfo(name))
+    await bench.volumes.remove([name])
     assert list(bench.room.layout.volumes.iterdir()) == []
 
 
