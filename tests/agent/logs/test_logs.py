@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from agent.decide import log_budget
 from agent.kit.errors import Permanent
 from agent.kit.layout import Layout
 from agent.logs.keeper import ROTATE_AT
@@ -81,6 +82,29 @@ async def test_a_reader_gives_way_to_the_loop_whatever_a_container_writes(
     assert turns == 200
     consumer.cancel()
     await asyncio.gather(consumer, return_exceptions=True)
+
+
+async def test_a_follower_goes_on_when_what_it_reads_is_dropped(tmp_path: Path) -> None:
+    layout = Layout.at(tmp_path)
+    logs = FileLogs(layout)
+    (layout.run_tasks / "t1/1").mkdir(parents=True)
+    path = logs.path("shop", "web", 1, "t1")
+
+    def write(*numbers: int) -> None:
+        with path.open("a") as file:
+            file.writelines(f"2026-01-02T03:04:05.678901234+00:00 stdout F {number}\n" for number in numbers)
+
+    write(1, 2)
+    reading = logs.read("shop", (), follow=True, since=None, until=None, tail=None)
+    assert (await anext(reading)).text == "1"
+    for number in (3, 4):
+        await logs.rotate_if_needed(1)
+        write(number)
+    dropped = await logs.drop(log_budget.expendable(await logs.files()))
+    assert [file.generation for file in dropped] == [2, 1]
+    assert [(await anext(reading)).text for _ in range(2)] == ["2", "4"], "what it holds is read, what is gone is not"
+    write(5)
+    assert (await anext(reading)).text == "5"
 
 
 @pytest.mark.host
