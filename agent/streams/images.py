@@ -108,7 +108,8 @@ class ImageRequests:
             )
 
     async def _remove(self, request: dict[str, Any], send: Send) -> Any:
-        removed, freed = await self._images.remove(text(request, "name"), self._in_use())
+        in_use = dict.fromkeys(self._awaited, "an up that is under way") | dict(self._in_use())
+        removed, freed = await self._images.remove(text(request, "name"), in_use)
         return {"removed": removed, "freed": freed}
 
     async def _inspect(self, request: dict[str, Any], send: Send) -> Any:

@@ -8,13 +8,18 @@ from typing import Any
 
 import pytest
 
+from agent.images.store import ImageStore
 from agent.kit import settings
+from agent.kit.clock import FakeClock
 from agent.kit.errors import UserError
+from agent.kit.layout import Layout
+from agent.ports import GcRule
 from agent.wire.memory import MemoryBroker
 from orchestrator import keeping
 from orchestrator.keeping import Limits, needed, wish
 from orchestrator.store.memory import MemoryStore
 from tests.support.fake_agent import FakeAgent
+from tests.support.images import docker_archive, file, image, layer
 from tests.support.orchestrating import ALICE, Orchestrating, orchestrating, stack
 
 GB = 10**9
@@ -47,6 +52,26 @@ def test_limits_of_the_settings(tmp_path: Path) -> None:
         with pytest.raises(UserError, match="cannot keep the disk between") as caught:
             Limits(high, low)
         assert caught.value.code == "bad-settings" and "gorae.toml" in caught.value.hint
+
+
+@pytest.mark.host
+async def test_a_full_disk_gives_back_what_nothing_needs(tmp_path: Path) -> None:
+    """With a store of real files: a disk that is always too full, an hour after the images were wanted."""
+    clock = FakeClock()
+    store = ImageStore(Layout.at(tmp_path), clock=clock)
+    ids = {}
+    for name, later in {"old:1": 0.0, "kept:1": 10.0, "young:1": keeping.YOUNG}.items():
+        await clock.advance(later)
+        made = image(layer(file(name, name)), docker=True, compression="plain")
+        await store.load(docker_archive(tmp_path / "a.tar", [(made, [name])]), None, lambda _: None)
+        ids[name] = made.id
+    keep = {ids["kept:1"]: "shop, revision 1"}
+    asked = wish(await store.shelf.usage(keep), Limits(high=1, low=1))
+    assert asked is not None and asked["bytes"] > 0
+    rule = GcRule(young=asked["young"], bytes=asked["bytes"])
+    assert (await store.shelf.collect(keep, rule))[0] == ["old:1"]
+    assert {info.id for info in await store.list()} == {ids["kept:1"], ids["young:1"]}
+    assert (await store.shelf.check(False, {}, lambda _: None)).problems == []
 
 
 @pytest.fixture

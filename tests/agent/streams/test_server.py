@@ -190,6 +190,8 @@ async def test_an_image_an_up_waits_with_is_not_collected(place: Place) -> None:
     upping = asyncio.ensure_future(place.call("ensure", images={"early:1": {}, "late:1": {}}))
     await coming.wait()
     assert await place.call("image-collect", keep={}, old=0, young=0) == {"removed": [], "freed": 0}
+    with pytest.raises(UserError, match="cannot remove image early:1: an up that is under way uses it"):
+        await place.call("remove", name="early:1")
     come.set()
     assert (await upping)["early:1"]["id"] == early.id
     assert early.id in (await place.call("image-collect", keep={}, old=0, young=0))["removed"]
