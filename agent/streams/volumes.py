@@ -4,7 +4,7 @@ is known here from what is assigned, and from the request's `named` for stacks t
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
@@ -56,24 +56,28 @@ class VolumeRequests:
 
     async def _remove(self, request: Request, send: Send) -> Any:
         """All of them or none: what is refused is refused before anything goes."""
-        users = self._known(request)
         found = [await self._must(name) for name in dict.fromkeys(request["names"])]
+        self._refuse_used(found, request)
+        freed = sum([await self._volumes.size(info.name) for info in found])
+        self._refuse_used(found, request)  # measuring took its time
+        await self._volumes.remove([info.name for info in found])
+        return {"removed": [info.name for info in found], "freed": freed}
+
+    def _refuse_used(self, found: Sequence[VolumeInfo], request: Request) -> None:
+        users = self._known(request)
         for info in found:
             if who := user(info, users):
                 raise in_use("remove", info.name, who)
-        freed = await self._delete([info.name for info in found])
-        return {"removed": [info.name for info in found], "freed": freed}
 
     async def _prune(self, request: Request, send: Send) -> Any:
-        users, everything = self._known(request), bool(request.get("all"))
+        users = self._known(request)
         unused = [info for info in await self._volumes.list() if not user(info, users)]
-        names = [info.name for info in unused if everything or info.owner]
-        return {"removed": names, "freed": await self._delete(names), "left": len(unused) - len(names)}
-
-    async def _delete(self, names: list[str]) -> int:
-        freed = sum([await self._volumes.size(name) for name in names])
+        doomed = [info for info in unused if info.owner or request.get("all")]
+        sizes = {info.name: await self._volumes.size(info.name) for info in doomed}
+        users = self._known(request)  # measuring took its time
+        names = [info.name for info in doomed if not user(info, users)]
         await self._volumes.remove(names)
-        return freed
+        return {"removed": names, "freed": sum(sizes[name] for name in names), "left": len(unused) - len(doomed)}
 
     async def _backup(self, request: Request, send: Send) -> Any:
         info, path = await self._must(request["name"]), Path(request["path"])

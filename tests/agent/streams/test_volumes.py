@@ -93,6 +93,22 @@ async def test_all_or_none_are_removed(place: Place) -> None:
     assert "mine" not in place.volumes.volumes
 
 
+@pytest.mark.parametrize("op", ["volume-remove", "volume-prune"])
+async def test_what_a_task_takes_while_it_is_measured_stays(
+    place: Place, op: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def size(name: str) -> int:
+        monkeypatch.setitem(USERS, "mine", "new/web")
+        return 10
+
+    monkeypatch.setattr(place.volumes, "size", size)
+    if op == "volume-remove":
+        await place.fails(op, "volume-in-use", names=["mine"])
+    else:
+        assert "mine" not in (await place.call(op, all=True))["removed"]
+    assert "mine" in place.volumes.volumes
+
+
 async def test_create(place: Place) -> None:
     made = await place.call("volume-create", name="new", labels={"a": "b"}, options={"type": "tmpfs"})
     assert (made["labels"], made["options"]) == ({"a": "b"}, {"type": "tmpfs"}) and made["created"] > 0
