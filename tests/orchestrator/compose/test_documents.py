@@ -27,7 +27,7 @@ RARELY = 12
 def typed(kind: str, schema: dict[str, Any], depth: int) -> st.SearchStrategy[Any]:
     match kind:
         case "object":
-            return st.composite(_mapping)(schema, depth)
+            return _mapping(schema, depth)
         case "array":
             return st.lists(values(schema.get("items", {}), depth + 1), max_size=3)
         case "string":
@@ -58,6 +58,7 @@ def _meant(schema: dict[str, Any], depth: int) -> st.SearchStrategy[Any]:
     )
 
 
+@st.composite  # once: it reads its function's source each time
 def _mapping(draw: st.DrawFn, schema: dict[str, Any], depth: int) -> dict[str, Any]:
     known: dict[str, Any] = schema.get("properties", {})
     named = [child for pattern, child in schema.get("patternProperties", {}).items() if pattern != "^x-"]
@@ -73,11 +74,12 @@ def _mapping(draw: st.DrawFn, schema: dict[str, Any], depth: int) -> dict[str, A
     return found
 
 
+@st.composite
 def _service(draw: st.DrawFn) -> dict[str, Any]:
     return {"image": "x"} | draw(_meant(SCHEMA["definitions"]["service"], 1))
 
 
-DOCUMENTS = st.tuples(_meant(SCHEMA, 0), st.dictionaries(st.sampled_from(["a", "b"]), st.composite(_service)(), min_size=1)).map(
+DOCUMENTS = st.tuples(_meant(SCHEMA, 0), st.dictionaries(st.sampled_from(["a", "b"]), _service(), min_size=1)).map(
     lambda parts: parts[0] | {"services": parts[1]}
 )  # fmt: skip
 
