@@ -39,7 +39,7 @@ def state_text(row: dict[str, Any], now: float) -> str:
     text = str(state)
     message = safe(row.get("message") or row.get("reason") or "")
     if message and state not in _QUIET:
-        text += f": {message}"
+        text = message if message.startswith(f"{state} ") else f"{state}: {message}"
     waiting = [task for task in row.get("tasks", ()) if task["state"] == "backoff"]
     if state == "backoff" and waiting:
         worst = max(waiting, key=lambda task: int(task["attempt"]))

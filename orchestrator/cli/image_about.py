@@ -6,12 +6,15 @@ import argparse
 import base64
 import json
 import os
+import re
 import sys
 from typing import Any
 
 from agent.kit.errors import UserError
 from orchestrator.cli.client import Client, Unreachable
-from orchestrator.cli.render import Column, Screen, cut, size, table
+from orchestrator.cli.render import Column, Screen, count, cut, size, table
+
+_WORD = re.compile(r"(?<=[a-z])(?=[A-Z])")  # ExposedPorts: exposed ports
 
 
 def register(actions: Any, root: argparse.ArgumentParser) -> None:
@@ -52,9 +55,9 @@ def _inspect(client: Client, screen: Screen, arguments: argparse.Namespace) -> i
         ("manifest", image["manifest"]),
         ("platform", image["platform"]),
         ("created", image["created"]),
-        ("size", f"{size(image['size'])} in {len(image['layers'])} layers"),
+        ("size", f"{size(image['size'])} in {count(len(image['layers']), 'layer')}"),
         ("used by", image["used_by"]),
-        *((key.lower(), _spelled(config[key])) for key in sorted(config)),
+        *((_WORD.sub(" ", key).lower(), _spelled(config[key])) for key in sorted(config)),
     ]
     for name, text in rows:
         if text:

@@ -32,7 +32,8 @@ class Progress:
     def _show(self, step: dict[str, Any]) -> None:
         name, layer = str(step.get("image") or ""), str(step.get("layer") or "")
         if step.get("step") == "again":
-            self._note(f"{name}  {step.get('note', '')}")
+            note = str(step.get("note", ""))
+            self._note(note if name in note else f"{name}  {note}")
             return
         before = self._latest.get((name, layer), {})
         self._latest[name, layer] = step
@@ -52,7 +53,7 @@ class Progress:
 
     def _note(self, line: str) -> None:
         self._screen.erase()
-        self._screen.line(line)
+        self._screen.paragraph(line)
         self._screen.stream.flush()
 
 

@@ -41,10 +41,15 @@ class Screen:
     def line(self, text: str = "") -> None:
         self.stream.write(text + "\n")
 
+    def paragraph(self, text: str) -> None:
+        """A sentence: on a terminal broken between words, elsewhere one line."""
+        for line in wrap(text, self.width) if self.live else [text]:
+            self.line(line)
+
     def draw(self, lines: Sequence[str]) -> None:
         """Replace what the last draw() wrote. Only when `live`; long lists keep to the height of the terminal."""
         try:
-            height = os.get_terminal_size(self.stream.fileno()).lines
+            height = os.get_terminal_size(self.stream.fileno()).lines or 24  # 0: a terminal that does not know
         except (OSError, ValueError):
             height = 24
         shown = list(lines)

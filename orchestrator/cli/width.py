@@ -8,11 +8,11 @@ LEAST = 40
 
 
 def columns(descriptor: int = 1) -> int:
-    """COLUMNS, else the terminal's, else 80."""
+    """COLUMNS, else the terminal's (0: it does not know), else 80."""
     given = os.environ.get("COLUMNS", "")
     if given.isdigit() and int(given) > 0:
         return max(LEAST, int(given))
     try:
-        return max(LEAST, os.get_terminal_size(descriptor).columns)
+        return max(LEAST, os.get_terminal_size(descriptor).columns or 80)
     except (OSError, ValueError):
         return 80

@@ -60,12 +60,12 @@ def run(arguments: argparse.Namespace) -> int:
         body = {"name": arguments.name, "labels": _pairs(arguments.label), "options": _pairs(arguments.opt)}
         print(f"created {client.send('POST', '/v1/volumes/create', body)['name']}")
     elif action == "rm":
-        _removed(_post(client, screen, "remove", {"names": arguments.names}))
+        _removed(screen, _post(client, screen, "remove", {"names": arguments.names}))
     elif action == "prune":
         answer = _post(client, screen, "prune", {"all": arguments.all})
-        _removed(answer)
+        _removed(screen, answer)
         if left := answer["left"]:
-            print(
+            screen.paragraph(
                 f"{count(left, 'named volume')} that no stack names: gorae volume prune --all removes what is in them"
             )
     elif action == "backup":
@@ -89,9 +89,9 @@ def _pairs(written: list[str]) -> dict[str, str]:
     return {text.partition("=")[0]: text.partition("=")[2] for text in written}
 
 
-def _removed(answer: dict[str, Any]) -> None:
+def _removed(screen: Screen, answer: dict[str, Any]) -> None:
     names = answer["removed"]
-    print(f"removed {', '.join(names)}, freed {size(answer['freed'])}" if names else "nothing to remove")
+    screen.paragraph(f"removed {', '.join(names)}, freed {size(answer['freed'])}" if names else "nothing to remove")
 
 
 def _backup(client: Client, screen: Screen, arguments: argparse.Namespace) -> None:

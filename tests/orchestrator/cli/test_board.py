@@ -74,6 +74,9 @@ image  redis:7"""
         pytest.param(service("a", task(health="starting")), "running, not healthy yet", id="probing"),
         pytest.param(service("a", task(health="unhealthy")), "running, unhealthy", id="unhealthy"),
         pytest.param(service("a", state="waiting", message="waits for db"), "waiting: waits for db", id="waiting"),
+        pytest.param(
+            service("a", state="waiting", message="waiting for db"), "waiting for db", id="a message with the state"
+        ),
         pytest.param(service("a", state="stopped", message="by the user"), "stopped", id="a stop needs no reason"),
         pytest.param(
             service("a", task(state="backoff", attempt=4, message="exit code 1, 3 times in a row", next_at=1003.4)),

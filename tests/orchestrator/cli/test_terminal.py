@@ -23,9 +23,10 @@ CREATE = {"action": "create", "service": "web", "slot": 1, "cause": "new"}
 
 
 class Terminal:
-    def __init__(self, words: list[str], cwd: Path, **environment: str) -> None:
+    def __init__(self, words: list[str], cwd: Path, size: tuple[int, int] = (24, 80), **environment: str) -> None:
+        """`size`: rows and columns."""
         self._master, slave = pty.openpty()
-        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", *size, 0, 0))
         given = {**os.environ, "PYTHONPATH": str(REPOSITORY), "TERM": "xterm", **environment}
         given.pop("COLUMNS", None)
         self.process = subprocess.Popen(
@@ -104,6 +105,25 @@ def test_layers_are_drawn_while_they_come(daemon: FakeDaemon, folder: Path) -> N
     assert "    aabbccddeeff  pulling  5.0 MB of 20.0 MB" in drawn
     daemon.held.set()
     assert "aabbccddeeff" not in terminal.until("is up").rpartition("unpacking")[2]
+    assert terminal.end() == 0
+
+
+def test_a_terminal_that_does_not_know_its_size_has_24_rows_of_80(daemon: FakeDaemon, folder: Path) -> None:
+    daemon.answers["GET", "/v1/stacks/shop/watch"] = [STARTING, HOLD, RUNNING]
+    terminal = Terminal(["up"], folder, size=(0, 0))
+    terminal.until("web  0/1  .*starting")
+    daemon.held.set()
+    assert "… " not in terminal.until("is up")
+    assert terminal.end() == 0
+
+
+def test_sentences_are_broken_between_words(daemon: FakeDaemon, root: Path) -> None:
+    names = [f"t{number:011d}-{'a' * 12}" for number in range(5)]
+    daemon.answers["POST", "/v1/volumes/remove"] = [{"result": {"removed": names, "freed": 5}}]
+    terminal = Terminal(["volume", "rm", "x"], root)
+    lines = terminal.until("freed 5 B").replace("\r", "").splitlines()
+    assert all(len(line) <= 80 for line in lines)
+    assert " ".join(lines) == f"removed {', '.join(names)}, freed 5 B"
     assert terminal.end() == 0
 
 

@@ -715,6 +715,7 @@ def test_progress_of_layers_and_of_further_tries(daemon: FakeDaemon, capsys: pyt
         {"progress": {"image": "web:1", "step": "pulling", "done": 0, "total": 5000}},
         {"progress": {**layer, "step": "pulling", "done": 10}},
         {"progress": {"image": "web:1", "step": "again", "done": 2, "total": 0, "note": "503; try 2 in 1 s"}},
+        {"progress": {"image": "web:1", "step": "again", "done": 3, "total": 0, "note": "cannot pull web:1: 503"}},
         {"progress": {**layer, "step": "unpacking", "done": 10}},
         {"progress": {**layer, "step": "done", "done": 5000}},
         {"result": image},
@@ -723,6 +724,7 @@ def test_progress_of_layers_and_of_further_tries(daemon: FakeDaemon, capsys: pyt
     assert capsys.readouterr().out.splitlines() == [
         "web:1  pulling",
         "web:1  503; try 2 in 1 s",
+        "cannot pull web:1: 503",
         "web:1  layer aabbccddeeff  done  5.0 kB",
         "pulled web:1: 5.0 kB, 1 layer",
     ]
@@ -739,12 +741,18 @@ def test_image_inspect_and_history(daemon: FakeDaemon, capsys: pytest.CaptureFix
             "used_by": "shop/web",
         },
         **{"platform": "linux/amd64", "created": "", "size": 5000, "layers": [{}], "history": history},
-        **{"config": {"Cmd": ["serve"], "User": "kim"}},
+        **{"config": {"Cmd": ["serve"], "StopSignal": "SIGINT", "User": "kim"}},
     }
     daemon.answers["GET", "/v1/images/inspect"] = image
     assert main(["image", "inspect", "web:1"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[1] == "names         web:1" and lines[-2:] == ['cmd           ["serve"]', "user          kim"]
+    assert lines[1] == "names         web:1" and lines[-4:] == [
+        "used by       shop/web",
+        'cmd           ["serve"]',
+        "stop signal   SIGINT",
+        "user          kim",
+    ]
+    assert "size          5.0 kB in 1 layer" in lines
     assert main(["image", "inspect", "--json", "web:1"]) == 0
     assert json.loads(capsys.readouterr().out) == image
     assert daemon.asked[-1][1] == "/v1/images/inspect?name=web%3A1"
