@@ -137,6 +137,10 @@ def users() -> Iterator[Finding]:
         if household.account(name) is None:
             text = f"there is no user {name}: that daemon runs as root"
             yield Finding("note", "users", text, f"useradd --system --user-group --shell /usr/sbin/nologin {name}")
+    if household.account(household.RESOLVER_USER) is None:
+        text = f"there is no user {household.RESOLVER_USER}: the resolver runs as nobody, as others may"
+        cure = f"useradd --system --user-group --shell /usr/sbin/nologin {household.RESOLVER_USER}"
+        yield Finding("note", "users", text, cure)
     user = household.account(household.ORCHESTRATOR_USER)
     if user is not None and os.geteuid() == 0:
         missing = household.unreadable(user)
@@ -161,7 +165,8 @@ def daemons(root: str | None) -> Iterator[Finding]:
     try:
         version = Client(root).get("/v1/version")
     except GoraeError as error:
-        yield Finding("bad", "API", error.message, cure if isinstance(error, Unreachable) else error.hint)
+        known = isinstance(error.__cause__, PermissionError) or not isinstance(error, Unreachable)
+        yield Finding("bad", "API", error.message, error.hint if known else cure)
     else:
         yield Finding("ok", "API", f"answers, version {version['version']}")
         if not version["agent"]["online"]:
@@ -173,6 +178,17 @@ def daemons(root: str | None) -> Iterator[Finding]:
             yield Finding("bad", "agent", error.message, cure if isinstance(error, Unreachable) else error.hint)
         else:
             yield Finding("ok", "agent", f"answers, instance {answer['instance']}")
+
+
+def names(root: str | None) -> Iterator[Finding]:
+    """Whether anybody listens at the resolver's socket. Not by calling: a call there is the agent's."""
+    layout = Layout.at(root)
+    listening = {line.split()[-1] for line in Path("/proc/net/unix").read_text().splitlines()}
+    if str(layout.resolver_socket) in listening:
+        yield Finding("ok", "names", "the resolver runs")
+    else:
+        text = "the resolver does not run: containers look up only what is in their /etc/hosts"
+        yield Finding("bad", "names", text, f"less {layout.state}/daemon.log")
 
 
 def forwarding() -> Iterator[Finding]:

@@ -38,7 +38,8 @@ def _paths() -> Iterator[str]:
         yield environ["REGISTRY_AUTH_FILE"]
         return
     runtime = environ.get("XDG_RUNTIME_DIR")
-    yield f"{runtime}/containers/auth.json" if runtime else f"/run/containers/{os.getuid()}/auth.json"
+    if runtime or os.access("/run/containers", os.X_OK):  # root's own, if podman has made it for root
+        yield f"{runtime}/containers/auth.json" if runtime else f"/run/containers/{os.getuid()}/auth.json"
     yield f"{environ.get('XDG_CONFIG_HOME') or home + '/.config'}/containers/auth.json"
     yield f"{environ.get('DOCKER_CONFIG') or home + '/.docker'}/config.json"
 
@@ -50,7 +51,8 @@ def _read(path: str) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        print(f"note  cannot read the passwords in {path}: {type(error).__name__}", file=sys.stderr)
+        why = error.strerror if isinstance(error, OSError) else "it is no JSON"
+        print(f"note  cannot read the passwords in {path}: {why}", file=sys.stderr)
         return None
     return document if isinstance(document, dict) else None
 

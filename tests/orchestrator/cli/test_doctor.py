@@ -65,6 +65,15 @@ def test_a_missing_program_is_named_with_its_package(monkeypatch: pytest.MonkeyP
     assert {finding.state for finding in checks.programs()} == {"bad"}
 
 
+def test_a_socket_that_is_not_for_you_is_no_daemon_that_is_away(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
+    def refused(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr("socket.socket.connect", refused)
+    api = next(finding for finding in checks.daemons(str(root)) if finding.what == "API")
+    assert (api.state, api.cure) == ("bad", "join the group gorae, or use sudo")
+
+
 def test_no_daemon_is_bad_and_exit_code_1(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "--root", str(root), "--json"]) == 1
     findings = json.loads(capsys.readouterr().out)["findings"]

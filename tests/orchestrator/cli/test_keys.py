@@ -109,6 +109,13 @@ def test_a_bad_file_gives_nothing(home: Path, text: str, capsys: pytest.CaptureF
     assert ("cannot read the passwords in" in capsys.readouterr().err) == (text == "{")
 
 
+def test_a_folder_of_others_has_no_passwords_of_ours(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    asked = list(keys._paths())
+    monkeypatch.setattr("os.access", lambda path, mode: path != "/run/containers")
+    assert list(keys._paths()) == [path for path in asked if not path.startswith("/run/containers/")]
+
+
 def test_a_helper_that_is_not_there_is_noted(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(home / ".docker/config.json", {"credHelpers": {"ghcr.io": "gone-for-good"}})
     assert keys.of(["ghcr.io/a/b"]) == {}
