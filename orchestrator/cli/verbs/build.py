@@ -2,6 +2,9 @@
 
 buildah runs with your own rights and files, and keeps what it has built as its cache; its own commands (buildah images,
 buildah rmi) show and clear that. SERVICE: only these.
+
+FROM finds images of registries and those that buildah has. One that only gorae has (loaded or imported) is handed over
+with gorae image save NAME -o FILE, then buildah pull docker-archive:FILE.
 """
 
 from __future__ import annotations
