@@ -57,6 +57,10 @@ def document(error: BaseException) -> dict[str, Any]:
     return {"error": error.document()}
 
 
+# A command line that was updated while the daemons were not asks what they do not know.
+_HINT = "docs/api.md; after an update, gorae daemon --stop && gorae daemon --detach (containers stay)"
+
+
 def install(app: FastAPI) -> None:
     app.add_exception_handler(GoraeError, _gorae)
     app.add_exception_handler(RequestValidationError, _invalid)
@@ -77,7 +81,7 @@ async def _invalid(request: Request, error: Exception) -> Response:
     problem = UserError(
         f"cannot read the request: {where or first['loc'][0]}: {first['msg']}",
         code="bad-request",
-        hint="docs/api.md, or /openapi.json",
+        hint=_HINT,
         problems=[{"at": list(map(str, e["loc"])), "message": e["msg"]} for e in error.errors()[:20]],
     )
     return JSONResponse(document(problem), 400)
@@ -87,7 +91,7 @@ async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     code = {404: "path-unknown", 405: "method-unknown"}.get(error.status_code, "bad-request")
     problem = UserError(
-        f"cannot {request.method} {request.url.path}: {str(error.detail).lower()}", code=code, hint="docs/api.md"
+        f"cannot {request.method} {request.url.path}: {str(error.detail).lower()}", code=code, hint=_HINT
     )
     return JSONResponse(document(problem), error.status_code)
 

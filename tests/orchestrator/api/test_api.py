@@ -215,6 +215,20 @@ async def test_a_bad_model_says_where(s: Setting) -> None:
     assert "model.services.web.image: Field required" in answer["error"]["message"]
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        pytest.param("GET", "/v1/some-day", None, id="a path"),
+        pytest.param("POST", "/v1/stacks/shop/stop", {"services": [], "gently": True}, id="a key"),
+    ],
+)
+async def test_what_a_later_command_line_asks_leads_to_an_update(
+    s: Setting, method: str, path: str, body: dict[str, Any] | None
+) -> None:
+    _, answer = await s.client.ask(method, path, body)
+    assert "after an update, gorae daemon --stop" in answer["error"]["hint"]
+
+
 async def test_a_model_that_cannot_be_kept_is_refused_before_anything_is_fetched(s: Setting) -> None:
     """json.loads takes NaN; written to the database as null it would keep the orchestrator from starting again."""
     service = {"image": "web:1", "stop_grace_period": float("nan")}
