@@ -46,22 +46,6 @@ VERBS = {
     "version": "show the versions of this program and of the daemons",
     "completion": "print a completion script for a shell",
 }
-# What those who come from docker compose say first → what to say here.
-ELSEWHERE = {
-    "ps": "gorae status",
-    "top": "gorae status STACK, which has the process ids",
-    "stats": "gorae status",
-    "port": "gorae status",
-    "create": "gorae up",
-    "run": "gorae up, with the job as a service of the file",
-    "watch": "gorae up, again",
-    "kill": "gorae stop, or kill -9 one of the process ids of gorae status STACK",
-    "rm": "gorae down; gorae image rm; gorae volume rm",
-    "pull": "gorae up --pull always; gorae image pull NAME",
-    "images": "gorae image ls",
-    "volumes": "gorae volume ls",
-    "exec": "nsenter -t PID -a COMMAND, as root; gorae status STACK has the process ids",
-}
 EPILOG = """\
 A stack is STACK, a service STACK/SERVICE. In a folder with a Compose file, SERVICE alone is a service of its
 stack; -p NAME and -f FILE choose another. docs/cli.md has the whole rule. gorae VERB --help says more.
@@ -72,7 +56,12 @@ class Parser(argparse.ArgumentParser):
     """Errors in gorae's own form."""
 
     def error(self, message: str) -> NoReturn:
-        raise UserError(f"cannot understand the command: {message}", code="usage", hint=f"{self.prog} --help")
+        from orchestrator.cli.elsewhere import OPTIONS
+
+        unknown = message.partition("unrecognized arguments: ")[2].split()
+        option = (unknown[0].partition("=")[0] if unknown[0].startswith("-") else "SERVICE") if unknown else ""
+        hint = OPTIONS.get(f"{self.prog} {option}", f"{self.prog} --help")
+        raise UserError(f"cannot understand the command: {message}", code="usage", hint=hint)
 
 
 def verb_parser(verb: str) -> Parser:
@@ -197,10 +186,12 @@ def explain(error: GoraeError, width: int | None) -> str:
 
 
 def _nearest(verb: str) -> str:
-    if verb in ELSEWHERE:
-        return ELSEWHERE[verb]
     from difflib import get_close_matches
 
+    from orchestrator.cli import elsewhere
+
+    if verb in elsewhere.VERBS:
+        return elsewhere.VERBS[verb]
     found = get_close_matches(verb, VERBS, 1)
     return f"gorae {found[0]}" if found else "gorae --help"
 

@@ -14,9 +14,9 @@ import pytest
 
 from agent.kit.errors import UserError
 from agent.kit.layout import Layout
-from orchestrator.cli import targets
+from orchestrator.cli import elsewhere, targets
 from orchestrator.cli.client import quote, run_path
-from orchestrator.cli.main import ELSEWHERE, VERBS, explain, main
+from orchestrator.cli.main import VERBS, explain, main
 from orchestrator.cli.moments import moment
 from orchestrator.cli.reference import document, full_parser
 from orchestrator.compose.files import NAMES
@@ -49,9 +49,39 @@ def test_a_verb_that_is_none_of_ours_leads_to_one(verb: str, expected: str, caps
     assert capsys.readouterr().err.splitlines() == [f"cannot understand the verb {verb}", expected]
 
 
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        pytest.param(
+            ["up", "web"], "gorae up, which is of the whole file; gorae recreate SERVICE for one", id="a word"
+        ),
+        pytest.param(["up", "--scale", "web=2"], "gorae scale SERVICE=N", id="an option"),
+        pytest.param(["up", "--scale=web=2"], "gorae scale SERVICE=N", id="an option with its value"),
+        pytest.param(["up", "--nope"], "gorae up --help", id="an option nobody has"),
+        pytest.param(["down", "--rmi", "all"], "gorae down, then gorae image prune --all", id="of another verb"),
+        pytest.param(["image", "pull"], "gorae image pull --help", id="too few words"),
+    ],
+)
+def test_an_option_that_is_none_of_ours_leads_to_one(
+    words: list[str], expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == 2
+    assert capsys.readouterr().err.splitlines()[1] == f"try  {expected}"
+
+
+@pytest.mark.parametrize("named", elsewhere.OPTIONS, ids=str)
+def test_an_option_that_leads_elsewhere_is_none_of_ours(named: str) -> None:
+    verb, option = named.removeprefix("gorae ").split()
+    actions = full_parser()._subparsers
+    assert actions is not None
+    (choices,) = (action.choices for action in actions._group_actions)
+    assert option not in choices[verb]._option_string_actions  # type: ignore[index]
+
+
 def test_every_verb_of_docker_compose_leads_to_one_of_ours() -> None:
-    assert not ELSEWHERE.keys() & VERBS.keys()
-    named = {word for hint in ELSEWHERE.values() for word in re.findall(r"gorae (\w+)", hint)}
+    assert not elsewhere.VERBS.keys() & VERBS.keys()
+    hints = [*elsewhere.VERBS.values(), *elsewhere.OPTIONS.values()]
+    named = {word for hint in hints for word in re.findall(r"gorae (\w+)", hint)}
     assert named <= set(VERBS)
 
 

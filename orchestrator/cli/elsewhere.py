@@ -1,0 +1,29 @@
+"""What those who come from docker compose say first → what to say here. Read only when a command is not understood."""
+
+from __future__ import annotations
+
+VERBS = {
+    "ps": "gorae status",
+    "top": "gorae status STACK, which has the process ids",
+    "stats": "gorae status",
+    "port": "gorae status",
+    "create": "gorae up",
+    "run": "gorae up, with the job as a service of the file",
+    "watch": "gorae up, again",
+    "kill": "gorae stop, or kill -9 one of the process ids of gorae status STACK",
+    "rm": "gorae down; gorae image rm; gorae volume rm",
+    "pull": "gorae up --pull always; gorae image pull NAME",
+    "images": "gorae image ls",
+    "volumes": "gorae volume ls",
+    "exec": "nsenter -t PID -a COMMAND, as root; gorae status STACK has the process ids",
+}
+# The same of their options; a word that is no option is SERVICE.
+OPTIONS = {
+    "gorae up SERVICE": "gorae up, which is of the whole file; gorae recreate SERVICE for one",
+    "gorae up --scale": "gorae scale SERVICE=N",
+    "gorae up --force-recreate": "gorae recreate",
+    "gorae up --remove-orphans": "gorae up, which always removes what the file no longer names",
+    "gorae up --wait": "gorae up, which always waits",
+    "gorae down --remove-orphans": "gorae down, which always removes the whole stack",
+    "gorae down --rmi": "gorae down, then gorae image prune --all",
+}
