@@ -11,6 +11,7 @@ import bz2
 import contextlib
 import errno
 import gzip
+import io
 import json
 import lzma
 import os
@@ -26,6 +27,7 @@ from typing import Any, BinaryIO, Protocol
 
 from agent.images.errors import bad_archive, bad_name
 from agent.images.names import parse
+from agent.kit import zstd
 from agent.kit.errors import UserError
 
 _LIMIT = 4 << 20  # bytes of a table of contents
@@ -100,7 +102,8 @@ def unpacked(file: Path) -> Iterator[_Readable]:
 
 @contextlib.contextmanager
 def _unzstd(file: BinaryIO) -> Iterator[_Readable]:
-    with subprocess.Popen(["zstd", "-dcq"], stdin=file, stdout=subprocess.PIPE) as process:
+    command = (*zstd.COMMAND, "-d")
+    with subprocess.Popen(command, stdin=file, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         assert process.stdout is not None
         yield process.stdout
         process.stdout.close()
@@ -119,7 +122,7 @@ def read(archive: Path, file: Path) -> list[Content]:
     try:
         mode = file.stat().st_mode
         if stat.S_ISDIR(mode):
-            return _oci(archive, json.loads((file / "index.json").read_bytes()[:_LIMIT]))
+            return _oci(archive, json.loads(_small(archive, file / "index.json")))
         if not stat.S_ISREG(mode):
             raise bad_archive(archive, "it is not a regular file")
         tables = _tables(file)
@@ -136,17 +139,55 @@ def read(archive: Path, file: Path) -> list[Content]:
     raise bad_archive(archive, "it holds neither manifest.json nor index.json")
 
 
+def _small(archive: Path, path: Path) -> bytes:
+    found = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(found, "rb") as file:
+        status = os.fstat(found)
+        if not stat.S_ISREG(status.st_mode) or status.st_size > _LIMIT:
+            raise bad_archive(archive, f"its {path.name} is not a small file")
+        return file.read(_LIMIT)
+
+
+class _Headers(io.FileIO):
+    """For tarfile, which reads as much as a header says that the next is long, and keeps it. `left`: bytes until the
+    next member."""
+
+    left = _LIMIT
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.left -= size if size is not None and size >= 0 else _LIMIT + 1
+        if self.left < 0:
+            raise tarfile.ReadError("its headers are too long")
+        return super().read(size) or b""
+
+
+def members(file: Path) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
+    """The first _MEMBERS of a tar, none of which is kept. tarfile.TarError."""
+    with _Headers(file) as headers, tarfile.open(fileobj=headers, mode="r:") as tar:
+        kept: Any = tar  # typeshed does not know what it keeps
+        for _ in range(_MEMBERS):
+            try:
+                member = tar.next()
+            except RecursionError as error:
+                raise tarfile.ReadError("its headers never end") from error
+            if member is None:
+                return
+            kept.members.clear()
+            kept.pax_headers.clear()
+            headers.left = _LIMIT + tarfile.BLOCKSIZE
+            yield tar, member
+
+
 def _tables(file: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    with tarfile.open(file, "r:") as tar:
-        for count, member in enumerate(tar):
-            name = member.name.removeprefix("./")
-            if name in ("manifest.json", "index.json") and member.isfile() and member.size <= _LIMIT:
-                content = tar.extractfile(member)
-                if content is not None:
-                    found[name] = json.loads(content.read())
-            if "manifest.json" in found or count > _MEMBERS:
-                break
+    for tar, member in members(file):
+        name = member.name.removeprefix("./")
+        if name in ("manifest.json", "index.json") and member.isfile() and member.size <= _LIMIT:
+            content = tar.extractfile(member)
+            if content is not None:
+                found[name] = json.loads(content.read())
+        if "manifest.json" in found:
+            break
     return found
 
 

@@ -53,13 +53,10 @@ class Logins:
         if not user or not password or ":" in user or "\n" in password:
             raise bad_login(host, "a user name without colons and a password of one line are needed")
         self._own.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        old = os.umask(0o077)
         try:
             await self._skopeo.login(host, user, password, self._own)
         except SkopeoFailed as error:
             raise _refused(host, str(error).replace(password, "…")) from error
-        finally:
-            os.umask(old)
         self._own.chmod(0o600)
 
     def logout(self, registry: str) -> None:

@@ -22,6 +22,7 @@ _LISTS = ("Cmd", "Entrypoint", "Env", "Shell", "OnBuild")
 _MAPS = ("Volumes", "ExposedPorts", "Labels")
 KEYS = frozenset((*_STRINGS, *_LISTS, *_MAPS, "Healthcheck", "StopTimeout", "ArgsEscaped"))
 
+LAYERS = 160  # Docker stops at 128; mount(2) before Linux 6.13 takes a page of options, and each is 20 bytes of them
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}  # Go's names
 
 
@@ -34,9 +35,12 @@ def parse(id_: str, raw: bytes) -> ImageConfig:
         diff_ids = rootfs["diff_ids"] or []
         if not all(isinstance(layer, str) and _DIFF_ID.fullmatch(layer) for layer in diff_ids):
             raise ValueError("a diff id is not a digest")
+        layers = _unique(diff_ids)
+        if len(layers) > LAYERS:
+            raise ValueError(f"{len(layers)} layers; no more than {LAYERS} can be mounted")
         return ImageConfig(
             id=id_,
-            layers=_unique(diff_ids),
+            layers=layers,
             entrypoint=_words(config, "Entrypoint"),
             command=_words(config, "Cmd"),
             environment=_words(config, "Env"),
@@ -162,7 +166,7 @@ def _healthcheck(value: Any) -> Healthcheck | None:
 
 def _number(value: Mapping[str, Any], key: str) -> int | None:
     found = value.get(key) or None
-    if found is not None and (not isinstance(found, int) or found < 0):
+    if found is not None and (not isinstance(found, int) or not 0 <= found < 1 << 63):
         raise ValueError(f"Healthcheck.{key} must be a whole number")
     return found
 

@@ -133,7 +133,7 @@ class Fetcher:
 
         async def bring(blob: Blob) -> None:
             if not self._files.has(blob):
-                join = lambda: self._blobs.join(blob.digest, lambda: download(blob))  # noqa: E731 (one expression)
+                join = lambda: self._blobs.join_or_do(blob.digest, lambda: download(blob))  # noqa: E731 (one expression)
                 await self._patiently(reference, join, again)
 
         try:

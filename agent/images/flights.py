@@ -31,6 +31,22 @@ class Flights(Generic[T]):
                 task.cancel()
                 await asyncio.wait([task])
 
+    async def join_or_do(self, key: str, work: Callable[[], Awaitable[T]]) -> T:
+        """The same for callers who have different sources: that another's has failed says nothing of one's own."""
+        tried = False
+
+        async def own() -> T:
+            nonlocal tried
+            tried = True
+            return await work()
+
+        while True:
+            try:
+                return await self.join(key, own)
+            except Exception:
+                if tried:
+                    raise
+
     def _forget(self, key: str, task: asyncio.Task[T]) -> None:
         if self._running.get(key, (None,))[0] is task:
             del self._running[key]

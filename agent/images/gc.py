@@ -7,6 +7,7 @@ within `young` seconds: whoever pulled it is about to use it.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from functools import cache
 
 from agent.images.index import Index
 from agent.ports import GcRule
@@ -16,6 +17,7 @@ Weigh = Callable[[str], int]
 
 def victims(index: Index, keep: Collection[str], rule: GcRule, now: float, weigh: Weigh) -> list[str]:
     """Image ids, the longest unused first. weigh: digest → bytes of that blob."""
+    weigh = cache(weigh)  # asked for the same ones after each victim
     unused = sorted((index.used.get(id_, 0.0), id_) for id_ in index.images if id_ not in keep)
     allowed = [
         (at, id_)

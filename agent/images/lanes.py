@@ -132,7 +132,10 @@ class Lane:
             raise SkopeoFailed("skopeo's proxy ended: broken pipe") from error
         if not raw:
             raise SkopeoFailed("skopeo's proxy ended: broken pipe")
-        answer = json.loads(raw)
+        try:
+            answer = json.loads(raw)
+        except ValueError as error:  # cut off: it quoted a long answer of the registry
+            raise SkopeoFailed("skopeo's proxy gave no whole answer") from error
         if not answer.get("success"):
             raise SkopeoFailed(str(answer.get("error"))[-600:])
         return answer.get("value"), int(answer.get("pipeid") or 0), descriptors[0] if descriptors else None

@@ -17,18 +17,15 @@ from agent.images import mending
 from agent.images.blobs import Files, aside, compression
 from agent.images.errors import bad_layer, no_space, too_big
 from agent.images.flights import Flights
-from agent.images.layer_writer import Limits
+from agent.images.layer_writer import LayerTooBig, Limits
 from agent.images.manifest import Layer
-from agent.kit import trees
+from agent.kit import trees, zstd
 from agent.kit.errors import Permanent
 
 _SOURCES = Path(__file__).resolve().parents[2]
 
 # From its first millisecond: Python takes 40 to get to where the child asks for it itself.
 _WITH_US = ("setpriv", "--pdeathsig=KILL")
-
-# zstd reads hostile bytes: as nobody, and gone when we are
-_ZSTD = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs", "--pdeathsig=KILL")
 
 _PIPE = 1 << 20  # bytes: with the usual 64 KiB the two ends mostly wait for each other
 
@@ -56,7 +53,7 @@ class Layers:
         """
         if self._files.layer(diff_id).is_dir():
             return Unpacked(diff_id, 0)
-        return await self._flights.join(diff_id, lambda: self._unpack(layer, diff_id, None, read))
+        return await self._flights.join_or_do(diff_id, lambda: self._unpack(layer, diff_id, None, read))
 
     async def discover(self, layer: Layer, hold: Hold, read: Read) -> Unpacked:
         """The same for a layer whose diff id nobody knows yet; `hold` is called with its path before it is there."""
@@ -73,11 +70,14 @@ class Layers:
 
     async def mend(self, diff_ids: Sequence[str], hold: Hold) -> list[str]:
         """The stack that overlayfs is to see, lowest first, with a layer of its own where it needs mending; [] when
-        that is `diff_ids`, which are unpacked."""
+        that is `diff_ids`, which are unpacked. UserError layer-too-big."""
         work = await aside(self._files.work, "mend")
         try:
             top_first = list(reversed(diff_ids))
-            count, made, digest = await aside(mending.mend, [self._files.layer(one) for one in top_first], work)
+            try:
+                count, made, digest = await aside(mending.mend, [self._files.layer(one) for one in top_first], work)
+            except LayerTooBig as error:
+                raise too_big(top_first[0], str(error)) from error
             if made is not None:
                 await hold(self._files.layer(digest))
                 if not self._files.layer(digest).exists():
@@ -160,7 +160,7 @@ async def _unzstd(blob: Any) -> Any:
     try:
         try:
             process = await asyncio.create_subprocess_exec(
-                *_ZSTD, "zstd", "-dcq", stdin=blob, stdout=writer, stderr=asyncio.subprocess.DEVNULL
+                *zstd.COMMAND, "-d", stdin=blob, stdout=writer, stderr=asyncio.subprocess.DEVNULL
             )
         finally:
             os.close(writer)

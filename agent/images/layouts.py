@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import os
 import stat
-import tarfile
 from pathlib import Path
 
+from agent.images.archives import members
 from agent.images.blobs import WrongBlob
 from agent.images.manifest import LIMIT, Blob
 
 _CHUNK = 1 << 20
-_MEMBERS = 200_000  # looked at before giving up
 
 
 class OciLayout:
@@ -26,13 +25,10 @@ class OciLayout:
         self._file = file
         self._places: dict[str, tuple[int, int]] = {}  # digest → offset and size in the tar
         if self._directory is None:
-            with tarfile.open(file, "r:") as tar:
-                for count, member in enumerate(tar):
-                    name = member.name.removeprefix("./")
-                    if name.startswith("blobs/sha256/") and member.isreg() and not member.issparse():
-                        self._places["sha256:" + name[13:]] = (member.offset_data, member.size)
-                    if count > _MEMBERS:
-                        break
+            for _, member in members(file):
+                name = member.name.removeprefix("./")
+                if name.startswith("blobs/sha256/") and member.isreg() and not member.issparse():
+                    self._places["sha256:" + name[13:]] = (member.offset_data, member.size)
 
     def read(self, digest: str) -> bytes:
         """A small blob: manifest or index. WrongBlob when it is not there, or large."""

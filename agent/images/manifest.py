@@ -137,6 +137,6 @@ def _blob(descriptor: Any) -> Blob:
     digest, size = descriptor.get("digest"), descriptor.get("size")
     if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
         raise BadManifest(f"a digest that is not sha256: {str(digest)[:80]}")
-    if not isinstance(size, int) or size < 0:
+    if type(size) is not int or not 0 <= size < 1 << 63:
         raise BadManifest("a blob without a size")
     return Blob(digest, size)

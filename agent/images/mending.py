@@ -21,9 +21,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.images.layer_writer import IMPLIED, IMPLIES, OPAQUE
+from agent.images.layer_writer import IMPLIED, IMPLIES, OPAQUE, LayerTooBig
 from agent.kit import syscalls
 
+_NAMES = 16 << 20  # characters of paths: through a symlink, a short entry makes a directory of a long path
 _OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _STAY = syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_SYMLINKS | syscalls.RESOLVE_NO_XDEV
 
@@ -56,12 +57,18 @@ class Stack:
         self._parts: dict[str, tuple[tuple[int, _Directory], ...]] = {}
 
     def mended(self) -> tuple[int, dict[str, Attributes]]:
-        """(how many of the layers count, directories that the stack shows with attributes that nobody gave them)."""
+        """(how many of the layers count, directories that the stack shows with attributes that nobody gave them).
+        LayerTooBig when memory would not hold their names."""
         roots = [_look(root, ".") for root in self._roots]
         count = next((n for n, root in enumerate(roots, 1) if root and root.opaque), len(roots))
         self._parts["."] = tuple((n, root) for n, root in enumerate(roots) if root)
         wrong: dict[str, Attributes] = {}
-        implied = {path for root in self._roots[: count - 1] for path in _implied(root)}
+        implied: set[str] = set()
+        held = 0
+        for path in (path for root in self._roots[: count - 1] for path in _implied(root)):
+            held += 0 if path in implied else len(path)
+            implied.add(path)
+            _bound(held)
         for path in sorted(implied | {"."}):
             parts = self._directory(path, count)
             meant = next((directory.attributes for _, directory in parts if not directory.implied), None)
@@ -121,9 +128,10 @@ def _implied(root: int) -> Iterator[str]:
     """Paths of the directories below `root` that its layer does not list. What is too deep for a path has none."""
     if IMPLIES not in os.listxattr(root):
         return
-    ahead = ["."]
+    ahead, held = ["."], 0
     while ahead:
         path = ahead.pop()
+        held -= len(path)
         try:
             fd = syscalls.openat2(root, path, _OPEN, resolve=_STAY)
         except OSError as error:
@@ -134,10 +142,18 @@ def _implied(root: int) -> Iterator[str]:
             if path != "." and IMPLIED in os.listxattr(fd):
                 yield path
             with os.scandir(fd) as entries:
-                below = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
-            ahead += below if path == "." else [f"{path}/{name}" for name in below]
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        ahead.append(entry.name if path == "." else f"{path}/{entry.name}")
+                        held += len(ahead[-1])
+                        _bound(held)
         finally:
             os.close(fd)
+
+
+def _bound(held: int) -> None:
+    if held > _NAMES:
+        raise LayerTooBig(f"the names of directories that it does not list take more than {_NAMES >> 20} MiB")
 
 
 def mend(layers: Sequence[Path], work: Path) -> tuple[int, Path | None, str]:

@@ -48,11 +48,11 @@ _AWAY = (
     "broken pipe",
     "network is unreachable",
     "no route to host",
-    "eof",
     "toomanyrequests",
     "too many requests",
     "server closed",
 )
+_EOF = re.compile(r"(?<![\w/.-])eof(?![\w/-])")  # also part of names, like geoffrey
 _SERVER_ERROR = re.compile(r"\b(?:status(?: code)?(?: from registry)?|http)\D{0,3}(?:429|5\d\d)\b")
 _WORDS = re.compile(r'level=\w+ msg="((?:[^"\\]|\\.)*)"')
 
@@ -121,6 +121,7 @@ class Skopeo:
                 pass_fds=pass_fds,
                 env={**os.environ, "TMPDIR": str(self._tmp)},
                 limit=_INDEX_LIMIT,
+                umask=0o077,
             )
         except FileNotFoundError as error:
             raise Permanent(
@@ -155,4 +156,4 @@ def explain(name: str, said: str) -> GoraeError:
 def is_away(said: str) -> bool:
     """Whether it may work later: no connection, a cut one, 429 or 5xx."""
     lower = said.lower()
-    return any(word in lower for word in _AWAY) or _SERVER_ERROR.search(lower) is not None
+    return any(word in lower for word in _AWAY) or bool(_SERVER_ERROR.search(lower) or _EOF.search(lower))

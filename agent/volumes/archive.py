@@ -20,11 +20,11 @@ from typing import Any
 from agent.images.layer_writer import Limits
 from agent.images.tarfields import BadTar
 from agent.images.tarstream import TarStream
-from agent.kit import trees
+from agent.kit import trees, zstd
 from agent.kit.errors import Temporary, UserError
 from agent.ports import BackedUp, VolumeInfo
 from agent.volumes import errors, manifest, options
-from agent.volumes.pack import MANIFEST, ZSTD, pack
+from agent.volumes.pack import MANIFEST, pack
 from agent.volumes.store import NamedVolumes
 
 _SOURCES = Path(__file__).resolve().parents[2]
@@ -116,12 +116,13 @@ def _opened(path: Path) -> Iterator[int]:
 def _unzstd(file: int) -> Iterator[int]:
     """A pipe with the decompressed file. A broken frame ends it early, which the tar's end tells."""
     os.lseek(file, 0, os.SEEK_SET)
-    with subprocess.Popen((*ZSTD, "-d"), stdin=file, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as zstd:
-        assert zstd.stdout is not None
+    command = (*zstd.COMMAND, "-d")
+    with subprocess.Popen(command, stdin=file, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout is not None
         try:
-            yield zstd.stdout.fileno()
+            yield process.stdout.fileno()
         finally:
-            zstd.kill()
+            process.kill()
 
 
 def _manifest(file: int, path: Path) -> VolumeInfo:

@@ -17,41 +17,31 @@ from collections.abc import Callable
 from threading import Event
 from typing import IO, Any
 
+from agent.kit import zstd
 from agent.kit.errors import Permanent, Temporary
 from agent.ports import BackedUp, VolumeInfo
 from agent.volumes import manifest
 
 MANIFEST, DATA, END = "gorae-volume.json", "data", "gorae-volume.end"
-# zstd handles bytes that containers wrote: as nobody, and gone when we are
-ZSTD = (
-    "setpriv",
-    "--reuid=65534",
-    "--regid=65534",
-    "--clear-groups",
-    "--no-new-privs",
-    "--pdeathsig=KILL",
-    "zstd",
-    "-qc",
-)
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _DEPTH = 256  # of directories, as for filling
 
 
 def pack(content: int, info: VolumeInfo, target: int, stop: Event) -> BackedUp:
     """The directory `content` (a readable descriptor) into the file `target`. Temporary disk-full, cancelled."""
-    with subprocess.Popen(ZSTD, stdin=subprocess.PIPE, stdout=target, stderr=subprocess.PIPE) as zstd:
-        assert zstd.stdin is not None and zstd.stderr is not None
+    with subprocess.Popen(zstd.COMMAND, stdin=subprocess.PIPE, stdout=target, stderr=subprocess.PIPE) as packing:
+        assert packing.stdin is not None and packing.stderr is not None
         try:
-            packer = Packer(zstd.stdin, stop)
+            packer = Packer(packing.stdin, stop)
             packer.all(content, info)
-            zstd.stdin.close()
-            complaint = zstd.stderr.read().decode(errors="replace")
+            packing.stdin.close()
+            complaint = packing.stderr.read().decode(errors="replace")
         except BrokenPipeError:
-            complaint = zstd.stderr.read().decode(errors="replace")
+            complaint = packing.stderr.read().decode(errors="replace")
         except BaseException:
-            zstd.kill()
+            packing.kill()
             raise
-    if zstd.returncode == 0:
+    if packing.returncode == 0:
         return packer.counts
     if "No space left" in complaint:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

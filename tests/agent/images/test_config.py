@@ -109,6 +109,10 @@ def test_of_equal_layers_the_topmost_counts(layers: tuple[str, ...], expected: t
         json.dumps(
             {"rootfs": {"diff_ids": [A]}, "config": {"Healthcheck": {"Test": ["CMD", "x"], "Retries": -1}}}
         ).encode(),
+        json.dumps(
+            {"rootfs": {"diff_ids": [A]}, "config": {"Healthcheck": {"Test": ["CMD", "x"], "Interval": 10**400}}}
+        ).encode(),
+        json.dumps({"rootfs": {"diff_ids": [f"sha256:{number:064x}" for number in range(200)]}}).encode(),
     ],
     ids=lambda raw: raw[:60].decode("latin-1"),
 )
@@ -152,6 +156,8 @@ GOOD = json.loads(image(layer()).manifest)
         {"config": {**GOOD["config"], "size": -1}},
         {"config": {**GOOD["config"], "size": "9"}},
         {"config": {**GOOD["config"], "size": 1 << 30}},
+        {"layers": [{**GOOD["layers"][0], "size": 10**400}]},
+        {"layers": [{**GOOD["layers"][0], "size": True}]},
         {"config": {**GOOD["config"], "mediaType": "application/vnd.cncf.helm.config.v1+json"}},
         {"layers": [{**GOOD["layers"][0], "mediaType": "application/vnd.oci.image.layer.v1.tar+lz4"}]},
     ],

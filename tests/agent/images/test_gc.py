@@ -53,3 +53,15 @@ def test_shared_layers_are_freed_with_the_last_image() -> None:
     assert gc.freed(index(), ["a"], weigh) == 10 + 3
     assert gc.freed(index(), ["a", "c"], weigh) == 1040 + 7
     assert gc.freed(index(), [], weigh) == 0
+
+
+def test_each_blob_is_weighed_once_however_many_images_go() -> None:
+    weighed: list[str] = []
+
+    def weigh(digest: str) -> int:
+        weighed.append(digest)
+        return 1
+
+    many = Index(images={f"i{n}": Image(f"m{n}", [f"m{n}", f"b{n}"], []) for n in range(50)})
+    assert len(gc.victims(many, (), GcRule(young=0, bytes=1 << 60), 10.0, weigh)) == 50
+    assert len(weighed) == len(set(weighed))

@@ -34,6 +34,7 @@ TABLE = [
         "choosing image instance: no image found in manifest list for architecture amd64, variant , OS linux",
         "wrong-platform",
     ),
+    ("reading manifest 1 in docker.io/geoffrey/eof: manifest unknown: manifest unknown", "image-missing"),
     ("x509: certificate signed by unknown authority", "pull-failed"),
 ]
 

@@ -1,0 +1,60 @@
+"""Work that several wait for: done once, and a stranger's failure is nobody's answer."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from agent.images.flights import Flights
+
+
+class Broken(Exception):
+    pass
+
+
+async def test_those_who_want_the_same_share_one_execution() -> None:
+    flights: Flights[int] = Flights()
+    calls: list[int] = []
+
+    async def work() -> int:
+        calls.append(1)
+        await asyncio.sleep(0)
+        return 7
+
+    assert await asyncio.gather(*(flights.join("a", work) for _ in range(3))) == [7, 7, 7]
+    assert calls == [1]
+
+
+async def test_who_has_another_source_does_not_fail_with_the_one_who_was_first() -> None:
+    flights: Flights[str] = Flights()
+    go = asyncio.Event()
+
+    async def hostile() -> str:
+        await go.wait()
+        raise Broken
+
+    async def honest() -> str:
+        return "whole"
+
+    first = asyncio.ensure_future(flights.join_or_do("blob", hostile))
+    await asyncio.sleep(0)
+    others = [asyncio.ensure_future(flights.join_or_do("blob", honest)) for _ in range(2)]
+    await asyncio.sleep(0)
+    go.set()
+    assert await asyncio.gather(*others) == ["whole", "whole"]
+    with pytest.raises(Broken):
+        await first
+
+
+async def test_ones_own_failure_is_not_tried_again() -> None:
+    flights: Flights[str] = Flights()
+    calls: list[int] = []
+
+    async def work() -> str:
+        calls.append(1)
+        raise Broken
+
+    with pytest.raises(Broken):
+        await flights.join_or_do("blob", work)
+    assert calls == [1]
