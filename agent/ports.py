@@ -188,8 +188,9 @@ class ImageShelf(Protocol):
     async def collect(self, keep: Collection[str], rule: GcRule, *, dry: bool = False) -> tuple[list[str], int]:
         """Remove what the rule allows; what went, as people know it, and the bytes freed."""
 
-    async def check(self, repair: bool, in_use: Mapping[str, str], progress: Progress) -> StoreCheck:
-        """Every blob and layer verified. in_use: image id → who uses it; nothing of such an image is touched."""
+    async def check(self, repair: bool, in_use: Callable[[], Mapping[str, str]], progress: Progress) -> StoreCheck:
+        """Every blob and layer verified. in_use: image id → who uses it, asked for before each repair; nothing of such
+        an image is touched."""
 
 
 class Logins(Protocol):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from typing import Any, Literal
 
 from agent.fakes.images import FakeImages
@@ -45,7 +45,7 @@ class FakeShelf:
             del self._images.images[id_]
         return gone, len(gone)
 
-    async def check(self, repair: bool, in_use: Mapping[str, str], progress: Progress) -> StoreCheck:
+    async def check(self, repair: bool, in_use: Callable[[], Mapping[str, str]], progress: Progress) -> StoreCheck:
         progress({"image": "images", "step": "verifying blobs", "done": 0, "total": 0})
         for problem in self.problems if repair else ():
             problem.done = "removed"

@@ -37,7 +37,7 @@ class Check:
         self._few = asyncio.Semaphore(os.cpu_count() or 1)
         self._bytes = 0
 
-    async def run(self, repair: bool, in_use: Mapping[str, str]) -> StoreCheck:
+    async def run(self, repair: bool, in_use: Callable[[], Mapping[str, str]]) -> StoreCheck:
         async with self._catalog.working("fsck", "the check of the image store") as (work, hold):
             index = await self._catalog.opened()
             blobs = {digest for image in index.images.values() for digest in image.blobs}
@@ -62,7 +62,8 @@ class Check:
                     if problem.digest in (id_, *image.blobs, *image.layers, *image.stack)
                 ]
                 problem.images = [shown(index, id_) for id_ in needed]
-                problem.used_by = next((in_use[id_] for id_ in needed if id_ in in_use), "")
+                users = in_use()  # not that of the start: verifying takes minutes
+                problem.used_by = next((users[id_] for id_ in needed if id_ in users), "")
                 if repair and not problem.used_by:
                     problem.done = await self._repair(problem, needed, fresh)
             problems += await self._strays(index, repair)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from typing import IO, Any
 
 from agent.images import gc, lookup, names, saving
@@ -114,7 +114,7 @@ class Shelf:
         await self._catalog.opened()
         return await self._catalog.collect(keep, rule, self._clock.wall(), dry=dry)
 
-    async def check(self, repair: bool, in_use: Mapping[str, str], progress: Progress) -> StoreCheck:
+    async def check(self, repair: bool, in_use: Callable[[], Mapping[str, str]], progress: Progress) -> StoreCheck:
         """One at a time: each unpacks every layer."""
         async with self._checking:
             await self._catalog.opened()

@@ -108,9 +108,11 @@ class ImageRequests:
             )
 
     async def _remove(self, request: dict[str, Any], send: Send) -> Any:
-        in_use = dict.fromkeys(self._awaited, "an up that is under way") | dict(self._in_use())
-        removed, freed = await self._images.remove(text(request, "name"), in_use)
+        removed, freed = await self._images.remove(text(request, "name"), self._users())
         return {"removed": removed, "freed": freed}
+
+    def _users(self) -> dict[str, str]:
+        return dict.fromkeys(self._awaited, "an up that is under way") | dict(self._in_use())
 
     async def _inspect(self, request: dict[str, Any], send: Send) -> Any:
         found = await self._shelf.inspect(text(request, "name"))
@@ -147,7 +149,7 @@ class ImageRequests:
 
     async def _check(self, request: dict[str, Any], send: Send) -> Any:
         async with progress(send) as hear:
-            return await self._shelf.check(bool(request.get("repair", False)), self._in_use(), hear)
+            return await self._shelf.check(bool(request.get("repair", False)), self._users, hear)
 
     async def _login(self, request: dict[str, Any], send: Send) -> Any:
         await self._logins.login(text(request, "registry"), text(request, "user"), text(request, "password"))

@@ -71,7 +71,7 @@ async def test_a_full_disk_gives_back_what_nothing_needs(tmp_path: Path) -> None
     rule = GcRule(young=asked["young"], bytes=asked["bytes"])
     assert (await store.shelf.collect(keep, rule))[0] == ["old:1"]
     assert {info.id for info in await store.list()} == {ids["kept:1"], ids["young:1"]}
-    assert (await store.shelf.check(False, {}, lambda _: None)).problems == []
+    assert (await store.shelf.check(False, dict, lambda _: None)).problems == []
 
 
 @pytest.fixture

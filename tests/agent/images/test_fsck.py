@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,7 +30,7 @@ TOP = layer(file("d/.wh.g"), file("top", "1"))
 
 async def check(shop: Shop, *, repair: bool = False, used: MadeImage | None = None) -> StoreCheck:
     in_use = {used.id: "shop/web"} if used else {}
-    return await shop.store.shelf.check(repair, in_use, shop.said.append)
+    return await shop.store.shelf.check(repair, lambda: in_use, shop.said.append)
 
 
 async def test_a_whole_store(shop: Shop) -> None:
@@ -97,6 +98,21 @@ async def test_a_layer_that_is_not_what_its_blob_says(shop: Shop, damage: Callab
     assert repaired.done == "unpacked again"
     assert (await check(shop)).problems == []
     assert not list((shop.images / "tmp").iterdir())
+
+
+async def test_what_is_taken_while_the_check_runs_is_not_touched(shop: Shop) -> None:
+    made = await shop.load(TREE)
+    (shop.layer(sha(TREE)) / "d/f").unlink()
+    users: dict[str, str] = {}
+
+    def hear(said: dict[str, Any]) -> None:
+        if said["step"] == "verifying layers":
+            users[made.id] = "shop/web"
+
+    inode = shop.layer(sha(TREE)).stat().st_ino
+    (problem,) = (await shop.store.shelf.check(True, lambda: dict(users), hear)).problems
+    assert (problem.done, problem.used_by) == ("", "shop/web")
+    assert shop.layer(sha(TREE)).stat().st_ino == inode
 
 
 @pytest.mark.parametrize("which", ["layer", "config", "manifest"])
