@@ -28,8 +28,11 @@ class _Stack:
 
 
 class Board:
-    def __init__(self, boot: str) -> None:
+    """`virtual`: the address of a number (kit/pools.py)."""
+
+    def __init__(self, boot: str, virtual: Callable[[int], str]) -> None:
         self.boot = boot
+        self._virtual = virtual
         self.records: dict[str, TaskRecord] = {}
         self.mounted: frozenset[str] = frozenset()  # mount points of the host
         self._stacks: dict[str, _Stack] = {}
@@ -60,7 +63,9 @@ class Board:
             for need in task.policy.depends_on:
                 stack.dependents.setdefault(need.service, []).append(task.id)
         addresses = {
-            service: tuple(self.records[i].allocation.address for i in ids if i in self.records)
+            service: (self._virtual(assignment.virtual[service]),)
+            if service in assignment.virtual
+            else tuple(self.records[i].allocation.address for i in ids if i in self.records)
             for service, ids in stack.services.items()
         }
         self._rename(assignment.stack, networks.names(assignment.stack, stack.tasks.values(), addresses))
@@ -195,9 +200,14 @@ class Board:
             check=check if isinstance(check, Check) or check is None else "unknown",
             ending=ending,
             unmounted=tuple(sorted(set(record.mounts.values()) - self.mounted)),
+            virtual=self._virtual_of(stack, task.service) if stack and task else "",
             peers=self.names(record)[0],
             roll=roll,
         )
+
+    def _virtual_of(self, stack: _Stack, service: str) -> str:
+        number = stack.assignment.virtual.get(service)
+        return "" if number is None else self._virtual(number)
 
     def statuses(self, stack: str) -> tuple[TaskStatus, ...]:
         return tuple(self._statuses[record.id] for record in self.of(stack))

@@ -326,11 +326,14 @@ class Attachment:
 
 
 @dataclass(frozen=True, slots=True)
-class Endpoint:
-    """A published port that a ready task serves."""
+class Serving:
+    """What a task answers for: the published `ports` if it is ready, its service's `virtual` address ("": none) if it
+    is among those chosen for it. One that drains keeps the flows it has; of one that is gone none may be left."""
 
-    port: PublishedPort
     address: str
+    state: Literal["ready", "running", "draining", "gone"]
+    ports: tuple[PublishedPort, ...] = ()
+    virtual: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,8 +352,9 @@ class Network(Protocol):
 
     async def detach(self, task: str) -> None: ...
 
-    async def publish(self, task: str, endpoints: tuple[Endpoint, ...]) -> None:
-        """Replace what `task` serves; () takes it out of every published port. Returns after the commit."""
+    async def publish(self, task: str, serving: Serving) -> None:
+        """Replace what `task` serves; without ports and virtual address it is taken out of everything. Returns after
+        the commit."""
 
     async def names(self, task: str, hostname: str, address: str, peers: Mapping[str, tuple[str, ...]]) -> NameFiles:
         """Write /etc/hosts, /etc/resolv.conf and /etc/hostname of a task; rewritten in place, so that a running

@@ -32,6 +32,7 @@ from agent.decide.action import (
     Update,
     Wait,
 )
+from agent.decide.endpoints import leaves
 from agent.decide.health import Check
 from agent.decide.next_action import next_action
 from agent.decide.record import Ending, TaskRecord, dump, ending
@@ -244,9 +245,9 @@ class Worker:
                 await self._prepare()
             case Start(attempt):
                 await self._start(attempt)
-            case Publish(endpoints):
-                await ports.network.publish(self.id, endpoints)
-                self._see(published=endpoints)
+            case Publish(serving):
+                await ports.network.publish(self.id, serving)
+                self._see(published=serving)
             case Rename(version):
                 await self._rename()
                 self._see(named=version)
@@ -269,7 +270,7 @@ class Worker:
             case Discard():
                 self._prepared = None
                 await effects.discard(ports, self.id)
-                self._see(leftovers=False, prepared=False, published=())
+                self._see(leftovers=False, prepared=False, published=leaves(record, alive=False))
 
     def _see(self, **changes: object) -> None:
         self._seen = replace(self._seen, **changes)  # type: ignore[arg-type]  # named where they are made

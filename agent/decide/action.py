@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from agent.decide.record import TaskRecord
-from agent.ports import Endpoint
+from agent.ports import Serving
 from agent.wire.messages import Resources
 
 
@@ -49,7 +49,7 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Publish:
-    endpoints: tuple[Endpoint, ...]
+    serving: Serving
 
 
 @dataclass(frozen=True, slots=True)

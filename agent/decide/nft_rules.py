@@ -11,10 +11,11 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from operator import attrgetter
+from typing import Any
 
 from agent.kit.pools import GATEWAY
 
@@ -46,17 +47,29 @@ class Served:
 
 
 @dataclass(frozen=True, slots=True)
+class Backend:
+    """The task at `address` can answer at the virtual address of its service."""
+
+    virtual: str
+    address: str
+    ready: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
     """The desired state. router: the host forwarded before we came, so what is not ours is not ours to close.
-    resolvers: nameservers of the host's resolv.conf, open for DNS even where the host's own addresses are closed."""
+    resolvers: nameservers of the host's resolv.conf, open for DNS even where the host's own addresses are closed.
+    virtuals: the range of the virtual addresses, "FIRST-LAST"."""
 
     instance: str
     subnet: str
     pool: str
+    virtuals: str
     router: bool = False
     resolvers: frozenset[str] = frozenset()
     members: frozenset[Member] = frozenset()
     served: frozenset[Served] = frozenset()
+    backends: frozenset[Backend] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +107,7 @@ def ruleset(policy: Policy) -> Ruleset:
     """What the table holds for `policy`. ValueError for a link or an address that is none."""
     members = sorted(policy.members, key=attrgetter("link", "address"))
     all_served = sorted(policy.served, key=attrgetter("protocol", "published", "host_ip", "address", "target"))
+    all_backends = sorted(policy.backends, key=attrgetter("virtual", "address", "ready"))
     networks: dict[str, list[str]] = {}
     sets: dict[frozenset[str], list[str]] = {}
     for member in members:
@@ -113,6 +127,8 @@ def ruleset(policy: Policy) -> Ruleset:
         "sources": _set("ifname . ipv4_addr", (f'"{m.link}" . {m.address}' for m in members)),
         "resolvers": _set("ipv4_addr", (_ip(address) for address in sorted(policy.resolvers))),
         "served": _set(_RECORD, (_record(served) for served in all_served)),
+        "backends": _set("ipv4_addr . ipv4_addr . mark", (_backend(one) for one in all_backends)),
+        "selves": _set("ipv4_addr . ipv4_addr", (f"{member.address} . {member.address}" for member in members)),
     }
     senders, anywhere, somewhere = {}, {}, {}
     for network, addresses in sorted(networks.items()):
@@ -131,19 +147,40 @@ def ruleset(policy: Policy) -> Ruleset:
             anywhere[f"{protocol} . {port}"] = f"goto {name}"
         else:
             somewhere[f"{host_ip} . {protocol} . {port}"] = f"goto {name}"
+    virtual = {}
+    for address, answering in sorted(chosen(all_backends).items()):
+        name = f"vip_{_ip(address)}"
+        turns = ", ".join(f"{turn} : {_ip(target)}" for turn, target in enumerate(answering))
+        chains[name] = Chain("", (f"dnat ip to numgen inc mod {len(answering)} map {{ {turns} }}",))
+        virtual[address] = f"goto {name}"
+    groups["virtual"] = Group("map", "type ipv4_addr : verdict;", virtual)
     groups["senders"] = Group("map", "type ipv4_addr : verdict;", senders)
     groups["published"] = Group("map", "type inet_proto . inet_service : verdict;", anywhere)
     groups["published_at"] = Group("map", "type ipv4_addr . inet_proto . inet_service : verdict;", somewhere)
     return Ruleset(table_name(policy.instance), groups, chains)
 
 
-# A set that no rule reads: it records in the same transaction what is served, so that an agent that starts can read
-# back from the kernel what its predecessor had committed. Its elements: `_record`, back: `served_from`.
+def chosen(backends: Iterable[Backend]) -> dict[str, tuple[str, ...]]:
+    """Virtual address → who answers there: the ready tasks, else those that run (members of a group that must meet
+    before they are healthy)."""
+    found: dict[str, dict[bool, list[str]]] = {}
+    for backend in backends:
+        found.setdefault(backend.virtual, {}).setdefault(backend.ready, []).append(backend.address)
+    return {virtual: tuple(by.get(True) or by[False]) for virtual, by in found.items()}
+
+
+# Sets that no rule reads, `served` and `backends`: they record in the same transaction what is served, so that an agent
+# that starts can read back from the kernel what its predecessor had committed. Their elements: `_record` and
+# `_backend`, back: `served_from` and `backends_from`.
 _RECORD = "ipv4_addr . inet_proto . inet_service . ipv4_addr . inet_service"
 
 
 def _record(served: Served) -> str:
     return f"{served.address} . {served.protocol} . {served.published} . {served.host_ip} . {served.target}"
+
+
+def _backend(backend: Backend) -> str:
+    return f"{_ip(backend.virtual)} . {_ip(backend.address)} . {int(backend.ready)}"
 
 
 def check(served: Served) -> None:
@@ -157,15 +194,26 @@ def check(served: Served) -> None:
 
 def served_from(document: object) -> frozenset[Served]:
     """The `served` set out of `nft -j list set`'s document (libnftables-json(5)); what is malformed is skipped."""
-    found = set()
+    return frozenset(
+        Served(str(protocol), int(published), str(host_ip), str(address), int(target))
+        for address, protocol, published, host_ip, target in _elements(document, 5)
+    )
+
+
+def backends_from(document: object) -> frozenset[Backend]:
+    """The `backends` set, likewise."""
+    return frozenset(
+        Backend(str(virtual), str(address), bool(ready)) for virtual, address, ready in _elements(document, 3)
+    )
+
+
+def _elements(document: object, fields: int) -> Iterator[Sequence[Any]]:
     objects = document.get("nftables", []) if isinstance(document, dict) else []
     for item in (entry["set"] for entry in objects if "set" in entry):
         for element in item.get("elem", []):
-            fields = element.get("concat", []) if isinstance(element, dict) else []
-            if len(fields) == 5:
-                address, protocol, published, host_ip, target = fields
-                found.add(Served(str(protocol), int(published), str(host_ip), str(address), int(target)))
-    return frozenset(found)
+            found = element.get("concat", []) if isinstance(element, dict) else []
+            if len(found) == fields:
+                yield found
 
 
 def _static_chains(policy: Policy) -> dict[str, Chain]:
@@ -173,6 +221,7 @@ def _static_chains(policy: Policy) -> dict[str, Chain]:
     pool, subnet = str(ipaddress.ip_network(policy.pool)), str(ipaddress.ip_network(policy.subnet))
     states = "ct state vmap { established : accept, related : accept, invalid : drop }"
     dns = "ip daddr @resolvers meta l4proto { tcp, udp } th dport 53 accept"
+    published = f"ct status dnat ct original ip daddr != {policy.virtuals}"
     strangers: tuple[str, ...] = ()
     if not policy.router:  # other instances are on the same footing; whatever else wants through never could before us
         others = (f'iifname "g*" ip saddr {pool} accept', f'oifname "g*" ip daddr {pool} accept')
@@ -195,7 +244,7 @@ def _static_chains(policy: Policy) -> dict[str, Chain]:
             (
                 states,  # first, because most packets end here
                 "ip saddr @inside goto from_inside",
-                "ct status dnat accept",
+                f"{published} accept",  # at a virtual address the same holds as at the task's own
                 f"oifname {ours} ip saddr vmap @senders",
                 f"ip daddr {pool} goto refuse",
                 dns,
@@ -220,7 +269,10 @@ def _static_chains(policy: Policy) -> dict[str, Chain]:
                 "meta l4proto . th dport vmap @published",
             ),
         ),
-        "prerouting": Chain("type nat hook prerouting priority dstnat;", ("fib daddr type local goto translate",)),
+        "prerouting": Chain(
+            "type nat hook prerouting priority dstnat;",
+            (f"iifname {ours} ip daddr vmap @virtual", "fib daddr type local goto translate"),
+        ),
         "output": Chain("type nat hook output priority -100;", ("fib daddr type local goto translate",)),
         "postrouting": Chain(
             "type nat hook postrouting priority srcnat;",
@@ -229,7 +281,8 @@ def _static_chains(policy: Policy) -> dict[str, Chain]:
                 # would tell the refused nothing.
                 "ct state != new accept",
                 # A task that reaches a task through the host: the answer must come back through the host.
-                f'ip saddr {subnet} oifname "g*" ct status dnat snat ip to {GATEWAY}',
+                f'ip saddr {subnet} oifname "g*" {published} snat ip to {GATEWAY}',
+                f"ip saddr . ip daddr @selves snat ip to {GATEWAY}",  # by the virtual address of its own service
                 f"ip saddr {subnet} oifname != {ours} masquerade",
                 f"oifname {ours} ip saddr 127.0.0.0/8 snat ip to {GATEWAY}",
             ),

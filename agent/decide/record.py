@@ -46,6 +46,7 @@ class TaskRecord:
     state: State = "pending"
     since: float = 0.0  # when `state` was entered
     allocation: Allocation
+    virtual: str = ""  # its service's virtual address; "": none
     attempt: int = 0  # number of the attempt begun last; 0: none
     process: Process | None = None
     boot: str = ""  # the run (world.boot) in which its state was last looked at

@@ -104,8 +104,10 @@ def _keep(v: View) -> Action:
     if seen.resources is not None and seen.resources != record.resources:
         event = Draft("task.updated", "resources", "its limits were changed in place", cause="user")
         return note(v, durable=True, event=event, resources=seen.resources)
+    if v.world.virtual != record.virtual:
+        return note(v, durable=True, virtual=v.world.virtual)
     todo: list[Action] = []
-    if record.allocation.ports and seen.published != serves(record):
+    if seen.published != serves(record) and (record.virtual or record.allocation.ports or seen.published):
         todo.append(Publish(serves(record)))
     todo.extend(Clean(f.attempt) for f in seen.attempts if f.attempt != record.attempt)
     if seen.named != v.world.peers:

@@ -7,6 +7,7 @@ from typing import Any
 
 from agent.decide import states
 from agent.decide.action import Action, Clean, Discard, Draft, Move, Publish, Wait
+from agent.decide.endpoints import leaves
 from agent.decide.restart import judge
 from agent.decide.view import Trouble, View
 from agent.ports import Exit
@@ -27,6 +28,8 @@ def enter(
     states.check(v.record.state, state)
     if state == "preparing" and v.record.boot != v.world.boot:
         changes["started_at"] = None  # "has been started" is said of this boot only
+    if state == "preparing":
+        changes["virtual"] = v.world.virtual
     record = replace(
         v.record,
         state=state,
@@ -63,10 +66,11 @@ def retry(v: View, action: Action) -> Action:
 
 
 def withdraw(v: View) -> Action | None:
-    """Out of every published port; None when it is."""
-    if v.seen.published == () or not v.record.allocation.ports:
+    """Out of every published port and virtual address; None when it is."""
+    wanted = leaves(v.record, alive=v.alive)
+    if v.seen.published == wanted or not (v.record.allocation.ports or v.record.virtual):
         return None
-    return retry(v, Publish(()))
+    return retry(v, Publish(wanted))
 
 
 def clear(v: View) -> Action:

@@ -12,7 +12,7 @@ from agent.decide.depends import OPEN, Gate
 from agent.decide.health import Check
 from agent.decide.record import Ending, TaskRecord
 from agent.kit import backoff
-from agent.ports import Endpoint, Found, ProbeResult
+from agent.ports import Found, ProbeResult, Serving
 from agent.wire.messages import Resources, Task
 
 RETRY_FIRST, RETRY_CAP = 0.2, 30.0  # seconds
@@ -48,7 +48,7 @@ class Seen:
     attempts: tuple[Found, ...] = ()
     prepared: bool = False  # everything of Prepare is there; False after an agent's start: it is made sure again
     leftovers: bool = False  # some part of a sandbox, root file system, mount or network may be there
-    published: tuple[Endpoint, ...] | None = None  # None: not known
+    published: Serving | None = None  # None: not known
     named: int | None = None  # version of the peers in /etc/hosts; None: not known
     resources: Resources | None = None  # applied; None: as recorded
     signalled: bool = False
@@ -97,6 +97,7 @@ class World:
     check: Check | Literal["unknown"] | None = None
     ending: Ending | None = None  # by spec and image; None: not known
     unmounted: tuple[str, ...] = ()  # mounts of the host on which its binds lay, and that are not there now
+    virtual: str = ""  # its service's virtual address; "": none
     peers: int = 0  # version of the names on its networks
     roll: float = 0.5  # in [0, 1): the caller's random number
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from agent.decide import hosts
-from agent.ports import Attachment, Endpoint, NameFiles
+from agent.ports import Attachment, NameFiles, Serving
 
 
 class FakeNetwork:
@@ -14,7 +14,7 @@ class FakeNetwork:
 
     def __init__(self) -> None:
         self.attached: dict[str, Attachment] = {}
-        self.published: dict[str, tuple[Endpoint, ...]] = {}
+        self.published: dict[str, Serving] = {}
         self.files: dict[Path, str] = {}
         self.failures: dict[str, Exception] = {}
         self.closed = False
@@ -36,10 +36,10 @@ class FakeNetwork:
         self.published.pop(task, None)
         self.files = {path: text for path, text in self.files.items() if path.parent.name != task}
 
-    async def publish(self, task: str, endpoints: tuple[Endpoint, ...]) -> None:
+    async def publish(self, task: str, serving: Serving) -> None:
         self._maybe_fail("publish")
-        if endpoints:
-            self.published[task] = endpoints
+        if serving.ports or serving.virtual:
+            self.published[task] = serving
         else:
             self.published.pop(task, None)
 

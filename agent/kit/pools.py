@@ -19,6 +19,7 @@ from agent.kit.errors import UserError
 REGISTRY = Path("/var/lib/gorae-pools.json")
 SLICES = 32
 TASKS = 1024  # per slice
+VIRTUALS = 1008  # virtual addresses per slice: what is left of its /21
 UID_POOL = 0x7000_0000  # above systemd-nspawn's pool (ends 0x6FFF0000) and every /etc/subuid default
 UID_RANGE = 65536
 ADDRESS_POOL = "10.181.0.0/16"
@@ -41,6 +42,17 @@ class Slice:
         range: the next slice's addresses are another instance's."""
         _check(index)
         return str(ipaddress.ip_network(self.subnet).network_address + 16 + index)
+
+    def virtual(self, number: int) -> str:
+        """A service's address, above those of the tasks. ValueError out of range."""
+        if not 0 <= number < VIRTUALS:
+            raise ValueError(f"virtual address {number} is not below {VIRTUALS}")
+        return str(ipaddress.ip_network(self.subnet).network_address + 16 + TASKS + number)
+
+    @property
+    def virtuals(self) -> str:
+        """All of them, as a range: "10.181.12.16-10.181.15.255"."""
+        return f"{self.virtual(0)}-{self.virtual(VIRTUALS - 1)}"
 
     def uid_base(self, index: int) -> int:
         """The first of UID_RANGE ids of task `index`; the pool ends below 2^32. ValueError out of range."""

@@ -1,4 +1,4 @@
-"""Forgets tracked flows of an address that is no task's any more (ctnetlink). Blocking.
+"""Forgets tracked flows of an address that is no task's any more, or at which nothing runs (ctnetlink). Blocking.
 
 Why: a client that keeps sending UDP to a published port keeps its flow alive, and with it the translation to a task
 that is gone; and a new task that gets the old address must not inherit "established" flows.
@@ -18,7 +18,9 @@ from agent.network.netlink import NETFILTER, NLM_F_DUMP, Netlink, Request, attr,
 _GET, _DELETE = 1 << 8 | 1, 1 << 8 | 2  # NFNL_SUBSYS_CTNETLINK
 _HEAD = struct.pack("=BBH", socket.AF_INET, 0, 0)
 _TUPLE_ORIG, _TUPLE_REPLY, _ID, _FILTER = 1, 2, 12, 25
-_TUPLE_IP, _V4_SRC = 1, 1
+_TUPLE_IP, _V4_SRC, _V4_DST = 1, 1, 2
+_TUPLE_PROTO, _PROTO_NUM = 2, 1
+_NO_END = frozenset({socket.IPPROTO_UDP, socket.IPPROTO_ICMP})  # flows that only silence ends
 _F_SOURCE = 1  # CTA_FILTER_F_CTA_IP_SRC
 _FLAGS = {_TUPLE_ORIG: 1, _TUPLE_REPLY: 2}  # CTA_FILTER_ORIG_FLAGS, CTA_FILTER_REPLY_FLAGS
 _MANY, _BATCH = 5000, 500
@@ -26,19 +28,21 @@ _GONE = frozenset({errno.ENOENT})
 _NESTED = 0x8000
 
 
-def forget(addresses: Collection[str]) -> None:
-    """Delete every flow that one of `addresses` began or answers. Walking the kernel's table costs about 9 ms however
-    few flows there are, so forget many together; one alone, on a busy host, is filtered by the kernel (since 5.8)."""
+def forget(addresses: Collection[str], silent: Collection[str] = ()) -> None:
+    """Delete every flow that one of `addresses` began or answers, and of `silent` ones those that were translated to
+    them and that only silence ends (UDP, echo): the next datagram finds another task. Walking the kernel's table costs
+    about 9 ms however few flows there are, so forget many together; one alone, on a busy host, is filtered by the
+    kernel (since 5.8)."""
     tracked = _tracked()
-    if not addresses or not tracked:
+    if not (addresses or silent) or not tracked:
         return
-    sources = frozenset(socket.inet_aton(address) for address in addresses)
+    gone, mute = (frozenset(map(socket.inet_aton, some)) for some in (addresses, silent))
     with Netlink(NETFILTER) as netlink:
-        if tracked > _MANY and len(sources) == 1:
-            bodies = [body for side in _FLAGS for body in _dump(netlink, _filter(side, min(sources)))]
+        if tracked > _MANY and len(gone | mute) == 1:
+            bodies = [body for side in _FLAGS for body in _dump(netlink, _filter(side, min(gone | mute)))]
         else:
             bodies = _dump(netlink, b"")
-        flows = {_identity(body) for body in bodies if sources & _senders(body)}
+        flows = {_identity(body) for body in bodies if gone & _senders(body) or _translated(body) & mute}
         requests = [Request(_DELETE, _HEAD + flow, "flow", fine=_GONE) for flow in sorted(flows)]
         for at in range(0, len(requests), _BATCH):
             netlink.request(*requests[at : at + _BATCH])
@@ -62,9 +66,23 @@ def _filter(side: int, source: bytes) -> bytes:
 
 def _senders(body: bytes) -> frozenset[bytes]:
     """The source of each direction."""
-    tuples = (value for key, value in attrs(body[4:]) if key in _FLAGS)
-    ips = (dict(attrs(dict(attrs(value)).get(_TUPLE_IP, b""))) for value in tuples)
-    return frozenset(ip.get(_V4_SRC, b"") for ip in ips)
+    return frozenset(_ips(body, side).get(_V4_SRC, b"") for side in _FLAGS)
+
+
+def _translated(body: bytes) -> frozenset[bytes]:
+    """Who answers a flow without an end that was sent to another address."""
+    answers = _ips(body, _TUPLE_REPLY).get(_V4_SRC, b"")
+    protocol = dict(attrs(_part(body, _TUPLE_ORIG).get(_TUPLE_PROTO, b""))).get(_PROTO_NUM, b"\0")
+    endless = protocol[0] in _NO_END and _ips(body, _TUPLE_ORIG).get(_V4_DST) != answers
+    return frozenset({answers} if endless else ())
+
+
+def _ips(body: bytes, side: int) -> dict[int, bytes]:
+    return dict(attrs(_part(body, side).get(_TUPLE_IP, b"")))
+
+
+def _part(body: bytes, side: int) -> dict[int, bytes]:
+    return dict(attrs(dict(attrs(body[4:])).get(side, b"")))
 
 
 def _identity(body: bytes) -> bytes:

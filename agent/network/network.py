@@ -3,7 +3,7 @@
 The desired state lives here as plain values (members, served, resolvers); decide/nft_rules.py turns it into text, and
 one nft at a time commits it for all who wait. Nothing here is needed after a crash: pairs carry their task as alias,
 the table records what it serves, and the next agent starts from those. When the last task is gone, so are table, route
-and sysctl. Virtual addresses and the resolver will come as more groups and chains of the same ruleset.
+and sysctl.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ from pathlib import Path
 from typing import TypeVar
 
 from agent.decide import hosts, nft_rules
-from agent.decide.nft_rules import ANY, Member, Served
+from agent.decide.nft_rules import ANY, Backend, Member, Served
 from agent.kit.errors import GoraeError, Permanent, Temporary, UserError
 from agent.kit.layout import Layout
 from agent.kit.pools import Slice
 from agent.network import conntrack, forwarding, names, nft, routes, watching
 from agent.network.coalesce import Coalesced
 from agent.network.wire import Wire, link_name
-from agent.ports import Attachment, Endpoint, NameFiles
+from agent.ports import Attachment, NameFiles, Serving
+from agent.wire.messages import PublishedPort
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -55,11 +56,13 @@ class RoutedNetwork:
         self._links, self._filter = _thread("links"), _thread("nft")
         self._members: dict[str, Member] = {}
         self._served: dict[str, frozenset[Served]] = {}
+        self._backends: dict[str, Backend] = {}
         self._resolvers: frozenset[str] = frozenset()
         self._router: bool | None = None  # None: forwarding was not asked for yet
         self._committed: nft_rules.Ruleset | None = None  # None: not known, the next commit replaces the table
         self._doomed: set[str] = set()  # links to delete
         self._vacated: set[str] = set()  # addresses whose flows are to be forgotten: another task may get them
+        self._silent: set[str] = set()  # addresses where nothing runs: clients that need not notice are to come anew
         self._observed = False
         self._observe = Coalesced(self._run_observe)
         self._commit = Coalesced(self._run_commit)
@@ -103,21 +106,27 @@ class RoutedNetwork:
             await self._sweep()
         self._members.pop(task, None)
         self._served.pop(task, None)
+        self._backends.pop(task, None)
         await self._commit()
         names.remove(self._layout.run_tasks / task)
         if member:
             self._vacated.add(member.address)
             await self._forget()
 
-    async def publish(self, task: str, endpoints: tuple[Endpoint, ...]) -> None:
+    async def publish(self, task: str, serving: Serving) -> None:
         """UserError bad-host-ip for an IPv6 or malformed host_ip."""
         await self._ready()
-        served = frozenset(_served(endpoint) for endpoint in endpoints)
+        served = frozenset(_served(port, serving.address) for port in serving.ports)
+        self._served.pop(task, None)
+        self._backends.pop(task, None)
         if served:
             self._served[task] = served
-        else:
-            self._served.pop(task, None)
+        if serving.virtual:
+            self._backends[task] = Backend(serving.virtual, serving.address, serving.state == "ready")
         await self._commit()
+        if serving.state == "gone":
+            self._silent.add(serving.address)
+            await self._forget()
 
     async def names(self, task: str, hostname: str, address: str, peers: Mapping[str, tuple[str, ...]]) -> NameFiles:
         _check_name(task)
@@ -138,12 +147,12 @@ class RoutedNetwork:
     async def list(self) -> frozenset[str]:
         await self._ready()
         present = await self._on_links("list the links", self._wire.present)
-        return frozenset(present) | frozenset(self._members) | frozenset(self._served)
+        return frozenset(present) | self._wanted()
 
     async def close(self) -> None:
         """With tasks left, only our threads and sockets end: what runs keeps its network. Usable again afterwards."""
         await self._ready()
-        if not self._members and not self._served:
+        if not self._wanted():
             await self._commit()
         await self._on_links("close", self._wire.close)
         for thread in (self._links, self._filter):
@@ -157,7 +166,7 @@ class RoutedNetwork:
         """Until cancelled: when someone else deletes our table (`nft flush ruleset`, a firewall's restart), put it
         back at once. Run it in the agent's task group."""
         async for _ in watching.deletions(self._table):
-            while (self._members or self._served) and not await self._on_filter(lambda: nft.table_present(self._table)):
+            while self._wanted() and not await self._on_filter(lambda: nft.table_present(self._table)):
                 self._committed = None
                 try:
                     await self._commit()
@@ -183,17 +192,19 @@ class RoutedNetwork:
             return
         await self._on_links("tidy the links", self._wire.tidy)
         self._members = await self._on_links("list the links", self._wire.present)
-        recorded = await self._on_filter(lambda: nft.served(self._table))
+        all_served, backends = await self._on_filter(lambda: nft.recorded(self._table))
+        tasks = {member.address: task for task, member in self._members.items()}
+        self._backends = {tasks[one.address]: one for one in backends if one.address in tasks}
         self._served = {}
         for task, member in self._members.items():
-            if served := frozenset(one for one in recorded if one.address == member.address):
+            if served := frozenset(one for one in all_served if one.address == member.address):
                 self._served[task] = served
         self._committed, self._router = None, None
         await self._commit()
         self._observed = True
 
     async def _run_commit(self) -> None:
-        if not self._members and not self._served:
+        if not self._wanted():
             await self._withdraw()
             return
         if self._router is None:
@@ -237,17 +248,33 @@ class RoutedNetwork:
 
     async def _run_forget(self) -> None:
         vacated, self._vacated = self._vacated, set()
+        silent, self._silent = self._silent, set()
         try:
-            await self._on_filter(lambda: conntrack.forget(vacated))
+            await self._on_filter(lambda: conntrack.forget(vacated, silent))
         except BaseException:
             self._vacated |= vacated
+            self._silent |= silent
             raise
+
+    def _wanted(self) -> frozenset[str]:
+        """The tasks for which there is a table."""
+        return frozenset(self._members) | frozenset(self._served) | frozenset(self._backends)
 
     def _policy(self, router: bool) -> nft_rules.Policy:
         served = frozenset(one for group in self._served.values() for one in group)
         members = frozenset(self._members.values())
         slice_ = self._slice
-        return nft_rules.Policy(self._instance, slice_.subnet, slice_.pool, router, self._resolvers, members, served)
+        return nft_rules.Policy(
+            self._instance,
+            slice_.subnet,
+            slice_.pool,
+            slice_.virtuals,
+            router,
+            self._resolvers,
+            members,
+            served,
+            frozenset(self._backends.values()),
+        )
 
     def _read_resolv(self) -> str:
         return hosts.resolv(names.read(self._resolv), names.read(self._upstream))
@@ -275,10 +302,9 @@ def _thread(name: str) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(1, f"network-{name}")
 
 
-def _served(endpoint: Endpoint) -> Served:
-    port = endpoint.port
+def _served(port: PublishedPort, address: str) -> Served:
     try:
-        served = Served(port.protocol, port.published, port.host_ip or ANY, endpoint.address, port.target)
+        served = Served(port.protocol, port.published, port.host_ip or ANY, address, port.target)
         nft_rules.check(served)
     except ValueError as error:
         raise UserError(

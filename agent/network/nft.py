@@ -37,11 +37,18 @@ def table_present(table: str) -> bool:
             raise
 
 
-def served(table: str) -> frozenset[nft_rules.Served]:
-    """What the table has recorded as served; empty when there is no table."""
+def recorded(table: str) -> tuple[frozenset[nft_rules.Served], frozenset[nft_rules.Backend]]:
+    """What the table has recorded; nothing when there is no table, or one of before there was such a record."""
     if not table_present(table):
-        return frozenset()
-    return nft_rules.served_from(json.loads(_run(["nft", "-j", "list", "set", "inet", table, "served"])))
+        return frozenset(), frozenset()
+    return nft_rules.served_from(_listed(table, "served")), nft_rules.backends_from(_listed(table, "backends"))
+
+
+def _listed(table: str, name: str) -> object:
+    try:
+        return json.loads(_run(["nft", "-j", "list", "set", "inet", table, name]))
+    except Temporary:
+        return {}
 
 
 def forward_blockers(table: str, pool: str) -> Iterator[str]:

@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from agent.kit.pools import VIRTUALS
+
 WIRE_VERSION = 1
 NETWORKS = 12  # per service: the record on its link has room for that many
 MESSAGE_LIMIT = 32 * 1024 * 1024  # bytes of one message: the broker hangs up on a longer one
@@ -189,6 +191,7 @@ class Assignment(Wire):
 
     `removed` (a tombstone) is the only way to remove a stack; `remove_volumes` goes with it. `model` is the resolved
     Compose model of the revision, carried so that a lost orchestrator database can be rebuilt from the agent's journal.
+    `virtual`: service → the number of its virtual address; a service without one is reached at its tasks' addresses.
     """
 
     wire_version: int = WIRE_VERSION
@@ -199,6 +202,7 @@ class Assignment(Wire):
     removed: bool = False
     remove_volumes: bool = False
     model: dict[str, Any] = {}
+    virtual: dict[str, Annotated[int, Field(ge=0, lt=VIRTUALS)]] = {}
     tasks: tuple[Task, ...] = ()
     cause: str | None = None  # event id of the change that raised the generation
 

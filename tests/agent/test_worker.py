@@ -10,7 +10,8 @@ import pytest
 
 from agent.decide.record import load
 from agent.kit.errors import Permanent, Temporary
-from agent.ports import Change, Endpoint, ProbeResult
+from agent.kit.pools import Slice
+from agent.ports import Change, ProbeResult, Serving
 from agent.wire.messages import Dependency, Healthcheck, Membership, Port, PublishedPort, Resources, Task
 from tests.agent.decide.make import task as make_task
 from tests.agent.world import World, running
@@ -180,9 +181,9 @@ async def test_it_leaves_the_ports_before_it_is_signalled() -> None:
         order: list[str] = []
         publish, signal = world.network.publish, world.runtime.signal
 
-        async def publishing(task: str, endpoints: tuple[Endpoint, ...]) -> None:
-            await publish(task, endpoints)
-            order.append(f"publish {len(endpoints)}")
+        async def publishing(task: str, serving: Serving) -> None:
+            await publish(task, serving)
+            order.append(serving.state)
 
         async def signalling(*arguments: object, **more: object) -> None:
             order.append("signal")
@@ -191,14 +192,44 @@ async def test_it_leaves_the_ports_before_it_is_signalled() -> None:
         world.network.publish = publishing  # type: ignore[method-assign]
         world.runtime.signal = signalling  # type: ignore[method-assign,assignment]
         web = task(world, container={"ports": (Port(target=80, published=8080),)})
-        await world.assign(web)
+        await world.assign(web, virtual={"web": 7})
         await world.settle()
-        expected = Endpoint(PublishedPort(target=80, published=8080), "10.181.0.16")
-        assert world.network.published == {"t1": (expected,)}
-        await world.assign(web.model_copy(update={"desired": "stopped"}), generation=2)
+        virtual = Slice(0).virtual(7)
+        expected = Serving("10.181.0.16", "ready", (PublishedPort(target=80, published=8080),), virtual)
+        assert world.network.published == {"t1": expected}
+        await world.assign(web.model_copy(update={"desired": "stopped"}), generation=2, virtual={"web": 7})
         await world.settle()
-        assert order == ["publish 1", "publish 0", "signal"]
+        assert order == ["ready", "draining", "signal", "gone"]
         assert world.state() == "stopped"
+
+
+async def test_names_are_virtual_addresses_where_there_are_some() -> None:
+    async with running() as world:
+        web, dbs = task(world), [task(world, f"d{n}", "db", n) for n in (1, 2)]
+        await world.assign(web, *dbs, virtual={"db": 3})
+        await world.settle()
+        virtual = Slice(0).virtual(3)
+        files = {name: hosts_of(world, name) for name in ("t1", "d1", "d2")}
+        assert f"{virtual}\tdb\n" in files["t1"] and "10.181.0.17\tdb\n" in files["d1"], "its own name is itself"
+        assert world.network.published == {
+            task.id: Serving(f"10.181.0.{16 + task.slot}", "ready", (), virtual) for task in dbs
+        }
+        await world.assign(web, dbs[0], virtual={"db": 3}, generation=2)
+        await world.settle()
+        assert world.network.published.keys() == {"d1"} and hosts_of(world, "t1") == files["t1"]
+
+
+async def test_running_tasks_take_up_a_virtual_address_that_comes_later() -> None:
+    async with running() as world:
+        await world.assign(task(world))
+        await world.settle()
+        assert world.network.published == {}
+        await world.assign(task(world), generation=2, virtual={"web": 0})
+        await world.settle()
+        assert world.network.published["t1"].virtual == Slice(0).virtual(0)
+        await world.assign(task(world), generation=3)
+        await world.settle()
+        assert world.network.published == {} and len(world.runtime.started) == 1
 
 
 async def test_an_unhealthy_task_serves_no_ports() -> None:

@@ -18,7 +18,7 @@ from agent.kit.ids import instance_id
 from agent.kit.layout import Layout
 from agent.kit.pools import Slice
 from agent.network.network import RoutedNetwork
-from agent.ports import Attachment, Endpoint, NameFiles, Network
+from agent.ports import Attachment, NameFiles, Network, Serving
 from agent.wire.messages import PublishedPort
 from tests.support.netns import Namespace, moved
 
@@ -88,12 +88,12 @@ async def test_a_task_without_networks_is_nothing_to_list(case: Case) -> None:
 
 async def test_everything_may_be_said_twice(case: Case) -> None:
     attachment = case.attachment("a")
-    endpoints = (Endpoint(PublishedPort(target=80, published=8080), attachment.address),)
+    serving = Serving(attachment.address, "ready", (PublishedPort(target=80, published=8080),), Slice(3).virtual(0))
     for _ in range(2):
         await case.network.attach(attachment)
-        await case.network.publish("a", endpoints)
+        await case.network.publish("a", serving)
     for _ in range(2):
-        await case.network.publish("a", ())
+        await case.network.publish("a", Serving(attachment.address, "gone"))
     for _ in range(2):
         await case.network.detach("a")
     assert await case.network.list() == frozenset()
@@ -101,14 +101,15 @@ async def test_everything_may_be_said_twice(case: Case) -> None:
 
 async def test_what_never_was_can_be_taken_away(case: Case) -> None:
     await case.network.detach("nobody")
-    await case.network.publish("nobody", ())
+    await case.network.publish("nobody", Serving(Slice(3).address(9), "gone"))
     assert await case.network.list() == frozenset()
 
 
 async def test_detaching_takes_a_task_out_of_its_ports(case: Case) -> None:
     attachment = case.attachment("a")
     await case.network.attach(attachment)
-    await case.network.publish("a", (Endpoint(PublishedPort(target=80, published=8080), attachment.address),))
+    serving = Serving(attachment.address, "ready", (PublishedPort(target=80, published=8080),))
+    await case.network.publish("a", serving)
     await case.network.detach("a")
     assert await case.network.list() == frozenset()
 

@@ -27,6 +27,7 @@ from agent.decide.action import (
     Wait,
 )
 from agent.decide.depends import OPEN, Gate
+from agent.decide.endpoints import leaves
 from agent.decide.next_action import next_action
 from agent.decide.record import dump, load
 from agent.decide.restart import CAP, JITTER
@@ -68,7 +69,13 @@ class Life(RuleBasedStateMachine):
         self.prepared = False  # by this agent: it has what a start needs in memory
 
     def world(self) -> World:
-        return World(boot=f"boot-{self.boot}", gate=self.gate, check=check() if self.checked else None, peers=0)
+        return World(
+            boot=f"boot-{self.boot}",
+            gate=self.gate,
+            check=check() if self.checked else None,
+            virtual="10.181.4.16",
+            peers=0,
+        )
 
     # One step -----------------------------------------------------------------------------------------------------
 
@@ -106,10 +113,14 @@ class Life(RuleBasedStateMachine):
                 self.pid += 1
                 self.host[attempt] = Found("t1", attempt, Process(self.pid, self.pid, 1), None)
                 self.seen = replace(self.seen.found(self.host[attempt]), resources=self.task.policy.resources)
-            case Publish(endpoints):
-                assert not endpoints or self.record.state == "running", "published without running"
-                self.served = bool(endpoints)
-                self.seen = replace(self.seen, published=endpoints)
+            case Publish(serving):
+                takes = bool(serving.ports or serving.virtual)
+                assert not takes or self.record.state == "running", "published without running"
+                assert (serving.state != "gone") == bool(self.alive), (
+                    "its flows are forgotten when it is gone, and only then"
+                )
+                self.served = takes
+                self.seen = replace(self.seen, published=serving)
             case Signal():
                 assert self.alive, "signalled what does not run"
                 assert not self.served, "signalled while it serves published ports"
@@ -129,7 +140,9 @@ class Life(RuleBasedStateMachine):
             case Discard():
                 assert not self.host, "discarded under a container"
                 self.parts = self.served = False
-                self.seen = replace(self.seen, leftovers=False, prepared=False, published=())
+                self.seen = replace(
+                    self.seen, leftovers=False, prepared=False, published=leaves(self.record, alive=False)
+                )
             case Rename(version):
                 self.seen = replace(self.seen, named=version)
             case Update(resources):

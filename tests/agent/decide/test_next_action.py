@@ -28,12 +28,13 @@ from agent.decide.health import HealthState
 from agent.decide.next_action import next_action
 from agent.decide.record import Ending, Stop, TaskRecord
 from agent.decide.view import Probed, Seen, Trouble, World
-from agent.ports import Endpoint, Exit, Found, ProbeResult, Process
+from agent.ports import Exit, Found, ProbeResult, Process, Serving
 from agent.wire.messages import Resources, Restart, Task
 from tests.agent.decide.make import BOOT, NOW, PORT, PROCESS, alive, allocation, check, over, record, seen, task, world
 
 HELD = Gate(False, "waiting for db to start (it is pending)")
-ENDPOINT = Endpoint(PORT, "10.181.0.16")
+SERVING = Serving("10.181.0.16", "ready", (PORT,))
+NOT_READY, DRAINING, GONE = (Serving("10.181.0.16", state) for state in ("running", "draining", "gone"))
 
 
 def act(
@@ -84,9 +85,9 @@ CASES: list[tuple[str, TaskRecord, Seen, Task | None, dict[str, Any], str]] = [
     # running
     ("running", record(state="running"), seen(alive()), task(), {}, "Wait"),
     ("running, adopted: not published yet", record(state="running", **PUBLISHED), seen(alive()), task(), {}, "Publish"),
-    ("running, published", record(state="running", **PUBLISHED), seen(alive(), published=(ENDPOINT,)), task(), {}, "Wait"),
-    ("running, not healthy yet", record(state="running", health=HealthState("starting"), **PUBLISHED), seen(alive(), published=()), task(), {"check": check()}, "Wait"),
-    ("running, healthy", record(state="running", health=HealthState("healthy"), **PUBLISHED), seen(alive(), published=()), task(), {"check": check()}, "Publish"),
+    ("running, published", record(state="running", **PUBLISHED), seen(alive(), published=SERVING), task(), {}, "Wait"),
+    ("running, not healthy yet", record(state="running", health=HealthState("starting"), **PUBLISHED), seen(alive(), published=NOT_READY), task(), {"check": check()}, "Wait"),
+    ("running, healthy", record(state="running", health=HealthState("healthy"), **PUBLISHED), seen(alive(), published=NOT_READY), task(), {"check": check()}, "Publish"),
     ("running, an old attempt is left", record(state="running", attempt=2), seen(alive(2), over(1, 1)), task(), {}, "Clean 1"),
     ("running, names have changed", record(state="running"), seen(alive(), named=0), task(), {"peers": 1}, "Rename"),
     ("running, limits have changed", record(state="running"), seen(alive()), task(resources=Resources(memory=1)), {}, "Update"),
@@ -116,7 +117,7 @@ CASES: list[tuple[str, TaskRecord, Seen, Task | None, dict[str, Any], str]] = [
     ("rebooted, policy no", record(state="running", boot="old"), seen(), task(restart="no"), {}, "→ failed host-rebooted [task.failed]"),
     ("runtime directory replaced, but it runs: adopted", record(state="running", boot="old"), seen(alive()), task(), {}, "→ running"),
     # stopping
-    ("stopping: out of the ports first", record(state="stopping", **PUBLISHED), seen(alive(), published=(ENDPOINT,)), task(desired="stopped"), {}, "Publish"),
+    ("stopping: out of the ports first", record(state="stopping", **PUBLISHED), seen(alive(), published=SERVING), task(desired="stopped"), {}, "Publish"),
     ("stopping: not known whether published", record(state="stopping", **PUBLISHED), seen(alive()), task(desired="stopped"), {}, "Publish"),
     ("stopping: the grace begins", record(state="stopping"), seen(alive()), task(desired="stopped"), {}, "→ stopping"),
     ("stopping: signal", record(state="stopping", stop=Stop("stopped", NOW + 10)), seen(alive()), task(desired="stopped"), {}, "Signal"),
@@ -138,7 +139,7 @@ CASES: list[tuple[str, TaskRecord, Seen, Task | None, dict[str, Any], str]] = [
     # backoff
     ("backoff", record(state="backoff", until=NOW + 1), seen(), task(), {}, "Wait"),
     ("backoff over", record(state="backoff", until=NOW), seen(), task(), {}, "→ preparing"),
-    ("backoff, leaves the ports meanwhile", record(state="backoff", until=NOW + 1, **PUBLISHED), seen(published=(ENDPOINT,)), task(), {}, "Publish"),
+    ("backoff, leaves the ports meanwhile", record(state="backoff", until=NOW + 1, **PUBLISHED), seen(published=SERVING), task(), {}, "Publish"),
     ("backoff, cleans meanwhile", record(state="backoff", until=NOW + 1), seen(over(1)), task(), {}, "Clean 1"),
     ("backoff over at boot: dependencies first", record(state="backoff", until=NOW, met="old"), seen(), task(), {"gate": HELD}, "→ backoff waiting"),
     ("backoff, restart asked for", record(state="backoff", until=NOW + 60), seen(), task(restart_request=1), {}, "→ preparing restart-request [task.again]"),
@@ -172,8 +173,8 @@ def test_step(case: tuple[str, TaskRecord, Seen, Task | None, dict[str, Any], st
 
 def test_the_actions_are_told_apart() -> None:
     """The table above would not notice wrong arguments."""
-    assert act(record(state="running", **PUBLISHED), seen(alive()), task()) == Publish((ENDPOINT,))
-    assert act(record(state="stopping", **PUBLISHED), seen(alive()), task()) == Publish(())
+    assert act(record(state="running", **PUBLISHED), seen(alive()), task()) == Publish(SERVING)
+    assert act(record(state="stopping", **PUBLISHED), seen(alive()), task()) == Publish(DRAINING)
     stopping = record(state="stopping", stop=Stop("stopped", NOW + 3), ending=Ending(signal=2, grace=5.0))
     assert act(stopping, seen(alive()), task()) == Signal(2)
     assert act(stopping, seen(alive(), signalled=True), task()) == Wait(NOW + 3)

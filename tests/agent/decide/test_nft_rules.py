@@ -10,11 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.decide.nft_rules import (
+    Backend,
     Member,
     Policy,
     Ruleset,
     Served,
+    backends_from,
     check,
+    chosen,
     delta,
     network_id,
     ruleset,
@@ -23,6 +26,7 @@ from agent.decide.nft_rules import (
 )
 
 ONE, TWO, THREE = "10.181.8.16", "10.181.8.17", "10.181.8.18"
+VIP, OTHER = "10.181.12.16", "10.181.12.17"
 
 
 def ids(*names: str) -> frozenset[str]:
@@ -33,6 +37,7 @@ def policy(
     members: list[tuple[str, str]] | None = None,  # (address, networks apart by blanks, "!" after them: internal)
     served: list[Served] | None = None,
     *,
+    backends: tuple[Backend, ...] = (),
     router: bool = False,
     resolvers: tuple[str, ...] = (),
 ) -> Policy:
@@ -44,10 +49,12 @@ def policy(
         "abcd1234",
         "10.181.8.0/21",
         "10.181.0.0/16",
+        "10.181.12.16-10.181.15.255",
         router=router,
         resolvers=frozenset(resolvers),
         members=places,
         served=frozenset(served or []),
+        backends=frozenset(backends),
     )
 
 
@@ -58,7 +65,9 @@ def web(address: str, published: int = 8080, host_ip: str = "0.0.0.0", protocol:
 VISITS, SHOP, BACK = (f"net_{network_id(name)}" for name in ("visits", "shop", "back"))
 BOTH = f"nets_{network_id(' '.join(sorted((SHOP, BACK))))}"
 BUSY = policy(
-    [(ONE, "visits"), (TWO, "visits"), (THREE, "shop back!")], [web(ONE), web(TWO), web(THREE, 53, "127.0.0.1", "udp")]
+    [(ONE, "visits"), (TWO, "visits"), (THREE, "shop back!")],
+    [web(ONE), web(TWO), web(THREE, 53, "127.0.0.1", "udp")],
+    backends=(Backend(VIP, ONE, True), Backend(VIP, TWO, True), Backend(OTHER, THREE, False)),
 )
 
 
@@ -67,18 +76,21 @@ def test_what_depends_on_tasks_as_text() -> None:
     lines = [line.replace(" inet gorae_abcd1234", "") for line in text.splitlines()]
     assert lines[:3] == ["add table", "delete table", "add table"]
     assert [line for line in lines if line.startswith("add element")] == [
+        f"add element backends {{ {VIP} . {ONE} . 1, {VIP} . {TWO} . 1, {OTHER} . {THREE} . 0 }}",
         f"add element inside {{ {THREE} }}",
         f"add element {BACK} {{ {THREE} }}",
         f"add element {SHOP} {{ {THREE} }}",
         f"add element {VISITS} {{ {ONE}, {TWO} }}",
         "add element published { tcp . 8080 : goto tcp_8080 }",
         "add element published_at { 127.0.0.1 . udp . 53 : goto udp_53_127.0.0.1 }",
+        f"add element selves {{ {ONE} . {ONE}, {TWO} . {TWO}, {THREE} . {THREE} }}",
         f"add element senders {{ {ONE} : goto {VISITS}, {TWO} : goto {VISITS}, {THREE} : goto {BOTH} }}",
         f"add element served {{ {ONE} . tcp . 8080 . 0.0.0.0 . 80, {TWO} . tcp . 8080 . 0.0.0.0 . 80, "
         f"{THREE} . udp . 53 . 127.0.0.1 . 80 }}",
         f'add element sources {{ "gabcd123416" . {ONE}, "gabcd123417" . {TWO}, "gabcd123418" . {THREE} }}',
+        f"add element virtual {{ {VIP} : goto vip_{VIP}, {OTHER} : goto vip_{OTHER} }}",
     ]
-    assert [line for line in lines if re.match(r"add rule (nets?|tcp|udp)_", line)] == [
+    assert [line for line in lines if re.match(r"add rule (nets?|tcp|udp|vip)_", line)] == [
         f"add rule {VISITS} ip daddr @{VISITS} accept",
         f"add rule {VISITS} goto refuse",
         f"add rule {BOTH} ip daddr @{BACK} accept",
@@ -86,6 +98,8 @@ def test_what_depends_on_tasks_as_text() -> None:
         f"add rule {BOTH} goto refuse",
         f"add rule tcp_8080 meta l4proto tcp dnat ip to numgen inc mod 2 map {{ 0 : {ONE} . 80, 1 : {TWO} . 80 }}",
         f"add rule udp_53_127.0.0.1 meta l4proto udp dnat ip to numgen inc mod 1 map {{ 0 : {THREE} . 80 }}",
+        f"add rule vip_{VIP} dnat ip to numgen inc mod 2 map {{ 0 : {ONE}, 1 : {TWO} }}",
+        f"add rule vip_{OTHER} dnat ip to numgen inc mod 1 map {{ 0 : {THREE} }}",
     ]
 
 
@@ -101,6 +115,7 @@ def test_one_endpoint_more_is_two_small_changes() -> None:
 def test_the_last_task_of_a_network_takes_its_chain_along() -> None:
     change = delta(ruleset(policy([(ONE, "v"), (TWO, "w")])), ruleset(policy([(ONE, "v")])))
     assert change.replace(" inet gorae_abcd1234", "").splitlines() == [
+        f"delete element selves {{ {TWO} . {TWO} }}",
         f"delete element senders {{ {TWO} }}",
         f'delete element sources {{ "gabcd123417" . {TWO} }}',
         f"flush chain net_{network_id('w')}",
@@ -130,7 +145,11 @@ def test_strangers_are_dropped_only_where_nothing_was_forwarded_before(router: b
 def test_what_is_no_id_of_a_network_is_refused(network: str) -> None:
     member = Member("gabcd12340", ONE, frozenset({network}))
     with pytest.raises(ValueError, match="not a network's id"):
-        ruleset(Policy("abcd1234", "10.181.8.0/21", "10.181.0.0/16", members=frozenset({member})))
+        ruleset(
+            Policy(
+                "abcd1234", "10.181.8.0/21", "10.181.0.0/16", "10.181.12.16-10.181.15.255", members=frozenset({member})
+            )
+        )
 
 
 @pytest.mark.parametrize(
@@ -156,7 +175,15 @@ def test_what_is_no_rule_is_refused(served: Served) -> None:
 @pytest.mark.parametrize("link", ['g"x', "eth0", "g" * 20, "", "g1 }"])
 def test_a_link_name_that_is_not_ours_is_refused(link: str) -> None:
     with pytest.raises(ValueError, match="not a link name"):
-        ruleset(Policy("abcd1234", "10.181.8.0/21", "10.181.0.0/16", members=frozenset({Member(link, ONE, ids("v"))})))
+        ruleset(
+            Policy(
+                "abcd1234",
+                "10.181.8.0/21",
+                "10.181.0.0/16",
+                "10.181.12.16-10.181.15.255",
+                members=frozenset({Member(link, ONE, ids("v"))}),
+            )
+        )
 
 
 def test_the_record_is_read_back() -> None:
@@ -165,6 +192,36 @@ def test_the_record_is_read_back() -> None:
     assert served_from(document) == {web(ONE), Served("udp", 53, "127.0.0.1", TWO, 53)}
     assert served_from({"nftables": [{"set": {"name": "served"}}]}) == frozenset()
     assert served_from([]) == frozenset()
+
+
+def test_ready_tasks_answer_at_a_virtual_address_else_those_that_run() -> None:
+    ill, well = Backend(VIP, ONE, False), Backend(VIP, TWO, True)
+    assert chosen([ill, Backend(VIP, THREE, False), Backend(OTHER, TWO, True)]) == {VIP: (ONE, THREE), OTHER: (TWO,)}
+    assert chosen([ill, well]) == {VIP: (TWO,)}
+    assert chosen([]) == {}
+
+
+def test_one_that_leaves_its_virtual_address_is_one_small_change() -> None:
+    members = [(ONE, "v"), (TWO, "v")]
+    before = policy(members, backends=(Backend(VIP, ONE, True), Backend(VIP, TWO, True)))
+    after, nobody = policy(members, backends=(Backend(VIP, TWO, True),)), policy(members)
+    assert delta(ruleset(before), ruleset(after)).replace(" inet gorae_abcd1234", "").splitlines() == [
+        f"flush chain vip_{VIP}",
+        f"add rule vip_{VIP} dnat ip to numgen inc mod 1 map {{ 0 : {TWO} }}",
+        f"delete element backends {{ {VIP} . {ONE} . 1 }}",
+    ]
+    assert delta(ruleset(after), ruleset(nobody)).replace(" inet gorae_abcd1234", "").splitlines() == [
+        f"delete element backends {{ {VIP} . {TWO} . 1 }}",
+        f"delete element virtual {{ {VIP} }}",
+        f"flush chain vip_{VIP}",
+        f"delete chain vip_{VIP}",
+    ]
+
+
+def test_the_record_of_backends_is_read_back() -> None:
+    elements = [{"concat": [VIP, ONE, 1]}, {"concat": [VIP, TWO, 0]}, {"concat": [VIP, TWO]}, "?"]
+    document = {"nftables": [{"set": {"name": "backends", "elem": elements}}]}
+    assert backends_from(document) == {Backend(VIP, ONE, True), Backend(VIP, TWO, False)}
 
 
 # A model of the kernel: applies text, refuses what the kernel would refuse
@@ -251,6 +308,9 @@ _policies = st.builds(
         ),
         max_size=6,
     ),
+    backends=st.lists(st.builds(Backend, st.sampled_from([VIP, OTHER]), _addresses, st.booleans()), max_size=4).map(
+        lambda them: tuple({one.address: one for one in them}.values())
+    ),
     router=st.booleans(),
     resolvers=st.sampled_from([(), ("192.0.2.53",), ("192.0.2.53", "192.0.2.54")]),
 )
@@ -280,6 +340,8 @@ def test_the_kernel_takes_every_change() -> None:
         policy([(ONE, "v"), (TWO, "w")], [web(ONE)]),
         policy([(ONE, "w"), (TWO, "v")], [web(TWO), web(ONE, 53, "127.0.0.1", "udp")], resolvers=("192.0.2.53",)),
         policy([(ONE, "w"), (THREE, "w x!")], [web(ONE)]),
+        policy([(ONE, "w"), (THREE, "w x!")], backends=(Backend(VIP, ONE, True), Backend(VIP, THREE, True))),
+        policy([(ONE, "w"), (THREE, "w x!")], backends=(Backend(VIP, ONE, False), Backend(OTHER, THREE, False))),
         policy([(ONE, "x!"), (THREE, "w x")], [web(THREE), web(THREE, 8081)], router=True),
         policy(),
     ]

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.decide.endpoints import ready, serves
+from agent.decide.endpoints import leaves, ready, serves
 from agent.decide.health import HealthState
 from agent.decide.record import Stop, TaskRecord, dump, ending, load, signal_number, status
-from agent.ports import Endpoint, Exit, ImageConfig
+from agent.ports import Exit, ImageConfig, Serving
 from agent.wire.messages import Dependency, Resources, Restart
 from tests.agent.decide.make import NOW, PORT, allocation, record, task
 
@@ -96,12 +96,26 @@ def test_who_says_how_it_is_stopped(own: str | None, images: str, expected: int)
         ("running", "healthy", True),
         ("running", "starting", False),
         ("running", "unhealthy", False),
-        ("starting", "none", False),
-        ("stopping", "healthy", False),
-        ("backoff", "none", False),
     ],
 )
-def test_who_serves_published_ports(state: str, health: str, expected: bool) -> None:
-    made = record(state=state, health=HealthState(health), allocation=allocation(3, (PORT,)))  # type: ignore[arg-type]
+def test_who_serves_published_ports_and_its_virtual_address(state: str, health: str, expected: bool) -> None:
+    made = record(
+        state=state,
+        health=HealthState(health),  # type: ignore[arg-type]
+        allocation=allocation(3, (PORT,)),
+        virtual="10.181.4.16",
+    )
     assert ready(made) is expected
-    assert serves(made) == ((Endpoint(PORT, "10.181.0.19"),) if expected else ())
+    level, ports = ("ready", (PORT,)) if expected else ("running", ())
+    assert serves(made) == Serving("10.181.0.19", level, ports, "10.181.4.16")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("state", "health"), [("starting", "none"), ("stopping", "healthy"), ("backoff", "none")])
+def test_who_is_not_ready(state: str, health: str) -> None:
+    assert not ready(record(state=state, health=HealthState(health)))  # type: ignore[arg-type]
+
+
+def test_who_leaves_drains_while_it_lives() -> None:
+    made = record(allocation=allocation(3, (PORT,)), virtual="10.181.4.16")
+    assert leaves(made, alive=True) == Serving("10.181.0.19", "draining")
+    assert leaves(made, alive=False) == Serving("10.181.0.19", "gone")

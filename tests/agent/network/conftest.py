@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -17,7 +18,7 @@ from agent.kit.ids import instance_id
 from agent.kit.layout import Layout
 from agent.kit.pools import Slice
 from agent.network.network import RoutedNetwork
-from agent.ports import Attachment, Endpoint
+from agent.ports import Attachment, Serving
 from agent.wire.messages import PublishedPort
 from tests.support.netns import Namespace, machine, moved, serving
 
@@ -85,7 +86,16 @@ class World:
         port = PublishedPort.model_validate(
             {"target": WEB, "published": published, "protocol": protocol, "host_ip": host_ip}
         )
-        await self.network.publish(room.name, (Endpoint(port, room.address),))
+        await self.network.publish(room.name, Serving(room.address, "ready", (port,)))
+
+    async def join(self, room: Room, number: int = 0, *, ready: bool = True) -> str:
+        """Let it answer at a virtual address, which is returned."""
+        virtual = self.slice.virtual(number)
+        await self.network.publish(room.name, Serving(room.address, "ready" if ready else "running", (), virtual))
+        return virtual
+
+    async def leave(self, room: Room, state: Literal["draining", "gone"] = "draining") -> None:
+        await self.network.publish(room.name, Serving(room.address, state))
 
     def machine(self, host_address: str = f"{LAN}/24", address: str = f"{CLIENT}/24", link: str = "lan0") -> Namespace:
         space = machine(host_address, address, link)

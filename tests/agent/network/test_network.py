@@ -8,16 +8,18 @@ import socket
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from agent.decide import nft_rules
 from agent.kit.errors import Permanent, Temporary, UserError
+from agent.kit.pools import Slice
 from agent.network import conntrack, links, nft
-from agent.ports import Attachment, Endpoint
+from agent.ports import Attachment, Serving
 from agent.wire.messages import PublishedPort
 from tests.agent.network.conftest import CLIENT, LAN, WEB, World
 from tests.support.netns import PATIENCE, Namespace, Talk, ask, outcome, run
@@ -244,7 +246,7 @@ async def test_turns_are_fair_for_each_port_by_itself(world: World) -> None:
     for name in ("a", "b"):
         room = await world.task(name)
         ports = (PublishedPort(target=WEB, published=8080), PublishedPort(target=WEB, published=8081))
-        await world.network.publish(name, tuple(Endpoint(port, room.address) for port in ports))
+        await world.network.publish(name, Serving(room.address, "ready", ports))
     answers = [(await ask(outside, LAN, 8080), await ask(outside, LAN, 8081)) for _ in range(4)]
     assert len({first for first, _ in answers}) == 2
     assert len({second for _, second in answers}) == 2
@@ -291,7 +293,7 @@ async def test_without_a_ready_task_the_port_is_refused_at_once(world: World) ->
     outside = world.machine()
     web = await world.task("web")
     await world.publish(web)
-    await world.network.publish(web.name, ())
+    await world.leave(web)
     began = time.monotonic()
     for client, address in ((outside, LAN), (world.host, LAN), (world.host, "127.0.0.1"), (web.space, LAN)):
         assert await outcome(client, address, 8080) == "refused"
@@ -305,7 +307,7 @@ async def test_a_conversation_goes_on_after_its_task_left_the_port(world: World)
     talk = await Talk.open(outside, LAN, 8080)
     assert await talk.ask() == f"old sees {CLIENT}"
     await world.publish(new)
-    await world.network.publish("old", ())
+    await world.leave(old)
     assert [await ask(outside, LAN, 8080) for _ in range(3)] == [f"new sees {CLIENT}"] * 3
     assert await talk.ask() == f"old sees {CLIENT}"
     await talk.close()
@@ -360,6 +362,147 @@ async def test_a_host_ip_that_cannot_be_served_is_refused(world: World, host_ip:
     with pytest.raises(UserError, match="cannot publish port 8080") as caught:
         await world.publish(web, host_ip=host_ip)
     assert caught.value.code == "bad-host-ip"
+
+
+# Virtual addresses ----------------------------------------------------------------------------------------------------
+
+
+async def test_a_virtual_address_takes_turns_at_every_port_and_keeps_the_clients_address(world: World) -> None:
+    client = await world.task("client")
+    for name in ("a", "b", "c"):
+        room = await world.task(name)
+        virtual = await world.join(room)
+        await world.serve(room.space, 5432, f"{name} at 5432")
+    for port, extra in ((WEB, ""), (5432, " at 5432")):
+        answers = Counter([await ask(client.space, virtual, port) for _ in range(9)])
+        assert answers == {f"{name}{extra} sees {client.address}": 3 for name in "abc"}
+    assert await outcome(client.space, virtual, 1) == "refused"
+
+
+async def test_udp_and_echo_reach_a_virtual_address(world: World) -> None:
+    client, web = await world.task("client"), await world.task("web")
+    virtual = await world.join(web)
+    ear, mouth = world.udp(web.space, port=9), world.udp(client.space)
+    await _send(mouth, b"1", virtual, 9)
+    data, sender = await asyncio.get_running_loop().sock_recvfrom(ear, 99)
+    assert (data, sender[0]) == (b"1", client.address)
+    await asyncio.get_running_loop().sock_sendto(ear, b"2", sender)
+    assert await _heard(mouth) == (b"2", virtual)
+    with client.space.inside():
+        echo = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
+    with echo:
+        echo.setblocking(False)
+        await _send(echo, bytes.fromhex("0800f7ff00000000"), virtual, 0)  # echo request, its checksum, id and number 0
+        reply, sender = await _heard(echo)
+        assert (reply[20], sender) == (0, virtual), "an echo reply"
+
+
+async def test_a_task_reaches_itself_by_its_services_virtual_address(world: World) -> None:
+    one = await world.task("one")
+    virtual = await world.join(one)
+    assert await ask(one.space, virtual, WEB) == f"one sees {GATEWAY}"
+    two = await world.task("two")
+    await world.join(two)
+    answers = Counter([await ask(one.space, virtual, WEB) for _ in range(4)])
+    assert answers == {f"one sees {GATEWAY}": 2, f"two sees {one.address}": 2}
+
+
+async def test_at_a_virtual_address_the_same_holds_as_at_the_tasks_own(world: World) -> None:
+    """Not even a service whose port is published is reached past its networks."""
+    outside = world.machine()
+    db = await world.task("db", on=("back",))
+    port = PublishedPort(target=WEB, published=8080)
+    virtual = world.slice.virtual(3)
+    await world.network.publish("db", Serving(db.address, "ready", (port,), virtual))
+    app = await world.task("app", on=("back", "front"))
+    web, inside = await world.task("web", on=("front",)), await world.task("inside", on=("back",), outside=False)
+    stranger = await world.task("stranger", network=world.instance())
+    assert await ask(app.space, virtual, WEB) == f"db sees {app.address}"
+    assert await ask(inside.space, virtual, WEB) == f"db sees {inside.address}"
+    assert await outcome(web.space, virtual, WEB) == "refused"
+    assert await ask(web.space, LAN, 8080) == f"db sees {GATEWAY}"
+    assert await outcome(stranger.space, virtual, WEB) in ("refused", "unreachable")
+    outside.run("ip", "route", "add", "10.181.0.0/16", "via", LAN)
+    assert await outcome(outside, virtual, WEB) in ("refused", "unreachable")
+
+
+async def test_those_that_run_answer_until_one_is_ready_and_without_any_it_is_refused_at_once(world: World) -> None:
+    client, one, two = [await world.task(name) for name in ("client", "one", "two")]
+    virtual = world.slice.virtual(0)
+    began = time.monotonic()
+    assert await outcome(client.space, virtual, WEB) == "unreachable"
+    assert time.monotonic() - began < 0.5
+    for room in (one, two):
+        await world.join(room, ready=False)
+    assert len({await ask(client.space, virtual, WEB) for _ in range(2)}) == 2
+    await world.join(two)
+    assert {await ask(client.space, virtual, WEB) for _ in range(3)} == {f"two sees {client.address}"}
+    await world.leave(two)
+    assert await ask(client.space, virtual, WEB) == f"one sees {client.address}"
+    await world.leave(one)
+    assert await outcome(client.space, virtual, WEB) == "unreachable"
+
+
+async def test_no_request_fails_when_an_endpoint_drains_and_goes(world: World) -> None:
+    client, old, new = [await world.task(name) for name in ("client", "old", "new")]
+    virtual = await world.join(old)
+    talk = await Talk.open(client.space, virtual, WEB)
+    assert await talk.ask() == f"old sees {client.address}"
+    answers, enough = asyncio.Queue[str](), asyncio.Event()
+
+    async def load() -> None:
+        while not enough.is_set():  # to cancel what is in wait_for may do nothing (Python 3.11)
+            await answers.put((await ask(client.space, virtual, WEB)).split()[0])
+
+    async def heard(name: str, times: int) -> None:
+        while times:
+            times -= await answers.get() == name
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(4):
+            group.create_task(load())
+        await heard("old", 50)
+        await world.join(new)
+        await world.leave(old)
+        assert await talk.ask() == f"old sees {client.address}", "what has begun goes on"
+        await heard("new", 50)
+        await talk.close()
+        await world.network.detach("old")
+        await heard("new", 50)
+        enough.set()
+
+
+async def test_udp_clients_stay_while_their_endpoint_drains_and_move_when_it_is_gone(world: World) -> None:
+    """Also of a task that stays attached: stopped, or waiting to run again."""
+    client, old, new = [await world.task(name) for name in ("client", "old", "new")]
+    ears = {room.name: world.udp(room.space, port=9) for room in (old, new)}
+    mouth, talk = world.udp(client.space), await Talk.open(client.space, old.address, WEB)
+    virtual = await world.join(old)
+    await _send(mouth, b"1", virtual, 9)
+    assert await _heard(ears["old"]) == (b"1", client.address)
+    await world.join(new)
+    await world.leave(old)
+    await _send(mouth, b"2", virtual, 9)
+    assert await _heard(ears["old"]) == (b"2", client.address)
+    await world.leave(old, "gone")
+    await _send(mouth, b"3", virtual, 9)
+    assert await _heard(ears["new"]) == (b"3", client.address)
+    assert await talk.ask(), "connections end by themselves"
+    await talk.close()
+
+
+async def test_the_next_agent_knows_who_answers_at_virtual_addresses(world: World) -> None:
+    client, one, two = [await world.task(name) for name in ("client", "one", "two")]
+    virtual = await world.join(one)
+    await world.join(two, ready=False)
+    again = world.agent(world.id, world.slice)
+    assert await again.list() == {"client", "one", "two"}
+    assert {await ask(client.space, virtual, WEB) for _ in range(2)} == {f"one sees {client.address}"}
+    await again.publish("one", Serving(one.address, "gone"))
+    assert await ask(client.space, virtual, WEB) == f"two sees {client.address}"
+    for room in (client, one, two):
+        await again.detach(room.name)
+    assert run("nft", "list", "tables") == ""
 
 
 # The host stays what it was -------------------------------------------------------------------------------------------
@@ -487,7 +630,7 @@ async def test_the_next_agent_adopts_what_runs_without_a_gap(world: World) -> No
     assert run("ip", "-o", "link") == links
     assert await talk.ask() == f"web sees {CLIENT}"
     await talk.close()
-    await again.publish("web", ())
+    await again.publish("web", Serving(web.address, "draining"))
     assert await outcome(outside, LAN, 8080) == "refused"
     for task in ("web", "other", "never-was"):
         await again.detach(task)
@@ -680,15 +823,27 @@ async def test_a_hundred_tasks_share_few_commits(world: World) -> None:
             space.close()
 
 
-def test_one_endpoint_among_a_thousand(host: Namespace) -> None:
-    def policy(target: int) -> nft_rules.Policy:
-        served = {
-            nft_rules.Served("tcp", 2000 + n, "0.0.0.0", f"10.181.{8 + n // 250}.{n % 250 + 1}", 80)
-            for n in range(1000)
-        }
-        served.add(nft_rules.Served("tcp", 2500, "0.0.0.0", "10.181.8.1", target))
-        return nft_rules.Policy("abcd1234", "10.181.8.0/21", "10.181.0.0/16", served=frozenset(served))
+def _ports(changed: int) -> nft_rules.Policy:
+    served = {
+        nft_rules.Served("tcp", 2000 + n, "0.0.0.0", f"10.181.{8 + n // 250}.{n % 250 + 1}", 80) for n in range(1000)
+    }
+    served.add(nft_rules.Served("tcp", 2500, "0.0.0.0", "10.181.8.1", changed))
+    return _policy(served=frozenset(served))
 
+
+def _services(changed: int) -> nft_rules.Policy:
+    backends = {
+        nft_rules.Backend(Slice(1).virtual(n), Slice(1).address(n if n != 500 else changed), True) for n in range(1000)
+    }
+    return _policy(backends=frozenset(backends))
+
+
+def _policy(**more: Any) -> nft_rules.Policy:
+    return nft_rules.Policy("abcd1234", Slice(1).subnet, "10.181.0.0/16", Slice(1).virtuals, **more)
+
+
+@pytest.mark.parametrize("policy", [_ports, _services], ids=["ports", "services"])
+def test_one_endpoint_among_a_thousand(host: Namespace, policy: Callable[[int], nft_rules.Policy]) -> None:
     before = nft_rules.ruleset(policy(81))
     whole = nft_rules.whole(before)
     nft.commit(whole)
@@ -696,9 +851,10 @@ def test_one_endpoint_among_a_thousand(host: Namespace) -> None:
     for _ in rounds:
         nft.commit(whole)
     replaced = _cpu() - began
+    steps = [policy(target) for target in rounds]
     began = _cpu()
-    for target in rounds:
-        after = nft_rules.ruleset(policy(target))
+    for step in steps:
+        after = nft_rules.ruleset(step)
         nft.commit(nft_rules.delta(before, after))
         before = after
     changed = _cpu() - began
