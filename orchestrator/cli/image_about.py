@@ -12,7 +12,7 @@ from typing import Any
 
 from agent.kit.errors import UserError
 from orchestrator.cli.client import Client, Unreachable
-from orchestrator.cli.render import Column, Screen, count, cut, size, table
+from orchestrator.cli.render import Column, Screen, count, cut, safe, size, table
 
 _WORD = re.compile(r"(?<=[a-z])(?=[A-Z])")  # ExposedPorts: exposed ports
 
@@ -61,7 +61,7 @@ def _inspect(client: Client, screen: Screen, arguments: argparse.Namespace) -> i
     ]
     for name, text in rows:
         if text:
-            print(f"{screen.paint('dim', f'{name:<13}')} {text}")
+            print(f"{screen.paint('dim', f'{safe(name):<13}')} {safe(text)}")
     return 0
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from orchestrator.cli.client import Client
 from orchestrator.cli.progress import Progress
-from orchestrator.cli.render import Screen, count, size
+from orchestrator.cli.render import Screen, count, safe, size
 
 _SPAN = re.compile(r"(\d{1,6})([smhdw])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
@@ -71,7 +71,7 @@ def _fsck(client: Client, screen: Screen, arguments: argparse.Namespace) -> int:
         return 1 if left else 0
     for problem in problems:
         needed = f", needed by {', '.join(problem['images'])}" if problem["images"] else ""
-        print(f"{problem['what']} {problem['digest'][:19]}: {problem['why']}{needed}")
+        print(safe(f"{problem['what']} {problem['digest'][:19]}: {problem['why']}{needed}"))
         if problem["done"]:
             print(f"  {problem['done']}")
         elif problem["used_by"]:

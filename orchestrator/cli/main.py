@@ -173,14 +173,15 @@ def _main(argv: list[str]) -> int:
 def explain(error: GoraeError, width: int | None) -> str:
     """cannot …, and on the next line: try  …; within `width` columns, if that is given. Lines that begin with a blank
     are quoted from elsewhere: they are cut, not wrapped."""
-    if width is None:
-        return error.message + (f"\ntry  {error.hint}" if error.hint else "")
-    from orchestrator.cli.render import cut, wrap
+    from orchestrator.cli.render import cut, safe, wrap
 
+    message, advice = ("\n".join(map(safe, text.split("\n"))) for text in (error.message, error.hint))
+    if width is None:
+        return message + (f"\ntry  {advice}" if advice else "")
     lines: list[str] = []
-    for line in error.message.splitlines():
+    for line in message.splitlines():
         lines += [cut(line, width)] if line.startswith(" ") else wrap(line, width)
-    hint = wrap(error.hint, width - 5) if error.hint else []
+    hint = wrap(advice, width - 5) if advice else []
     lines += [("     " if number else "try  ") + line for number, line in enumerate(hint)]
     return "\n".join(lines)
 

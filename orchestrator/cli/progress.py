@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from orchestrator.cli.client import Stream, Unreachable
-from orchestrator.cli.render import Screen, cut, size
+from orchestrator.cli.render import Screen, cut, safe, size
 
 
 class Progress:
@@ -48,17 +48,17 @@ class Progress:
         elif before.get("step") != step.get("step") and (not layer or step.get("step") == "done"):
             what = f"{name}  layer {layer}" if layer else name
             amount = f"  {size(step['total'])}" if layer else ""
-            self._screen.line(f"{what}  {step.get('step', '')}{amount}".strip())
+            self._screen.line(safe(f"{what}  {step.get('step', '')}{amount}".strip()))
             self._screen.stream.flush()
 
     def _note(self, line: str) -> None:
         self._screen.erase()
-        self._screen.paragraph(line)
+        self._screen.paragraph(safe(line))
         self._screen.stream.flush()
 
 
 def _line(key: tuple[str, str], step: dict[str, Any]) -> str:
-    return f"    {text(key[1], step)}" if key[1] else f"  {text(key[0], step)}"
+    return safe(f"    {text(key[1], step)}" if key[1] else f"  {text(key[0], step)}")
 
 
 def text(image: str, step: dict[str, Any]) -> str:

@@ -122,7 +122,7 @@ def shorten(name: str, width: int) -> str:
 
 
 def safe(text: str) -> str:
-    """What a container wrote, without control characters that would steer the terminal."""
+    """What a container, an image or a registry says, without control characters that would steer the terminal."""
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else " " if char == "\t" else "·" for char in text)
@@ -162,7 +162,7 @@ def table(
 ) -> list[list[str]]:
     """Lines for the heading, then for each row. A cell that is a list has one line each. `colours`: for each row, a
     function (column number, text) → text, or nothing."""
-    shaped = [[cell if isinstance(cell, list) else [cell] for cell in row] for row in rows]
+    shaped = [[[safe(line) for line in ([cell] if isinstance(cell, str) else cell)] for cell in row] for row in rows]
     widths = []
     for number, column in enumerate(columns):
         longest = max((cells(line) for row in shaped for line in row[number]), default=0)

@@ -12,7 +12,7 @@ from typing import Any
 from orchestrator.cli import keys
 from orchestrator.cli.client import Client
 from orchestrator.cli.progress import Progress
-from orchestrator.cli.render import Column, Screen, table
+from orchestrator.cli.render import Column, Screen, safe, table
 
 _COLOURS = {"outdated": "yellow", "current": "green", "unknown": "red"}
 
@@ -61,6 +61,6 @@ def _print(screen: Screen, images: list[dict[str, Any]]) -> None:
         print("\n".join(block).replace(row["state"], screen.paint(_COLOURS.get(row["state"]), row["state"]), 1))
     for row in images:
         if row["error"]:
-            print(f"{row['image']}: {row['error']}")
+            print(safe(f"{row['image']}: {row['error']}"))
     for stack in dict.fromkeys(row["stack"] for row in images if row["state"] == "outdated"):
         print(f"try  gorae up --pull always, for stack {stack}")

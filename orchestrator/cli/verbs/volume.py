@@ -15,7 +15,7 @@ from typing import Any
 from agent.kit.errors import UserError
 from orchestrator.cli.client import Client
 from orchestrator.cli.progress import Progress
-from orchestrator.cli.render import Column, Screen, count, size, span, table
+from orchestrator.cli.render import Column, Screen, count, safe, size, span, table
 
 
 def register(parser: argparse.ArgumentParser) -> None:
@@ -160,5 +160,5 @@ def _inspect(client: Client, arguments: argparse.Namespace) -> int:
         *(("label", f"{key}={value}") for key, value in sorted(volume["labels"].items())),
         *(("option", f"{key}={value}") for key, value in sorted(volume["options"].items())),
     ]
-    print("\n".join(f"{key:<8}  {value}" for key, value in lines))
+    print("\n".join(safe(f"{key:<8}  {value}") for key, value in lines))
     return 0
