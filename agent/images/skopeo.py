@@ -121,12 +121,16 @@ class Skopeo:
                 pass_fds=pass_fds,
                 env={**os.environ, "TMPDIR": str(self._tmp)},
                 limit=_INDEX_LIMIT,
-                umask=0o077,
+                preexec_fn=_private,  # uvloop takes no umask
             )
         except FileNotFoundError as error:
             raise Permanent(
                 "cannot handle images: skopeo is not installed", code="skopeo-missing", hint="apt install skopeo"
             ) from error
+
+
+def _private() -> None:
+    os.umask(0o077)
 
 
 class SkopeoFailed(Exception):

@@ -14,12 +14,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import uvloop
 
 from agent.images import archives, layouts, mending
 from agent.images.auth import Logins
 from agent.images.lanes import Lane
 from agent.images.layer_writer import IMPLIED, IMPLIES, LayerTooBig
-from agent.images.skopeo import SkopeoFailed
+from agent.images.skopeo import Skopeo, SkopeoFailed
 from agent.kit.errors import UserError
 
 
@@ -83,6 +84,20 @@ async def test_two_logins_at_a_time_leave_the_agents_umask_alone(tmp_path: Path)
     go.set()
     await asyncio.gather(*both)
     assert (during, seen, _umask()) == (before, [before] * 2, before)
+
+
+def test_what_skopeo_writes_is_private_in_the_agents_own_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agent.images.skopeo._COMMAND", ("sh", "-c", "umask"))
+    out = tmp_path / "out"
+
+    async def start() -> int:
+        with out.open("wb") as file:
+            return await (await Skopeo(tmp_path)._start(out=file.fileno(), err=asyncio.subprocess.DEVNULL)).wait()
+
+    before = _umask()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert runner.run(start()) == 0
+    assert (out.read_text(), _umask()) == ("0077\n", before)
 
 
 def _umask() -> int:
