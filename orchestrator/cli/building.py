@@ -90,11 +90,11 @@ def command(project: Mapping[str, Any], service: str, arguments: argparse.Namesp
     entry = project["services"][service]
     section = entry["build"]
     platform = entry.get("platform") or next(iter(section.get("platforms", ())), "")
-    # --force-rm: else a step that fails leaves its container and all below it in buildah's storage
-    words = ["--format=docker", "--force-rm", f"--tag={image_name(project, service)}"]
+    words = ["--format=docker", f"--tag={image_name(project, service)}"]
     if not section.get("args") and not arguments.build_arg:
         # buildah 1.28 takes ENV A=$ARG from its cache whatever value the argument has now
-        words.append("--layers")
+        # --force-rm: else a step that fails leaves its container in buildah's storage; without --layers none is left
+        words += ["--layers", "--force-rm"]
     if "BUILDAH_ISOLATION" not in os.environ:
         words.append("--isolation=chroot")  # needs no network of its own, and no rights but those to write
     words.append(f"--network={section.get('network') or 'host'}")
