@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from agent.decide import depends, networks
+from agent.decide import depends, networks, zone
 from agent.decide.health import Check
 from agent.decide.networks import Names
 from agent.decide.record import Ending, TaskRecord, status
@@ -25,6 +25,7 @@ class _Stack:
     tasks: dict[str, Task] = field(default_factory=dict)  # assigned now; empty under a tombstone
     services: dict[str, list[str]] = field(default_factory=dict)  # service → assigned task ids
     dependents: dict[str, list[str]] = field(default_factory=dict)  # service → tasks that depend on it
+    addresses: dict[str, tuple[str, ...]] = field(default_factory=dict)  # service → where it is reached
 
 
 class Board:
@@ -42,7 +43,9 @@ class Board:
         self._networks: dict[str, dict[str, Names]] = {}  # network → stack → names there
         self._versions: dict[str, int] = {}  # of each network's names
         self._views: dict[tuple[str, tuple[str, ...]], tuple[int, Names]] = {}
+        self._sights: dict[str, zone.Sight] = {}  # of each task; one on its way out keeps what it saw
         self.wake: Callable[[str], None] = lambda task: None
+        self.renamed: Callable[[], None] = lambda: None
 
     # Assignments ------------------------------------------------------------------------------------------------
 
@@ -62,13 +65,13 @@ class Board:
             stack.services.setdefault(task.service, []).append(task.id)
             for need in task.policy.depends_on:
                 stack.dependents.setdefault(need.service, []).append(task.id)
-        addresses = {
+        stack.addresses = {
             service: (self._virtual(assignment.virtual[service]),)
             if service in assignment.virtual
             else tuple(self.records[i].allocation.address for i in ids if i in self.records)
             for service, ids in stack.services.items()
         }
-        self._rename(assignment.stack, networks.names(assignment.stack, stack.tasks.values(), addresses))
+        self._rename(assignment.stack, networks.names(assignment.stack, stack.tasks.values(), stack.addresses))
 
     def forget(self, stack: str) -> None:
         self._stacks.pop(stack, None)
@@ -92,6 +95,7 @@ class Board:
                 del self._networks[network], self._versions[network]
         for task in [task for other in neighbours for task in self._stacks[other].tasks]:
             self.wake(task)
+        self.renamed()
 
     def names(self, record: TaskRecord) -> tuple[int, Names]:
         """What a task finds on its networks, and a number that changes with it."""
@@ -104,6 +108,23 @@ class Board:
             view = version, networks.seen_from(record.stack, (self._networks[network] for network in found))
             self._views[record.stack, found] = view
         return view
+
+    def zone(self) -> str:
+        """What the resolver is to know of every task: decide/zone.py."""
+        places = [
+            zone.Place(name, task, self.records[task.id].allocation.address)
+            for name, stack in self._stacks.items()
+            for task in stack.tasks.values()
+            if task.id in self.records
+        ]
+        reached = {
+            (name, service): addresses
+            for name, stack in self._stacks.items()
+            for service, addresses in stack.addresses.items()
+        }
+        leaving = {task: sight for task, sight in self._sights.items() if task in self.records}
+        self._sights = {**leaving, **zone.sights(places, reached)}
+        return zone.text(self._sights)
 
     def task(self, record: TaskRecord) -> Task | None:
         stack = self._stacks.get(record.stack)

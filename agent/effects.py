@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeVar
 from agent.decide import mounts, networks
 from agent.decide.oci_config import oci_config
 from agent.decide.record import TaskRecord
+from agent.decide.zone import hostname
 from agent.kit.clock import Clock
 from agent.kit.ids import Ulids
 from agent.ports import (
@@ -30,6 +31,7 @@ from agent.ports import (
     Network,
     Prober,
     Process,
+    Resolver,
     Rootfs,
     Runtime,
     Sandbox,
@@ -55,6 +57,7 @@ class Ports:
     rootfs: Rootfs
     volumes: Volumes
     network: Network
+    resolver: Resolver
     runtime: Runtime
     prober: Prober
     logs: Logs
@@ -81,12 +84,6 @@ class Prepared:
     names: NameFiles
     ids: UserIds
     hostname: str
-
-
-def hostname(task: Task) -> str:
-    """The service's, else SERVICE-SLOT: the same after an update, unlike a task id."""
-    given = task.container.hostname or f"{task.service}-{task.slot}".replace("_", "-").replace(".", "-").lower()
-    return given[:63].strip("-")  # hostname(7)
 
 
 async def write_names(ports: Ports, task: Task, record: TaskRecord, peers: networks.Names) -> NameFiles:
@@ -121,6 +118,8 @@ async def prepare(
                 networks.reaches_outside(on),
             )
         )
+        if on:
+            await ports.resolver.serve(record.id, sandbox.net_ns)
         return await write_names(ports, task, record, peers)
 
     async def mount() -> tuple[Path, tuple[BindSource, ...], UserIds]:
@@ -177,6 +176,7 @@ async def start(ports: Ports, task: Task, record: TaskRecord, prepared: Prepared
 
 async def discard(ports: Ports, task: str) -> None:
     """In the reverse order of prepare: what is on top goes first."""
+    await ports.resolver.drop(task)
     await ports.network.detach(task)
     await ports.volumes.release(task)
     await ports.rootfs.remove(task)

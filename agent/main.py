@@ -39,6 +39,7 @@ from agent.mounts import HostMounts
 from agent.network.network import RoutedNetwork
 from agent.probes.prober import HostProber
 from agent.reconciler import Reconciler
+from agent.resolver.link import ResolverLink
 from agent.rootfs.overlay import OverlayRootfs
 from agent.runtime import pidfd, seccomp
 from agent.runtime.runtime import CrunRuntime
@@ -133,6 +134,8 @@ async def serve(layout: Layout, instance: str, slice_: Slice, bus: Bus, *, signa
         stack.push_async_callback(sandboxes.close)
         network = RoutedNetwork(layout, instance, slice_)
         stack.push_async_callback(network.close)
+        resolver = ResolverLink(layout)
+        stack.push_async_callback(resolver.close)
         runtime = CrunRuntime(layout, instance)
         stack.callback(runtime.close)
         images, logs, host = ImageStore(layout, limits=limits), FileLogs(layout), RealHost(layout, slice_)
@@ -147,6 +150,7 @@ async def serve(layout: Layout, instance: str, slice_: Slice, bus: Bus, *, signa
             rootfs=rootfs,
             volumes=volumes,
             network=network,
+            resolver=resolver,
             runtime=runtime,
             prober=HostProber(layout, instance),
             logs=logs,
@@ -181,6 +185,7 @@ async def serve(layout: Layout, instance: str, slice_: Slice, bus: Bus, *, signa
                 group.create_task(_until(stop), name="until a signal")
                 group.create_task(agent.run(), name="agent")
                 group.create_task(network.watch(), name="watch nftables")
+                group.create_task(resolver.run(), name="resolver")
                 group.create_task(log_keeper.run(), name="keep logs")
                 group.create_task(pidfd.keep_reaping(ports.clock), name="reap orphans")
                 await agent.ready.wait()

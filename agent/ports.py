@@ -368,6 +368,19 @@ class Network(Protocol):
         """After the last task: the table goes, sysctls that are still ours are restored."""
 
 
+class Resolver(Protocol):
+    """The process that answers look-ups at 127.0.0.11:53. It may be away: what is asked meanwhile waits."""
+
+    def tell(self, zone: Callable[[], str]) -> None:
+        """Names have changed; `zone` gives the text of decide/zone.py when it is written, for many changes at once."""
+
+    async def serve(self, task: str, net_ns: Path) -> None:
+        """Look-ups of this namespace are this task's. Returns when the names told of so far are handed over. Temporary
+        look-ups-refused."""
+
+    async def drop(self, task: str) -> None: ...
+
+
 # Runtime -----------------------------------------------------------------------------------------------------------
 
 

@@ -74,6 +74,9 @@ class Reconciler:
         self._burial = Burial(ports, self._board, self._reporter)
         self._allocator = Allocator(ports, self._board, self._host, self._slice)
         self._restore(state)
+        self._board.renamed = lambda: ports.resolver.tell(self._board.zone)
+        if not state.fresh:  # or what runs without being known would lose the names it has
+            self._board.renamed()
         self._board.look_at(ports.mounts.table().points)
         seen = await look(ports)
         async with asyncio.TaskGroup() as group:

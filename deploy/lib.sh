@@ -58,7 +58,7 @@ ensure_packages() {
     rm -f "$log"
     for package in "${missing[@]}"; do
         case $package in
-        mosquitto | docker-registry | redis-server)
+        mosquitto | docker-registry | redis-server | nginx)
             # gorae runs its own broker; the package's would listen on TCP port 1883 after the next boot.
             if [ -d /run/systemd/system ]; then
                 systemctl disable -q "$package" 2>/dev/null || true
@@ -91,6 +91,10 @@ ensure_user() {
     if ! getent passwd gorae >/dev/null; then
         useradd --system --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin --user-group gorae
         changed "made the system user and group gorae (the orchestrator runs as it; members of the group may use the API)"
+    fi
+    if ! getent passwd gorae-resolver >/dev/null; then
+        useradd --system --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin --user-group gorae-resolver
+        changed "made the system user and group gorae-resolver (what containers look up is parsed as it)"
     fi
     # Recorded, so that nobody else hands these ids to a person: 2^31 ids from 0x70000000, for containers' user namespaces.
     local file

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
-STUB_NOTE = "# the host's resolver listens on the host's loopback only, which a task cannot reach\n"
+RESOLVER = "127.0.0.11"  # the address that Docker uses, and nginx configurations name
 _NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,252}[A-Za-z0-9_])?\Z")
 
 
@@ -39,36 +39,20 @@ def _lines(name: str, addresses: tuple[str, ...]) -> str:
     return "".join(f"{address}\t{name}\n" for address in found) if _NAME.match(name) else ""
 
 
-def nameservers(text: str) -> tuple[str, ...]:
-    """The addresses of a resolv.conf(5), in its order; what is no address is skipped. A zone ("%eth0") is kept."""
-    found = []
-    for line in text.splitlines():
-        words = line.split()
-        if len(words) >= 2 and words[0] == "nameserver":
-            try:
-                ipaddress.ip_address(words[1])
-            except ValueError:
-                continue
-            found.append(words[1])
-    return tuple(found)
+def resolv(host: str, search: Sequence[str] | None = None, options: Sequence[str] = ()) -> str:
+    """A task's resolv.conf(5): the resolver, which asks the host's servers itself, so that they may be anywhere.
 
-
-def only_loopback(text: str) -> bool:
-    """Every nameserver is a stub on the host's loopback (systemd-resolved's 127.0.0.53): look for the real ones."""
-    servers = nameservers(text)
-    return bool(servers) and all(ipaddress.ip_address(server).is_loopback for server in servers)
-
-
-def resolv(text: str, upstream: str = "") -> str:
-    """A task's resolv.conf from the host's. `upstream`: the file that names the real servers behind a loopback stub.
-
-    Tasks have no IPv6 and not the host's loopback, so those servers are left out, and a comment says so.
-    `search` and `options` are the host's.
+    `host`: the host's file, whose search list and options are the task's unless it has its own. As Docker does it, a
+    name is tried as it stands first (ndots:0), or "redis" would be asked of the world as redis.SEARCH.
     """
-    if only_loopback(text) and nameservers(upstream):
-        text = upstream
-    servers = [ipaddress.ip_address(server) for server in nameservers(text)]
-    usable = [server for server in servers if server.version == 4 and not server.is_loopback]
-    kept = [line.strip() for line in text.splitlines() if line.split()[:1] in (["search"], ["domain"], ["options"])]
-    note = STUB_NOTE if any(server.is_loopback for server in servers) and not usable else ""
-    return note + "".join(f"nameserver {server}\n" for server in usable) + "".join(f"{line}\n" for line in kept)
+    words = [line.split() for line in host.splitlines()]
+    if search is None:
+        lists = [line[1:] for line in words if line[:1] in (["search"], ["domain"])]
+        search = lists[-1] if lists else ()  # the last one counts
+    if not options:
+        options = [option for line in words if line[:1] == ["options"] for option in line[1:]]
+    if not any(option.startswith("ndots:") for option in options):
+        options = [*options, "ndots:0"]
+    found = [domain for domain in search if domain != "."]
+    searched = f"search {' '.join(found)}\n" if found else ""
+    return f"nameserver {RESOLVER}\n{searched}options {' '.join(options)}\n"

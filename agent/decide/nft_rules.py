@@ -58,7 +58,6 @@ class Backend:
 @dataclass(frozen=True, slots=True)
 class Policy:
     """The desired state. router: the host forwarded before we came, so what is not ours is not ours to close.
-    resolvers: nameservers of the host's resolv.conf, open for DNS even where the host's own addresses are closed.
     virtuals: the range of the virtual addresses, "FIRST-LAST"."""
 
     instance: str
@@ -66,7 +65,6 @@ class Policy:
     pool: str
     virtuals: str
     router: bool = False
-    resolvers: frozenset[str] = frozenset()
     members: frozenset[Member] = frozenset()
     served: frozenset[Served] = frozenset()
     backends: frozenset[Backend] = frozenset()
@@ -125,7 +123,6 @@ def ruleset(policy: Policy) -> Ruleset:
     groups = {
         "inside": _set("ipv4_addr", (member.address for member in members if not member.outside)),
         "sources": _set("ifname . ipv4_addr", (f'"{m.link}" . {m.address}' for m in members)),
-        "resolvers": _set("ipv4_addr", (_ip(address) for address in sorted(policy.resolvers))),
         "served": _set(_RECORD, (_record(served) for served in all_served)),
         "backends": _set("ipv4_addr . ipv4_addr . mark", (_backend(one) for one in all_backends)),
         "selves": _set("ipv4_addr . ipv4_addr", (f"{member.address} . {member.address}" for member in members)),
@@ -220,7 +217,6 @@ def _static_chains(policy: Policy) -> dict[str, Chain]:
     ours = f'"g{policy.instance}*"'
     pool, subnet = str(ipaddress.ip_network(policy.pool)), str(ipaddress.ip_network(policy.subnet))
     states = "ct state vmap { established : accept, related : accept, invalid : drop }"
-    dns = "ip daddr @resolvers meta l4proto { tcp, udp } th dport 53 accept"
     published = f"ct status dnat ct original ip daddr != {policy.virtuals}"
     strangers: tuple[str, ...] = ()
     if not policy.router:  # other instances are on the same footing; whatever else wants through never could before us
@@ -247,7 +243,6 @@ def _static_chains(policy: Policy) -> dict[str, Chain]:
                 f"{published} accept",  # at a virtual address the same holds as at the task's own
                 f"oifname {ours} ip saddr vmap @senders",
                 f"ip daddr {pool} goto refuse",
-                dns,
                 "ip daddr 169.254.0.0/16 goto refuse",  # metadata services hand out the host's credentials
             ),
         ),
@@ -260,7 +255,7 @@ def _static_chains(policy: Policy) -> dict[str, Chain]:
         ),
         "input": Chain(
             "type filter hook input priority filter;",
-            (f"iifname != {ours} accept", states, "ip saddr @inside goto refuse", dns, "goto refuse"),
+            (f"iifname != {ours} accept", states, "goto refuse"),
         ),
         "translate": Chain(
             "",

@@ -100,6 +100,14 @@ class Layout:
         return self.run / "tasks"
 
     @property
+    def resolver_socket(self) -> Path:  # root's alone; the resolver listens, the agent calls
+        return self.run / "resolver.sock"
+
+    @property
+    def zone(self) -> Path:  # what the resolver answers by itself
+        return self.run / "zone.json"
+
+    @property
     def exits(self) -> Path:  # conmon's exit files
         return self.run / "exits"
 

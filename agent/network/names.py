@@ -11,7 +11,6 @@ from contextlib import suppress
 from pathlib import Path
 
 HOST_RESOLV = Path("/etc/resolv.conf")
-UPSTREAM_RESOLV = Path("/run/systemd/resolve/resolv.conf")  # the servers behind systemd-resolved's 127.0.0.53
 
 
 FILES = ("hosts", "resolv.conf", "hostname")  # in the order of ports.NameFiles

@@ -11,7 +11,8 @@ from __future__ import annotations
 import os
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from agent.kit import syscalls
@@ -20,6 +21,7 @@ ROUTE, NETFILTER = 0, 12  # NETLINK_ROUTE, NETLINK_NETFILTER
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP = 1, 4, 0x300
 NLM_F_REPLACE, NLM_F_EXCL, NLM_F_CREATE = 0x100, 0x200, 0x400
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
+_BATCH_BEGIN, _BATCH_END = 16, 17  # NFNL_MSG_BATCH_*
 _HEADER = struct.Struct("=IHHII")  # struct nlmsghdr: length, type, flags, seq, port
 _ATTR = struct.Struct("=HH")  # struct nlattr: length, type
 _TIMEOUT = 10.0  # seconds; the kernel answers within the call, so this only ends a wait that would be for ever
@@ -68,6 +70,27 @@ def messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:
         at += length + (-length % 4)
 
 
+@contextmanager
+def entered(net_ns: int) -> Iterator[None]:
+    """The calling thread is in the network namespace behind the descriptor `net_ns`: for making sockets, no more.
+
+    It is back in its own at the end; if it cannot get back, the process ends: to go on in a container's namespace would
+    be worse than any crash.
+    """
+    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        syscalls.setns(net_ns, syscalls.CLONE_NEWNET)
+        try:
+            yield
+        finally:
+            try:
+                syscalls.setns(home, syscalls.CLONE_NEWNET)
+            except OSError:
+                os.abort()
+    finally:
+        os.close(home)
+
+
 class Netlink:
     """A socket of one netlink protocol in the caller's network namespace. Use from one thread at a time."""
 
@@ -78,23 +101,9 @@ class Netlink:
 
     @classmethod
     def inside(cls, net_ns: int, protocol: int = ROUTE) -> Netlink:
-        """A socket in the namespace behind the descriptor `net_ns`.
-
-        The thread is back in its own when this returns or raises; if it cannot get back, the process ends: to go on in
-        a container's namespace would be worse than any crash.
-        """
-        home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            syscalls.setns(net_ns, syscalls.CLONE_NEWNET)
-            try:
-                return cls(protocol)
-            finally:
-                try:
-                    syscalls.setns(home, syscalls.CLONE_NEWNET)
-                except OSError:
-                    os.abort()
-        finally:
-            os.close(home)
+        """A socket in the namespace behind the descriptor `net_ns`."""
+        with entered(net_ns):
+            return cls(protocol)
 
     def request(self, *requests: Request) -> None:
         """Send all in one datagram, in order, and read every acknowledgement. The kernel goes on after a failed
@@ -120,6 +129,28 @@ class Netlink:
                         failures[seq] = OSError(code, os.strerror(code), request.what)
         if failures:
             raise failures[min(failures)]
+
+    def transaction(self, subsystem: int, requests: Sequence[Request]) -> None:
+        """All of `requests` or none (nfnetlink's batches). OSError for the first that the kernel refuses."""
+        first = self._seq + 1
+        marker = struct.pack(">BBH", 0, 0, subsystem)
+        frame = bytearray()
+        for request in (Request(_BATCH_BEGIN, marker, ""), *requests, Request(_BATCH_END, marker, "")):
+            self._seq += 1
+            # Whether the marks are acknowledged depends on the kernel; what is refused is told without being asked.
+            flags = NLM_F_REQUEST | request.flags | (NLM_F_ACK if request is requests[-1] else 0)
+            frame += _HEADER.pack(16 + len(request.body), request.kind, flags, self._seq, 0) + request.body
+            frame += b"\0" * (-len(frame) % 4)
+        self._socket.send(frame)
+        while True:
+            for kind, seq, body in messages(self._socket.recv(65536)):
+                if kind == _NLMSG_ERROR and seq >= first:
+                    code = -struct.unpack_from("=i", body)[0]
+                    if code:
+                        what = requests[seq - first - 1].what if 0 < seq - first <= len(requests) else "a batch"
+                        raise OSError(code, os.strerror(code), what)
+                    if seq - first == len(requests):
+                        return
 
     def query(self, kind: int, body: bytes, what: str, flags: int = 0) -> Iterator[tuple[int, bytes]]:
         """(type, body) of each answer: one object, or with NLM_F_DUMP all of them. OSError with `what`, e.g. ENODEV."""

@@ -1,6 +1,6 @@
 """The Network of design §8 on one host: routed veth pairs, one nftables table, published ports by DNAT.
 
-The desired state lives here as plain values (members, served, resolvers); decide/nft_rules.py turns it into text, and
+The desired state lives here as plain values (members, served); decide/nft_rules.py turns it into text, and
 one nft at a time commits it for all who wait. Nothing here is needed after a crash: pairs carry their task as alias,
 the table records what it serves, and the next agent starts from those. When the last task is gone, so are table, route
 and sysctl.
@@ -44,20 +44,18 @@ class RoutedNetwork:
         *,
         registry: Path = forwarding.REGISTRY,
         resolv: Path = names.HOST_RESOLV,
-        upstream: Path = names.UPSTREAM_RESOLV,
     ) -> None:
         self._layout = layout
         self._instance = instance
         self._slice = slice_
         self._table = nft_rules.table_name(instance)
-        self._resolv, self._upstream = resolv, upstream
+        self._resolv = resolv
         self._forwarding = forwarding.Forwarding(instance, registry)
         self._wire = Wire(instance, slice_.subnet)
         self._links, self._filter = _thread("links"), _thread("nft")
         self._members: dict[str, Member] = {}
         self._served: dict[str, frozenset[Served]] = {}
         self._backends: dict[str, Backend] = {}
-        self._resolvers: frozenset[str] = frozenset()
         self._router: bool | None = None  # None: forwarding was not asked for yet
         self._committed: nft_rules.Ruleset | None = None  # None: not known, the next commit replaces the table
         self._doomed: set[str] = set()  # links to delete
@@ -134,14 +132,11 @@ class RoutedNetwork:
         files = NameFiles(*(directory / name for name in names.FILES))
         try:
             directory.mkdir(mode=0o711, parents=True, exist_ok=True)
-            resolv = self._read_resolv()
             names.rewrite(files.hosts, hosts.hosts(hostname, address, peers))
-            names.rewrite(files.resolv, resolv)
+            names.rewrite(files.resolv, hosts.resolv(names.read(self._resolv)))
             names.rewrite(files.hostname, f"{hostname}\n")
         except OSError as error:
             raise Temporary(f"cannot write the names of task {task}: {error}", code="names-failed") from error
-        if self._members and self._resolvers != frozenset(hosts.nameservers(resolv)):
-            await self._commit()
         return files
 
     async def list(self) -> frozenset[str]:
@@ -210,7 +205,6 @@ class RoutedNetwork:
         if self._router is None:
             self._router = await self._on_filter(self._forwarding.require)
             await self._on_links("refuse addresses that no task has", self._wire.prepare)
-        self._resolvers = frozenset(hosts.nameservers(self._read_resolv()))
         wanted = nft_rules.ruleset(self._policy(self._router))
         committed, self._committed = self._committed, None  # not known until nft has answered
         if committed is not None:
@@ -270,14 +264,10 @@ class RoutedNetwork:
             slice_.pool,
             slice_.virtuals,
             router,
-            self._resolvers,
             members,
             served,
             frozenset(self._backends.values()),
         )
-
-    def _read_resolv(self) -> str:
-        return hosts.resolv(names.read(self._resolv), names.read(self._upstream))
 
     async def _on_links(self, what: str, work: Callable[[], T]) -> T:
         try:

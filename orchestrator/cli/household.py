@@ -14,7 +14,7 @@ from agent.kit.lock import own
 from agent.wire import broker
 from orchestrator.cli.supervisor import Daemon, User
 
-ORCHESTRATOR_USER = "gorae"
+ORCHESTRATOR_USER, RESOLVER_USER = "gorae", "gorae-resolver"
 CODE = Path(__file__).resolve().parents[2]  # the folder that holds the packages
 
 
@@ -129,9 +129,17 @@ def daemons(layout: Layout, root: str | None, orchestrator: User | None) -> list
     # -P: never import from the working directory; the packages are found by path, installed or not.
     path = os.pathsep.join(filter(None, [str(CODE), os.environ.get("PYTHONPATH")]))
     environment = {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
+    socket = str(layout.resolver_socket)
     python = [sys.executable, "-P", "-m"]
     return [
         Daemon("mosquitto", lambda: broker.prepare(layout), account(broker.USER)),
+        # -S: it needs the standard library alone, and its memory counts. It gives up root by itself, once it listens.
+        Daemon(
+            "gorae-resolver",
+            lambda: [sys.executable, "-P", "-S", "-m", "agent.resolver.main", socket],
+            None,
+            environment,
+        ),
         Daemon("gorae-agent", lambda: [*python, "agent.main", *arguments], None, environment),
         Daemon("gorae-orchestrator", lambda: [*python, "orchestrator.main", *arguments], orchestrator, environment),
     ]

@@ -15,6 +15,7 @@ from agent.fakes.logs import FakeLogs
 from agent.fakes.mounts import FakeMounts
 from agent.fakes.network import FakeNetwork
 from agent.fakes.prober import FakeProber
+from agent.fakes.resolver import FakeResolver
 from agent.fakes.rootfs import FakeRootfs
 from agent.fakes.runtime import FakeRuntime
 from agent.fakes.sandboxes import FakeSandboxes
@@ -48,6 +49,7 @@ class World:
         self.journal = FakeJournal()
         self.sandboxes, self.images, self.rootfs = FakeSandboxes(), FakeImages(), FakeRootfs()
         self.volumes, self.network, self.runtime = FakeVolumes(), FakeNetwork(), FakeRuntime(self.clock)
+        self.resolver = FakeResolver()
         self.prober, self.logs, self.mounts = FakeProber(), FakeLogs(), FakeMounts()
         self.image = self.images.add("web:1", Cmd=["serve"]).id
         self.agent: Reconciler | None = None
@@ -70,6 +72,7 @@ class World:
             rootfs=self.rootfs,
             volumes=self.volumes,
             network=self.network,
+            resolver=self.resolver,
             runtime=self.runtime,
             prober=self.prober,
             logs=self.logs,

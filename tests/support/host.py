@@ -91,6 +91,7 @@ class Host:
                 continue
             for name, mark in (
                 ("agent", "agent.main"),
+                ("resolver", "agent.resolver.main"),
                 ("orchestrator", "orchestrator.main"),
                 ("broker", "mosquitto"),
             ):

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 POOLS, FORWARDING = Path("/var/lib/gorae-pools.json"), Path("/run/gorae-forwarding.json")
-DAEMONS = ("agent.main", "orchestrator.main", "mosquitto", "orchestrator.cli.main")
-DAEMON_SOCKETS = ("agent.sock", "gorae.sock", "bus.sock")  # a dead one's file is replaced at the next start
+DAEMONS = ("agent.main", "agent.resolver.main", "orchestrator.main", "mosquitto", "orchestrator.cli.main")
+DAEMON_SOCKETS = ("agent.sock", "resolver.sock", "gorae.sock", "bus.sock")  # a dead one's file stays until a next start
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,7 @@ def _look(root: str | None) -> list[checks.Finding]:
         *checks.programs(),
         *checks.users(),
         *checks.daemons(root),
+        *checks.names(root),
         *checks.forwarding(),
         *checks.pools(root),
     ]

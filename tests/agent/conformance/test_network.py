@@ -148,10 +148,8 @@ async def test_it_can_be_used_again_after_close(case: Case) -> None:
 async def test_a_running_container_sees_rewritten_names(tmp_path: Path) -> None:
     """The same inode, mode 0644 under any umask: a bind mount of the file shows the change."""
     resolv = tmp_path / "resolv"
-    resolv.write_text("nameserver 127.0.0.53\n")
-    upstream = tmp_path / "upstream"
-    upstream.write_text("nameserver 192.0.2.1\n")
-    network = RoutedNetwork(Layout.at(tmp_path), instance_id(), Slice(3), resolv=resolv, upstream=upstream)
+    resolv.write_text("nameserver 127.0.0.53\nsearch lan\n")
+    network = RoutedNetwork(Layout.at(tmp_path), instance_id(), Slice(3), resolv=resolv)
     umask = os.umask(0o077)
     try:
         files = await network.names("a", "web", "10.181.24.16", {"redis": ("10.181.24.17", "10.181.24.18")})
@@ -160,7 +158,7 @@ async def test_a_running_container_sees_rewritten_names(tmp_path: Path) -> None:
     paths = (files.hosts, files.resolv, files.hostname)
     inodes = [path.stat().st_ino for path in paths]
     assert [path.stat().st_mode & 0o777 for path in paths] == [0o644] * 3
-    assert files.resolv.read_text() == "nameserver 192.0.2.1\n"
+    assert files.resolv.read_text() == "nameserver 127.0.0.11\nsearch lan\noptions ndots:0\n"
     before = files.hosts.stat().st_mtime_ns
     await network.names("a", "web", "10.181.24.16", {"redis": ("10.181.24.18", "10.181.24.17")})
     assert files.hosts.stat().st_mtime_ns == before, "unchanged is not written"

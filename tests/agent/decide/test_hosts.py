@@ -7,7 +7,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from agent.decide.hosts import STUB_NOTE, hosts, nameservers, only_loopback, resolv
+from agent.decide.hosts import hosts, resolv
 
 LOCAL = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
 
@@ -47,26 +47,35 @@ def test_a_peer_with_no_address_is_an_error() -> None:
 
 
 @pytest.mark.parametrize(
-    ("host", "upstream", "task"),
+    ("host", "search", "options", "task"),
     [
-        ("nameserver 192.0.2.53\nsearch lan\n", "", "nameserver 192.0.2.53\nsearch lan\n"),
-        (
-            "nameserver 127.0.0.53\noptions edns0 trust-ad\nsearch .\n",
-            "nameserver 192.0.2.1\nnameserver fe80::1%eth0\nsearch lan\n",
-            "nameserver 192.0.2.1\nsearch lan\n",
-        ),
-        ("nameserver 127.0.0.1\noptions ndots:2\n", "", f"{STUB_NOTE}options ndots:2\n"),
-        ("nameserver 127.0.0.1\nnameserver 192.0.2.53\n", "nameserver 9.9.9.9\n", "nameserver 192.0.2.53\n"),
-        ("# nothing\nnameserver\nnameserver example.org\n", "", ""),
-        ("", "nameserver 192.0.2.1\n", ""),
+        ("nameserver 192.0.2.53\n", None, (), "options ndots:0\n"),
+        ("search lan\nnameserver 192.0.2.53\n", None, (), "search lan\noptions ndots:0\n"),
+        ("search a\ndomain b\n", None, (), "search b\noptions ndots:0\n"),
+        ("options edns0 trust-ad\nsearch .\n", None, (), "options edns0 trust-ad ndots:0\n"),
+        ("options ndots:2\noptions timeout:1\n", None, (), "options ndots:2 timeout:1\n"),
+        ("search lan\n", ("one", "two"), (), "search one two\noptions ndots:0\n"),
+        ("search lan\n", (".",), (), "options ndots:0\n"),
+        ("search lan\n", (), (), "options ndots:0\n"),
+        ("options edns0\n", None, ("ndots:3",), "options ndots:3\n"),
+        ("options edns0\n", None, ("rotate",), "options rotate ndots:0\n"),
+        ("# nothing\nnameserver\nsearch\n", None, (), "options ndots:0\n"),
+        ("", None, (), "options ndots:0\n"),
     ],
-    ids=["as-it-is", "systemd-resolved", "a-stub-without-upstream", "stub-and-real", "malformed", "none"],
+    ids=[
+        "as-it-is",
+        "the-hosts-search-list",
+        "the-last-one-counts",
+        "systemd-resolved",
+        "the-hosts-ndots",
+        "a-list-of-its-own",
+        "a-dot-is-none",
+        "none",
+        "ndots-of-its-own",
+        "options-of-its-own",
+        "malformed",
+        "empty",
+    ],
 )
-def test_resolv(host: str, upstream: str, task: str) -> None:
-    assert resolv(host, upstream) == task
-
-
-def test_nameservers_in_order() -> None:
-    assert nameservers("nameserver 192.0.2.2\n;nameserver 1.1.1.1\nnameserver ::1\n") == ("192.0.2.2", "::1")
-    assert only_loopback("nameserver 127.0.0.53\nnameserver ::1\n")
-    assert not only_loopback("")
+def test_resolv(host: str, search: tuple[str, ...] | None, options: tuple[str, ...], task: str) -> None:
+    assert resolv(host, search, options) == f"nameserver 127.0.0.11\n{task}"

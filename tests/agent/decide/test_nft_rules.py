@@ -39,7 +39,6 @@ def policy(
     *,
     backends: tuple[Backend, ...] = (),
     router: bool = False,
-    resolvers: tuple[str, ...] = (),
 ) -> Policy:
     places = frozenset(
         Member(f"gabcd1234{address[-2:]}", address, ids(*words.strip("!").split()), not words.endswith("!"))
@@ -51,7 +50,6 @@ def policy(
         "10.181.0.0/16",
         "10.181.12.16-10.181.15.255",
         router=router,
-        resolvers=frozenset(resolvers),
         members=places,
         served=frozenset(served or []),
         backends=frozenset(backends),
@@ -312,7 +310,6 @@ _policies = st.builds(
         lambda them: tuple({one.address: one for one in them}.values())
     ),
     router=st.booleans(),
-    resolvers=st.sampled_from([(), ("192.0.2.53",), ("192.0.2.53", "192.0.2.54")]),
 )
 
 
@@ -325,9 +322,7 @@ def test_a_change_ends_where_a_new_table_would(before: Policy, after: Policy) ->
 
 
 @pytest.mark.host
-@pytest.mark.parametrize(
-    "example", [policy(), BUSY, policy(router=True, resolvers=("192.0.2.53",))], ids=["empty", "busy", "router"]
-)
+@pytest.mark.parametrize("example", [policy(), BUSY, policy(router=True)], ids=["empty", "busy", "router"])
 def test_nft_takes_the_table(example: Policy) -> None:
     _check_with_nft(whole(ruleset(example)))
 
@@ -338,7 +333,7 @@ def test_the_kernel_takes_every_change() -> None:
     steps = [
         policy([(ONE, "v")]),
         policy([(ONE, "v"), (TWO, "w")], [web(ONE)]),
-        policy([(ONE, "w"), (TWO, "v")], [web(TWO), web(ONE, 53, "127.0.0.1", "udp")], resolvers=("192.0.2.53",)),
+        policy([(ONE, "w"), (TWO, "v")], [web(TWO), web(ONE, 53, "127.0.0.1", "udp")]),
         policy([(ONE, "w"), (THREE, "w x!")], [web(ONE)]),
         policy([(ONE, "w"), (THREE, "w x!")], backends=(Backend(VIP, ONE, True), Backend(VIP, THREE, True))),
         policy([(ONE, "w"), (THREE, "w x!")], backends=(Backend(VIP, ONE, False), Backend(OTHER, THREE, False))),

@@ -1,0 +1,30 @@
+"""A resolver in memory: who is served, and what it would have been told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+
+class FakeResolver:
+    """`failures`: method → the error its next call raises."""
+
+    def __init__(self) -> None:
+        self.served: dict[str, Path] = {}
+        self.failures: dict[str, Exception] = {}
+        self._zone: Callable[[], str] = lambda: "{}"
+
+    @property
+    def zone(self) -> str:
+        return self._zone()
+
+    def tell(self, zone: Callable[[], str]) -> None:
+        self._zone = zone
+
+    async def serve(self, task: str, net_ns: Path) -> None:
+        if error := self.failures.pop("serve", None):
+            raise error
+        self.served[task] = net_ns
+
+    async def drop(self, task: str) -> None:
+        self.served.pop(task, None)
