@@ -14,6 +14,7 @@ import os
 import stat
 import tempfile
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -23,14 +24,15 @@ from agent.kit import trees
 from agent.kit.threads import finish
 
 _CHUNK = 1 << 20
-
+# Not those of the loop: they are few, containers are started with them, and what is done here may take minutes.
+_THREADS = ThreadPoolExecutor(8, thread_name_prefix="images")
 
 T = TypeVar("T")
 
 
 async def aside(call: Callable[..., T], *args: object) -> T:
     """call(*args) in a thread; a cancelled call waits for it, so that nothing it does outlives its caller."""
-    return await finish(asyncio.get_running_loop().run_in_executor(None, call, *args))
+    return await finish(asyncio.get_running_loop().run_in_executor(_THREADS, call, *args))
 
 
 class WrongBlob(Exception):

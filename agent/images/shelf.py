@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import IO, Any
 
 from agent.images import gc, lookup, names, saving
@@ -139,15 +140,17 @@ async def _piped(write: Any) -> AsyncIterator[bytes]:
     """What write(file) writes, in pieces; whoever stops listening ends it."""
     reader, writer = os.pipe()
     loop = asyncio.get_running_loop()
+    # Of its own: where writers have taken every thread there is, none is left to read what they wait to write.
+    threads = ThreadPoolExecutor(2, thread_name_prefix="save")
 
     def produce() -> None:
         out: IO[bytes]
         with os.fdopen(writer, "wb", buffering=_CHUNK) as out:
             write(out)
 
-    producing = loop.run_in_executor(None, produce)
+    producing = loop.run_in_executor(threads, produce)
     try:
-        while piece := await loop.run_in_executor(None, os.read, reader, _CHUNK):
+        while piece := await loop.run_in_executor(threads, os.read, reader, _CHUNK):
             yield piece
         await producing
     finally:
@@ -155,3 +158,4 @@ async def _piped(write: Any) -> AsyncIterator[bytes]:
         await asyncio.wait([producing])
         if not producing.cancelled() and isinstance(producing.exception(), BrokenPipeError):
             pass  # nobody listens any more
+        threads.shutdown(wait=False)

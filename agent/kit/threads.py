@@ -10,11 +10,15 @@ import asyncio
 import errno
 import threading
 from collections.abc import Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import TypeVar
 
 from agent.kit.errors import Temporary
 
 T = TypeVar("T")
+
+# For what takes as long as there is data. The loop's own threads are few, and containers are started with them.
+_LONG = ThreadPoolExecutor(8, thread_name_prefix="long")
 
 
 async def finish(future: asyncio.Future[T]) -> T:
@@ -32,10 +36,10 @@ async def finish(future: asyncio.Future[T]) -> T:
     return future.result()
 
 
-async def run(what: str, call: Callable[..., T], *args: object) -> T:
+async def run(what: str, call: Callable[..., T], *args: object, threads: Executor | None = None) -> T:
     """call(*args) in a thread. An OSError becomes Temporary "cannot `what`: …", code disk-full or host-refused."""
     try:
-        return await finish(asyncio.get_running_loop().run_in_executor(None, call, *args))
+        return await finish(asyncio.get_running_loop().run_in_executor(threads, call, *args))
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         raise Temporary(
@@ -49,7 +53,7 @@ async def run(what: str, call: Callable[..., T], *args: object) -> T:
 async def stoppable(what: str, call: Callable[..., T], *args: object) -> T:
     """run(what, call, *args, stop): an Event that is set when nobody waits for the thread any more."""
     stop = threading.Event()
-    task = asyncio.ensure_future(run(what, call, *args, stop))
+    task = asyncio.ensure_future(run(what, call, *args, stop, threads=_LONG))
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:

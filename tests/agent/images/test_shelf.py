@@ -6,21 +6,24 @@ import asyncio
 import gzip
 import io
 import json
+import os
 import shutil
 import subprocess
 import tarfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 
 from agent.images.store import ImageStore
+from agent.kit import threads
 from agent.kit.clock import FakeClock
 from agent.kit.errors import GoraeError, UserError
 from agent.kit.layout import Layout
 from agent.ports import GcRule
 from tests.agent.images.conftest import Shop
-from tests.support.images import ARCHITECTURE, file, image, layer, oci_archive, oci_members, sha, write_tar
+from tests.support.images import ARCHITECTURE, Item, file, image, layer, oci_archive, oci_members, sha, write_tar
 
 pytestmark = pytest.mark.host
 
@@ -263,3 +266,15 @@ def write_files(place: Path, members: dict[str, bytes]) -> Path:
         (place / name).parent.mkdir(parents=True, exist_ok=True)
         (place / name).write_bytes(raw)
     return place
+
+
+async def test_who_reads_slowly_takes_no_thread_that_starts_containers(shop: Shop) -> None:
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+    await shop.load(layer(Item("big", content=os.urandom(8 << 20))), name="made:1")
+    saving = [shop.store.shelf.save(["made:1"], "oci-archive") for _ in range(10)]
+    try:
+        assert all(await asyncio.wait_for(asyncio.gather(*map(anext, saving)), 20))
+        assert await asyncio.wait_for(threads.run("start a container", lambda: 7), 20) == 7
+    finally:
+        for one in saving:
+            await one.aclose()  # type: ignore[attr-defined]

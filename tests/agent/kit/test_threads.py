@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -59,3 +60,22 @@ async def test_a_cancelled_call_ends_after_its_thread(fails: bool) -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert ended
+
+
+async def test_what_takes_long_takes_no_thread_that_starts_containers() -> None:
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+    began = threading.Event()
+
+    def long(stop: threading.Event) -> None:
+        began.set()
+        stop.wait()
+
+    task = asyncio.ensure_future(threads.stoppable("back it up", long))
+    while not began.is_set():  # noqa: ASYNC110 (a thread's event)
+        await asyncio.sleep(0.01)
+    try:
+        assert await asyncio.wait_for(threads.run("start a container", lambda: 7), 10) == 7
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+    assert task.cancelled()
