@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import os
 import re
+import shutil
 from pathlib import Path
 
 from agent.images.errors import not_in_registry, pull_failed, registry_away, wrong_platform
@@ -107,26 +108,25 @@ class Skopeo:
         given: int = asyncio.subprocess.DEVNULL,
         pass_fds: tuple[int, ...] = (),
     ) -> asyncio.subprocess.Process:
-        policy = () if _POLICY.exists() else ("--insecure-policy",)
-        try:
-            return await asyncio.create_subprocess_exec(
-                *_COMMAND,
-                "--tmpdir",
-                str(self._tmp),
-                *policy,
-                *arguments,
-                stdin=given,
-                stdout=out,
-                stderr=err,
-                pass_fds=pass_fds,
-                env={**os.environ, "TMPDIR": str(self._tmp)},
-                limit=_INDEX_LIMIT,
-                preexec_fn=_private,  # uvloop takes no umask
-            )
-        except FileNotFoundError as error:
+        if shutil.which(_COMMAND[-1]) is None:  # setpriv would say so, in words of its own
             raise Permanent(
                 "cannot handle images: skopeo is not installed", code="skopeo-missing", hint="apt install skopeo"
-            ) from error
+            )
+        policy = () if _POLICY.exists() else ("--insecure-policy",)
+        return await asyncio.create_subprocess_exec(
+            *_COMMAND,
+            "--tmpdir",
+            str(self._tmp),
+            *policy,
+            *arguments,
+            stdin=given,
+            stdout=out,
+            stderr=err,
+            pass_fds=pass_fds,
+            env={**os.environ, "TMPDIR": str(self._tmp)},
+            limit=_INDEX_LIMIT,
+            preexec_fn=_private,  # uvloop takes no umask
+        )
 
 
 def _private() -> None:

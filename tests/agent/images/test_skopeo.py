@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from agent.images.skopeo import explain, said_by
+from agent.images.skopeo import Skopeo, explain, said_by
+from agent.kit.errors import Permanent
 
 PREFIX = 'time="2026-01-01T00:00:00Z" level=fatal msg="'
 
@@ -52,3 +55,10 @@ def test_words_without_the_logs_form_are_kept() -> None:
     assert said_by("FATA: something\nodd happened\n") == "odd happened"
     assert said_by("") == "no reason given"
     assert said_by(PREFIX + r'parsing \"x\": bad"') == 'parsing "x": bad'
+
+
+async def test_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(Permanent, match="skopeo is not installed") as caught:
+        await Skopeo(tmp_path).unpack("oci-archive:a.tar", tmp_path)
+    assert caught.value.hint == "apt install skopeo"
