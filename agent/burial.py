@@ -45,18 +45,18 @@ class Burial:
 
     async def _remove_rest(self, stack: str, assignment: Assignment) -> None:
         names: list[str] = []
-        used = {
-            mount.source
-            for other in self._board.assignments
-            for task in self._board.tasks(other)
-            for mount in task.container.mounts
-            if mount.kind == "volume"
-        }
         try:
             if assignment.remove_volumes:
                 found = await self._ports.volumes.list()
                 names += accept.volumes(assignment)
                 names += [volume.name for volume in found if volume.owner and volume.stack == stack]
+            used = {
+                mount.source
+                for other in self._board.assignments
+                for task in self._board.tasks(other)
+                for mount in task.container.mounts
+                if mount.kind == "volume"
+            }
             await self._ports.volumes.remove([name for name in names if name not in used])
             await self._ports.logs.remove(stack)
         except GoraeError as error:

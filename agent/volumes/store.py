@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from agent.kit import disk, mounts, syscalls, trees
-from agent.kit.errors import UserError
+from agent.kit.errors import GoraeError, UserError
 from agent.ports import VolumeInfo
 from agent.volumes import errors, manifest, options
 from agent.volumes.fill import Filler
@@ -146,16 +146,20 @@ class NamedVolumes:
         _move_in(filled, data)
 
     def remove(self, names: Sequence[str]) -> None:
-        """Permanent undeletable if something immutable is left; absent is success."""
+        """Permanent undeletable if something immutable is left; absent is success. What earlier calls have left is
+        tried again, and is no failure of this one."""
+        gone = []
         for name in map(checked_name, names):
             with self._locks.setdefault(name, threading.Lock()):
                 mounts.detach(self.data(name))
-                try:
-                    (self._directory / name).rename(self._directory / f"{_GONE}{name[:200]}-{os.urandom(4).hex()}")
-                except FileNotFoundError:
-                    pass
-        for leftover in self._directory.glob(f"{_GONE}*"):
-            trees.delete(leftover)
+                with suppress(FileNotFoundError):
+                    hidden = self._directory / f"{_GONE}{name[:200]}-{os.urandom(4).hex()}"
+                    gone.append((self._directory / name).rename(hidden))
+        for leftover in set(self._directory.glob(f"{_GONE}*")) - set(gone):
+            with suppress(GoraeError):
+                trees.delete(leftover)
+        for doomed in gone:
+            trees.delete(doomed)
 
     def list(self) -> list[VolumeInfo]:
         found = []

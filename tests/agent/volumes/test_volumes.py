@@ -430,6 +430,19 @@ async def test_a_volume_of_the_longest_name_can_be_removed(bench: Bench) -> None
     assert list(bench.room.layout.volumes.iterdir()) == []
 
 
+async def test_what_cannot_be_deleted_keeps_no_other_volume(bench: Bench) -> None:
+    stuck = bench.room.layout.volumes / ".gone-a-12345678"
+    stuck.mkdir(parents=True)
+    syscalls.mount("tmpfs", stuck, "tmpfs", 0, None)
+    try:
+        await bench.volumes.create(VolumeInfo("other"))
+        await bench.volumes.remove(["other"])
+        await bench.volumes.remove([])
+        assert list(bench.room.layout.volumes.iterdir()) == [stuck]
+    finally:
+        mounts.detach(stuck)
+
+
 async def test_a_source_above_our_own_directory_does_not_carry_other_tasks_along(bench: Bench) -> None:
     whole = bind(bench.room.root)
     for index in range(6):  # unbounded, each task would double the number of mounts
