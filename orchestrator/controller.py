@@ -26,6 +26,7 @@ from orchestrator.decide.plan import Intent, Plan, Verb, plan
 from orchestrator.decide.pulling import Pull, wants
 from orchestrator.decide.records import Counter, Revision, StackRecord
 from orchestrator.decide.schedule import admit, fits
+from orchestrator.decide.virtual import allot, networked
 from orchestrator.store.ledger import Ledger
 from orchestrator.store.port import Change
 
@@ -191,7 +192,9 @@ class Controller:
     ) -> Applied:
         """Admit, then commit; nothing to change commits nothing. Called with `changing` held."""
         same_model = record is not None and record.model == model
-        if record is not None and same_model and not planned.changes and not record.held:
+        before = record.virtual if record is not None else {}
+        virtual = allot(name, networked(model), before, self._taken(name))
+        if record is not None and same_model and not planned.changes and not record.held and virtual == before:
             return Applied(name, record.generation, record.revision, planned)
         self._admit(name, planned.tasks, record, listeners)
         self._must_be_bound()
@@ -208,7 +211,7 @@ class Controller:
             revision=revision,
             generation=generation,
         )
-        after = StackRecord(name, generation, revision, model, planned.tasks, event.at, cause=event.id)
+        after = StackRecord(name, generation, revision, model, planned.tasks, event.at, cause=event.id, virtual=virtual)
         revisions = [] if same_model else [Revision(name, revision, event.at, peer.uid, model)]
         await self._ledger.commit(
             Change(stacks={name: after}, revisions=revisions, events=[event, *self._told(event, planned)])
@@ -268,6 +271,11 @@ class Controller:
 
     def _others(self, name: str) -> dict[str, tuple[Task, ...]]:
         return {other: r.tasks for other, r in self._ledger.stacks.items() if other != name and not r.held}
+
+    def _taken(self, name: str) -> frozenset[int]:
+        """Numbers of virtual addresses that other stacks have, those on their way out among them."""
+        others = (record for other, record in self._ledger.stacks.items() if other != name)
+        return frozenset(number for record in others for number in record.virtual.values())
 
     def _over(self, name: str, current: Sequence[Task]) -> dict[str, str]:
         """Tasks that rest by themselves. One that was asked to run again, and has not answered yet, does not."""

@@ -124,9 +124,14 @@ def take_over(
             cause=told.cause,
             removed=told.removed,
             remove_volumes=told.remove_volumes,
+            virtual=dict(told.virtual),
         )
     reported = {told.stack for told in verdict.assignments}
     for name, ours in records.items():
         if name not in reported and not ours.held:
-            changed[name] = replace(ours, held=True)
+            changed[name] = replace(ours, held=True, virtual={})
+    taken = {number for record in changed.values() for number in record.virtual.values()}
+    for name, ours in records.items():  # newer than what was reported: its next change gives it other addresses
+        if name not in changed and not taken.isdisjoint(ours.virtual.values()):
+            changed[name] = replace(ours, virtual={s: n for s, n in ours.virtual.items() if n not in taken})
     return changed

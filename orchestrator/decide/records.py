@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from agent.wire.messages import Assignment, Task
@@ -44,6 +44,7 @@ class StackRecord:
     removed: bool = False
     remove_volumes: bool = False
     held: bool = False
+    virtual: dict[str, int] = field(default_factory=dict)  # service → number of its virtual address
 
     def assignment(self, store_id: str) -> Assignment:
         return Assignment(
@@ -54,6 +55,7 @@ class StackRecord:
             removed=self.removed,
             remove_volumes=self.remove_volumes,
             model=self.model,
+            virtual=self.virtual,
             tasks=self.tasks,
             cause=self.cause,
         )

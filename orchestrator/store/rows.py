@@ -35,7 +35,7 @@ def damaged(doing: str, path: Path, why: str) -> Permanent:
 
 
 def stack(row: Sequence[Any], tasks: Sequence[Task]) -> StackRecord:
-    name, generation, revision, model, updated_at, cause, removed, remove_volumes, held = row
+    name, generation, revision, model, updated_at, cause, removed, remove_volumes, held, virtual = row
     return StackRecord(
         name=name,
         generation=generation,
@@ -47,6 +47,7 @@ def stack(row: Sequence[Any], tasks: Sequence[Task]) -> StackRecord:
         removed=bool(removed),
         remove_volumes=bool(remove_volumes),
         held=bool(held),
+        virtual=json.loads(virtual),
     )
 
 

@@ -43,4 +43,8 @@ MIGRATIONS: tuple[str, ...] = (
 
     CREATE TABLE cursors (journal_id TEXT PRIMARY KEY, seq INTEGER NOT NULL) STRICT, WITHOUT ROWID;
     """,
+    """
+    -- JSON: service → number of its virtual address. A stack of before gets its numbers with its next change.
+    ALTER TABLE stacks ADD COLUMN virtual TEXT NOT NULL DEFAULT '{}';
+    """,
 )

@@ -89,7 +89,8 @@ class SqliteStore:
             for stack, document in await self._rows("SELECT stack, document FROM tasks ORDER BY service, slot"):
                 tasks.setdefault(stack, []).append(Task.model_validate_json(document))
             stacks = await self._rows(
-                "SELECT name, generation, stacks.revision, model, updated_at, cause, removed, remove_volumes, held"
+                "SELECT name, generation, stacks.revision, model, updated_at, cause,"
+                " removed, remove_volumes, held, virtual"
                 " FROM stacks JOIN revisions ON stack = name AND number = stacks.revision ORDER BY name"
             )
             statuses = await self._rows("SELECT stack, document FROM statuses")
@@ -152,13 +153,13 @@ class SqliteStore:
     async def _write_stack(self, record: StackRecord) -> None:
         await self._db.execute(_UPSERT_COUNTER, (record.name, record.generation, record.revision))
         await self._db.execute(
-            "INSERT INTO stacks VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET"
+            "INSERT INTO stacks VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET"
             " generation = excluded.generation, revision = excluded.revision, updated_at = excluded.updated_at,"
             " cause = excluded.cause, removed = excluded.removed, remove_volumes = excluded.remove_volumes,"
-            " held = excluded.held",
+            " held = excluded.held, virtual = excluded.virtual",
             (
                 *(record.name, record.generation, record.revision, record.updated_at, record.cause),
-                *(record.removed, record.remove_volumes, record.held),
+                *(record.removed, record.remove_volumes, record.held, json.dumps(record.virtual)),
             ),
         )
         await self._db.execute("DELETE FROM tasks WHERE stack = ?", (record.name,))

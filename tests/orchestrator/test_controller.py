@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from orchestrator import link
 from orchestrator.compose.model import Network, Stack, Volume
 from orchestrator.controller import Controller
 from orchestrator.store.memory import MemoryStore
+from orchestrator.store.port import Change
 from tests.support.fake_agent import FakeAgent
 from tests.support.orchestrating import ALICE, Orchestrating, orchestrating, stack
 
@@ -305,3 +307,33 @@ async def test_a_guest_of_an_internal_network_is_inside_also_when_its_owner_is_g
     await s.o.up(model("guest", external=True))
     (task,) = s.o.ledger.stacks["guest"].tasks
     assert task.container.networks == (Membership(network="back"),)
+
+
+async def test_services_keep_their_virtual_addresses_as_long_as_the_stack_has_them(s: Setting) -> None:
+    def held(name: str = "shop") -> dict[str, int]:
+        record = s.o.ledger.stacks[name]
+        assert record.assignment("s").virtual == record.virtual
+        return record.virtual
+
+    job = {"image": "web:1", "network_mode": "none"}
+    await s.o.up(stack(**TWO, job=job))
+    first = dict(held())
+    assert first.keys() == {"web", "db"}
+    await s.controller.scale("shop", {"web": 0}, ALICE)
+    await s.controller.act("shop", "recreate", [], ALICE)
+    assert held() == first
+    await s.o.up(stack(web=TWO["web"]))
+    assert held() == {"web": first["web"]}
+    await s.o.up(stack("blog", **TWO))
+    assert not set(held("blog").values()) & set(held().values())
+
+
+async def test_a_stack_of_before_gets_its_virtual_addresses_at_the_next_up(s: Setting) -> None:
+    await s.o.up(stack(**TWO))
+    record = s.o.ledger.stacks["shop"]
+    given = dict(record.virtual)
+    await s.o.ledger.commit(Change(stacks={"shop": replace(record, virtual={})}))
+    applied = await s.o.up(stack(**TWO))
+    after = s.o.ledger.stacks["shop"]
+    assert (after.virtual, after.tasks, after.revision) == (given, record.tasks, record.revision)
+    assert applied.generation == record.generation + 1

@@ -161,3 +161,20 @@ def test_identities_remember() -> None:
     fresh = renamed(replace(OURS, adopts=("older",)), "fresh")
     assert fresh == Identity("fresh", former=("ours",))
     assert adopted(fresh, "ours") == Identity("fresh", former=("ours",), adopts=("ours",), settled=True)
+
+
+def test_no_two_services_have_one_virtual_address_after_a_take_over() -> None:
+    """The agent's word wins; what is held has none, what is newer here keeps the others of its own."""
+    identity = Identity("new", former=("old",))
+    told = assignment("told", 9).model_copy(update={"virtual": {"web": 1, "db": 2}})
+    older = assignment("newer", 3)
+    ours = {
+        "newer": replace(record("newer", 4), virtual={"web": 2, "db": 5}),
+        "held": replace(record("held", 1), virtual={"web": 1}),
+    }
+    changed = take_over(ours, identity, Adopt("old", (told, older)), 1.0)
+    assert {name: one.virtual for name, one in changed.items()} == {
+        "told": {"web": 1, "db": 2},
+        "newer": {"db": 5},
+        "held": {},
+    }

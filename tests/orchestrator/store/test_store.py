@@ -27,6 +27,7 @@ from tests.support.orchestrating import stack
 
 MODEL = stack(web={"image": "web:1", "replicas": 2})
 RECORD = StackRecord("shop", 3, 2, MODEL.model_dump(mode="json", exclude_defaults=True), up(MODEL).tasks, 5.0, "e1")
+RECORD = replace(RECORD, virtual={"web": 7, "db": 1007})
 REVISION = Revision("shop", 2, 5.0, 1000, RECORD.model)
 ULIDS = Ulids()
 
@@ -278,6 +279,18 @@ async def test_a_full_disk_is_said_and_nothing_is_acknowledged(tmp_path: Path) -
     await store._rows("PRAGMA max_page_count = 1000000")
     await ledger.commit(Change(stacks={"shop": after}))
     assert ledger.stacks == (await store.load()).stacks == {"shop": after}
+    await store.close()
+
+
+async def test_a_database_of_before_virtual_addresses_is_taken_up(tmp_path: Path) -> None:
+    path = tmp_path / "o.db"
+    with sqlite3.connect(path) as db:
+        db.executescript(f"{MIGRATIONS[0]}; PRAGMA user_version = 1")
+        db.execute("INSERT INTO revisions VALUES ('shop', 1, 1.0, 0, '{}')")
+        db.execute("INSERT INTO stacks VALUES ('shop', 1, 1, 1.0, NULL, 0, 0, 0)")
+    store = await SqliteStore.open(path)
+    loaded = await store.load()
+    assert (loaded.stacks["shop"].generation, loaded.stacks["shop"].virtual) == (1, {})
     await store.close()
 
 
