@@ -22,7 +22,7 @@ from agent.images.names import Reference
 from agent.images.reports import Report
 from agent.kit.clock import Clock
 from agent.kit.errors import leaf
-from agent.ports import ImageInfo
+from agent.ports import ImageConfig, ImageInfo
 
 Bring = Callable[[Blob], Awaitable[None]]  # a blob into the store, from wherever it is
 
@@ -49,23 +49,29 @@ class Installer:
             await aside(self._files.put, raw)
             await bring(manifest.config)
             id_ = manifest.config.digest
-            config = self._files.blob(id_).read_bytes()
-            image_config.parse(id_, config)
-            diff_ids = image_config.diff_ids(config)
+            parsed, diff_ids, created, platform = await aside(self._read, id_)
             if len(diff_ids) != len(manifest.layers):
                 raise bad_image(name, f"{len(manifest.layers)} layers, {len(diff_ids)} diff ids")
             await hold(*(self._files.layer(diff_id) for diff_id in diff_ids))
             sizes = await self._ensure_layers(list(zip(diff_ids, manifest.layers, strict=True)), bring, report)
-            stack = await self._layers.mend(image_config.parse(id_, config).layers, hold)
+            stack = await self._layers.mend(parsed.layers, hold)
         except (BadManifest, WrongBlob) as error:
             raise bad_image(name, str(error)) from error
         blobs = [_digest(raw), *(blob.digest for blob in manifest.blobs), *extra]
-        image = Image(
-            _digest(raw), blobs, diff_ids, image_config.created(config), image_config.platform_of(config), stack
-        )
+        image = Image(_digest(raw), blobs, diff_ids, created, platform, stack)
         await self.commit(id_, image, sizes, references, digest)
         report.say("done", 1, 1)
         return info(await self._catalog.opened(), id_)
+
+    def _read(self, id_: str) -> tuple[ImageConfig, list[str], str, str]:
+        """Blocking: a hostile config of 4 MiB takes a second."""
+        raw = self._files.blob(id_).read_bytes()
+        return (
+            image_config.parse(id_, raw),
+            image_config.diff_ids(raw),
+            image_config.created(raw),
+            image_config.platform_of(raw),
+        )
 
     async def _ensure_layers(self, layers: Sequence[tuple[str, Layer]], bring: Bring, report: Report) -> dict[str, int]:
         """All of them brought and unpacked, several at a time; the sizes of those that were not there."""

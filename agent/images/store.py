@@ -60,14 +60,14 @@ class ImageStore:
     # questions ------------------------------------------------------------------------------------------------------
 
     async def config(self, image: str) -> ImageConfig:
-        id_ = find(await self._catalog.opened(), image)
+        index = await self._catalog.opened()
+        id_ = find(index, image)
         if id_ not in self._configs:
             try:
-                raw = self._files.blob(id_).read_bytes()
+                parsed = await aside(lambda: image_config.parse(id_, self._files.blob(id_).read_bytes()))
             except OSError as error:
                 raise bad_image(image, f"its config is gone: {error.strerror}") from error
-            parsed = image_config.parse(id_, raw)
-            stack = (await self._catalog.opened()).images[id_].stack
+            stack = index.images[id_].stack
             self._configs[id_] = replace(parsed, layers=tuple(stack)) if stack else parsed
         return self._configs[id_]
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
+from agent.images import config as image_config
 from agent.images.layers import Layers
 from agent.kit.errors import GoraeError, Permanent, UserError
+from agent.ports import ImageConfig
 from tests.agent.images.conftest import Shop
 from tests.support.images import compress, directory, docker_archive, file, image, layer, oci_archive, oci_layout, sha
 
@@ -314,3 +317,17 @@ async def test_the_loop_stays_free(shop: Shop) -> None:
     await shop.store.load(archive, None, shop.said.append)
     watcher.cancel()
     assert max(spent) < 0.01
+
+
+async def test_configs_are_read_beside_the_loop(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They may be hostile ones of megabytes."""
+    parse, readers = image_config.parse, set()
+
+    def watched(id_: str, raw: bytes) -> ImageConfig:
+        readers.add(threading.current_thread().name)
+        return parse(id_, raw)
+
+    monkeypatch.setattr(image_config, "parse", watched)
+    await shop.load(layer(file("a")), name="made:1")
+    await shop.store.config("made:1")
+    assert readers and not any(name == "MainThread" for name in readers)
