@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -46,7 +45,7 @@ class Offer:
 
     @property
     def manifest_digest(self) -> str:
-        return _digest(self.raw)
+        return image_manifest.digest_of(self.raw)
 
 
 class Fetcher:
@@ -64,7 +63,7 @@ class Fetcher:
     async def look(self, reference: Reference, platform: str, auth: Path, again: Again) -> Offer:
         """UserError image-missing, wrong-platform; Temporary registry-away after TRIES."""
         served = await self._patiently(reference, lambda: self._skopeo.manifest(reference, auth), again)
-        digest = _digest(served)
+        digest = image_manifest.digest_of(served)
         if reference.digest not in (None, digest):
             raise pull_failed(reference.familiar, f"its registry served {digest[:19]} instead")
         try:
@@ -77,8 +76,10 @@ class Fetcher:
                 raise wrong_platform(reference.familiar, f"its index has no entry for {what}; it has {has}")
             one = Reference(reference.domain, reference.path, None, chosen)
             raw = await self._patiently(reference, lambda: self._skopeo.manifest(one, auth), again)
-            if _digest(raw) != chosen:
-                raise pull_failed(reference.familiar, f"its registry served {_digest(raw)[:19]} for {chosen[:19]}")
+            if image_manifest.digest_of(raw) != chosen:
+                raise pull_failed(
+                    reference.familiar, f"its registry served {image_manifest.digest_of(raw)[:19]} for {chosen[:19]}"
+                )
             return Offer(digest, served, raw, image_manifest.parse(raw))
         except BadManifest as error:
             raise pull_failed(reference.familiar, f"its manifest is unusable: {error}") from error
@@ -176,7 +177,3 @@ class Fetcher:
             if "no space left" in said:
                 raise no_space(reference.familiar, 0, self._files.free()) from error
             raise explain(reference.familiar, said) from error
-
-
-def _digest(raw: bytes) -> str:
-    return "sha256:" + hashlib.sha256(raw).hexdigest()

@@ -45,9 +45,6 @@ class Index:
     def names_of(self, id_: str) -> list[str]:
         return sorted(name for name, target in self.names.items() if target.id == id_)
 
-    def digests_of(self, id_: str) -> list[str]:
-        return sorted({target.digest for target in self.names.values() if target.id == id_ and target.digest})
-
     def size(self, id_: str) -> int:
         return sum(self.sizes.get(layer, 0) for layer in set(self.images[id_].layers))
 

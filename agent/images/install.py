@@ -6,7 +6,6 @@ An image exists when the catalogue names it, and only then; everything it needs 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from agent.images import config as image_config
@@ -45,7 +44,10 @@ class Installer:
         name = references[0].familiar if references else "in the archive"
         try:
             manifest = image_manifest.parse(raw)
-            await hold(*(self._files.blob(blob.digest) for blob in manifest.blobs), self._files.blob(_digest(raw)))
+            await hold(
+                *(self._files.blob(blob.digest) for blob in manifest.blobs),
+                self._files.blob(image_manifest.digest_of(raw)),
+            )
             await aside(self._files.put, raw)
             await bring(manifest.config)
             id_ = manifest.config.digest
@@ -57,8 +59,8 @@ class Installer:
             stack = await self._layers.mend(parsed.layers, hold)
         except (BadManifest, WrongBlob) as error:
             raise bad_image(name, str(error)) from error
-        blobs = [_digest(raw), *(blob.digest for blob in manifest.blobs), *extra]
-        image = Image(_digest(raw), blobs, diff_ids, created, platform, stack)
+        blobs = [image_manifest.digest_of(raw), *(blob.digest for blob in manifest.blobs), *extra]
+        image = Image(image_manifest.digest_of(raw), blobs, diff_ids, created, platform, stack)
         await self.commit(id_, image, sizes, references, digest)
         report.say("done", 1, 1)
         return info(await self._catalog.opened(), id_)
@@ -103,7 +105,3 @@ class Installer:
         self, id_: str, image: Image, sizes: Mapping[str, int], references: Sequence[Reference], digest: str
     ) -> None:
         await self._catalog.commit(id_, image, sizes, references, digest, self._clock.wall())
-
-
-def _digest(raw: bytes) -> str:
-    return "sha256:" + hashlib.sha256(raw).hexdigest()

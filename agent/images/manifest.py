@@ -6,6 +6,7 @@ config, and registries have stopped serving it.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 import re
@@ -54,6 +55,10 @@ class Manifest:
     @property
     def blobs(self) -> tuple[Blob, ...]:
         return (self.config, *(layer.blob for layer in self.layers))
+
+
+def digest_of(raw: bytes) -> str:
+    return "sha256:" + hashlib.sha256(raw).hexdigest()
 
 
 def parse(raw: bytes) -> Manifest:

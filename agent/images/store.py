@@ -6,7 +6,6 @@ children (skopeo, unpack_child) and threads; the event loop only decides.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import tarfile
 from collections.abc import Mapping, Sequence
@@ -129,11 +128,16 @@ class ImageStore:
                     await self._installer.commit(here, index.images[here], {}, [reference], offer.digest)
                     report.say("done", 1, 1)
                     return info(await self._catalog.opened(), here)
-                await hold(*map(self._files.blob, (_digest(raw), *(blob.digest for blob in offer.manifest.blobs))))
+                await hold(
+                    *map(
+                        self._files.blob,
+                        (image_manifest.digest_of(raw), *(blob.digest for blob in offer.manifest.blobs)),
+                    )
+                )
                 self._fetcher.must_fit(reference, offer)
                 extra = []
                 if offer.index is not None:
-                    extra = [_digest(offer.index)]
+                    extra = [image_manifest.digest_of(offer.index)]
                     await hold(self._files.blob(extra[0]))
                     await aside(self._files.put, offer.index)
                 blobs = [blob for blob in dict.fromkeys(offer.manifest.blobs) if not self._files.has(blob)]
@@ -176,8 +180,8 @@ class ImageStore:
         try:
             layout = await aside(OciLayout, file)
             raw, extra = await aside(layout.read, content.digest), []
-            if _digest(raw) != content.digest:
-                raise WrongBlob(f"{content.digest[:19]} came as {_digest(raw)[:19]}")
+            if image_manifest.digest_of(raw) != content.digest:
+                raise WrongBlob(f"{content.digest[:19]} came as {image_manifest.digest_of(raw)[:19]}")
             if image_manifest.is_index(raw):
                 chosen = image_manifest.choose(raw)
                 if chosen is None:
@@ -186,8 +190,8 @@ class ImageStore:
                 await hold(self._files.blob(content.digest))
                 await aside(self._files.put, raw)
                 raw, extra = await aside(layout.read, chosen), [content.digest]
-                if _digest(raw) != chosen:
-                    raise WrongBlob(f"{chosen[:19]} came as {_digest(raw)[:19]}")
+                if image_manifest.digest_of(raw) != chosen:
+                    raise WrongBlob(f"{chosen[:19]} came as {image_manifest.digest_of(raw)[:19]}")
         except (WrongBlob, BadManifest, tarfile.TarError) as error:
             raise bad_archive(archive, str(error)) from error
 
@@ -216,14 +220,14 @@ class ImageStore:
             copied.replace(self._files.blob(blob.digest))
             made = await self._layers.discover(layer, hold, lambda done: report.say("unpacking", done, blob.size))
             document = json.dumps(image_config.document(wanted, (made.diff_id,)), sort_keys=True).encode()
-            id_ = _digest(document)
+            id_ = image_manifest.digest_of(document)
             written = image_manifest.write(Blob(id_, len(document)), layer)
-            await hold(self._files.blob(id_), self._files.blob(_digest(written)))
+            await hold(self._files.blob(id_), self._files.blob(image_manifest.digest_of(written)))
             await aside(self._files.put, document)
             await aside(self._files.put, written)
             image = Image(
-                _digest(written),
-                [_digest(written), id_, blob.digest],
+                image_manifest.digest_of(written),
+                [image_manifest.digest_of(written), id_, blob.digest],
                 [made.diff_id],
                 platform=image_config.platform_of(document),
             )
@@ -238,7 +242,3 @@ class ImageStore:
         if id_ is not None:
             self._configs.pop(id_, None)
         return tuple(sorted(names.parse(name).familiar for name in gone)), freed
-
-
-def _digest(raw: bytes) -> str:
-    return "sha256:" + hashlib.sha256(raw).hexdigest()

@@ -109,8 +109,12 @@ def _list(client: Client, screen: Screen, as_json: bool) -> int:
 def _readable(path: str) -> str:
     """Absolute, as the daemon reads it; refused here when the user could not read it."""
     try:
-        with open(path, "rb"):  # noqa: PTH123 (one check)
-            return os.path.abspath(path)  # noqa: PTH100 (the same)
+        if os.path.isdir(path):  # noqa: PTH112 (the same; an OCI layout)
+            os.listdir(path)  # noqa: PTH208 (the same)
+        else:
+            with open(path, "rb"):  # noqa: PTH123 (one check)
+                pass
+        return os.path.abspath(path)  # noqa: PTH100 (the same)
     except OSError as error:
         raise UserError(
             f"cannot read {path}: {error.strerror}", code="file-unreadable", hint="check the path and its permissions"

@@ -492,6 +492,10 @@ def test_images(daemon: FakeDaemon, root: Path, capsys: pytest.CaptureFixture[st
     assert main(["image", "load", "fs.tar"]) == 0
     assert daemon.asked[-1][2] == {"path": str(root / "fs.tar")}
     assert capsys.readouterr().out == "unpacking\n" + "loaded redis:7: 12.3 MB, 2 layers\n" * 2
+    (root / "layout").mkdir()
+    assert main(["image", "load", "layout"]) == 0
+    assert daemon.asked[-1][2] == {"path": str(root / "layout")}
+    capsys.readouterr()
     daemon.answers["POST", "/v1/images/pull"] = [{"result": image}]
     assert main(["image", "pull", "redis:7"]) == 0
     assert daemon.asked[-1][2] == {"name": "redis:7", "keys": {}}
