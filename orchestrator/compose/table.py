@@ -106,7 +106,8 @@ label_file              texts
 labels                  entries
 links                   list:text                               refused @later
 logging                 map                                     refused @later
-mac_address             text                                    refused @later
+mac_address             text                                    refused it follows from the container's address, which
+                                                                gorae gives out
 mem_limit               limit
 mem_reservation         limit                           differs it sets no limit; what all stacks reserve together must
                                                         fit the host, or up refuses
@@ -290,13 +291,15 @@ model_var               text
 
 [services.*.networks.*]
 aliases                 list:text
-driver_opts             options                                 refused @later
+driver_opts             options                                 refused a container has one link, whatever its networks
 gw_priority             int!                                    ignored a container has one link, whatever its networks
-interface_name          text                                    refused @later
-ipv4_address            text                                    refused @later
-ipv6_address            text                                    refused @later
-link_local_ips          list:text                               refused @later
-mac_address             text                                    refused @later
+interface_name          text                                    refused a container has one link, eth0
+ipv4_address            text                                    refused gorae gives out the addresses; refer to services
+                                                                by name
+ipv6_address            text                                    refused containers have no IPv6 yet
+link_local_ips          list:text                               refused a container has one address
+mac_address             text                                    refused it follows from the container's address, which
+                                                                gorae gives out
 priority                int!                                    ignored a container has one link, whatever its networks
 
 [services.*.ports]

@@ -1,0 +1,199 @@
+"""Random lives of a network: attached, served, flushed by somebody, agents killed; the kernel holds what is wanted."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+import shutil
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from agent.decide import nft_rules
+from agent.decide.nft_rules import Backend, Member, Policy, Served
+from agent.kit.ids import instance_id
+from agent.kit.layout import Layout
+from agent.kit.pools import Slice
+from agent.network import nft
+from agent.network.network import RoutedNetwork
+from agent.network.wire import link_name
+from agent.ports import Attachment, Serving
+from agent.wire.messages import PublishedPort
+from tests.support.netns import Namespace, moved, run
+
+pytestmark = pytest.mark.host
+SLICE = Slice(1)
+TASKS = 3
+
+_tasks = st.integers(0, TASKS - 1)
+_networks = st.sets(st.sampled_from(["a", "b", "c"]), max_size=3)
+_attach = st.tuples(st.just("attach"), _tasks, _networks, st.booleans())
+_publish = st.tuples(
+    st.just("publish"), _tasks, st.sampled_from(["ready", "running", "draining", "gone"]), st.integers(0, 1)
+)
+_rare = st.one_of(
+    st.tuples(st.just("detach"), _tasks), *(st.tuples(st.just(name)) for name in ("flush", "kill", "flush_and_kill"))
+)
+_begun = st.tuples(*(st.tuples(st.just("attach"), st.just(n), _networks, st.booleans()) for n in range(TASKS)))
+_lives = st.builds(
+    lambda begun, steps: [*begun, *steps],
+    _begun,
+    st.lists(st.one_of(_publish, _publish, _publish, _attach, _rare), min_size=4, max_size=15),
+)
+
+
+@dataclass
+class Life:
+    """A host with one instance on it, and what its network was told."""
+
+    root: Path
+    spaces: list[Namespace]
+    instance: str = field(default_factory=instance_id)
+    members: dict[int, Member] = field(default_factory=dict)
+    serving: dict[int, Serving] = field(default_factory=dict)
+    agents: list[RoutedNetwork] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.network = self.agent()
+
+    def agent(self) -> RoutedNetwork:
+        resolv = self.root / "resolv.conf"
+        made = RoutedNetwork(
+            Layout.at(self.root), self.instance, SLICE, registry=self.root / "forwarding.json", resolv=resolv
+        )
+        self.agents.append(made)
+        return made
+
+    async def step(self, kind: str, *what: Any) -> None:
+        await getattr(self, kind)(*what)
+
+    async def attach(self, n: int, networks: set[str], outside: bool) -> None:
+        attachment = Attachment(f"t{n}", "s", self.spaces[n].path, n, SLICE.address(n), frozenset(networks), outside)
+        await self.network.attach(attachment)
+        ids = frozenset(map(nft_rules.network_id, networks))
+        member = Member(link_name(self.instance, n), SLICE.address(n), ids, outside)
+        if self.members.get(n) != member:
+            self.serving.pop(n, None)
+        self.members.pop(n, None)
+        if networks:
+            self.members[n] = member
+
+    async def detach(self, n: int) -> None:
+        await self.network.detach(f"t{n}")
+        self.members.pop(n, None)
+        self.serving.pop(n, None)
+
+    async def publish(self, n: int, state: Any, service: int) -> None:
+        """As workers do: only of what is attached."""
+        if n not in self.members:
+            return
+        serving = Serving(SLICE.address(n), state)
+        if state == "ready":
+            serving = replace(serving, ports=(PublishedPort(target=80, published=8000 + service),))
+        if state in ("ready", "running"):
+            serving = replace(serving, virtual=SLICE.virtual(service))
+        await self.network.publish(f"t{n}", serving)
+        self.serving[n] = serving
+
+    async def flush(self) -> None:
+        """Somebody's; watch() is told, and does this."""
+        run("nft", "flush", "ruleset")
+        self.network._committed = None
+        await self.network._commit()
+
+    async def kill(self) -> None:
+        """The next agent begins from the kernel alone."""
+        self.network = self.agent()
+        await self.network.list()
+
+    async def flush_and_kill(self) -> None:
+        """Who is where, the links say; what they serve, their workers."""
+        run("nft", "flush", "ruleset")
+        await self.kill()
+        for n, serving in self.serving.items():
+            await self.network.publish(f"t{n}", serving)
+
+    def policy(self) -> Policy:
+        served = {
+            Served(port.protocol, port.published, "0.0.0.0", serving.address, port.target)
+            for serving in self.serving.values()
+            for port in serving.ports
+        }
+        backends = {
+            Backend(serving.virtual, serving.address, serving.state == "ready")
+            for serving in self.serving.values()
+            if serving.virtual
+        }
+        members = frozenset(self.members.values())
+        return Policy(
+            self.instance,
+            SLICE.subnet,
+            SLICE.pool,
+            SLICE.virtuals,
+            members=members,
+            served=frozenset(served),
+            backends=frozenset(backends),
+        )
+
+
+def table(name: str) -> list[str]:
+    """Everything of it but handles and order among what has none."""
+    listed = json.loads(run("nft", "-j", "list", "table", "inet", name))["nftables"]
+    return sorted(json.dumps(_plain(entry), sort_keys=True) for entry in listed if "metainfo" not in entry)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        plain = {key: _plain(child) for key, child in value.items() if key != "handle"}
+        if "elem" in plain:
+            plain["elem"] = sorted(plain["elem"], key=lambda one: json.dumps(one, sort_keys=True))
+        return plain
+    return [_plain(child) for child in value] if isinstance(value, list) else value
+
+
+def rules(name: str) -> dict[str, list[str]]:
+    """Chain → its rules, in their order."""
+    listed = json.loads(run("nft", "-j", "list", "table", "inet", name))["nftables"]
+    found: dict[str, list[str]] = {}
+    for entry in (entry["rule"] for entry in listed if "rule" in entry):
+        found.setdefault(entry["chain"], []).append(json.dumps(entry["expr"], sort_keys=True))
+    return found
+
+
+@given(_lives)
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+def test_the_kernel_holds_what_is_wanted(steps: list[tuple[Any, ...]]) -> None:
+    root = Path(f"/tmp/g-{secrets.token_hex(4)}")
+    root.mkdir(mode=0o755)
+    with ExitStack() as stack:
+        stack.callback(shutil.rmtree, root)
+        stack.enter_context(moved())
+        spaces = [Namespace() for _ in range(TASKS)]
+        for space in spaces:
+            stack.callback(space.close)
+        asyncio.run(_live(Life(root, spaces), steps))
+        assert "inet gorae_" not in run("nft", "list", "tables")
+        assert [line for line in run("ip", "-o", "link").splitlines() if ": g" in line] == []
+        assert Path("/proc/sys/net/ipv4/ip_forward").read_text().strip() == "0"
+
+
+async def _live(life: Life, steps: list[tuple[Any, ...]]) -> None:
+    for step in steps:
+        await life.step(*step)
+    assert await life.network.list() == {f"t{n}" for n in life.members}
+    name = nft_rules.table_name(life.instance)
+    if life.members:
+        await life.network.publish("t-none", Serving(SLICE.address(99), "draining"))  # a commit, after any flush
+        held: tuple[Any, ...] = table(name), rules(name)
+        nft.commit(nft_rules.whole(nft_rules.ruleset(life.policy())))
+        assert held == (table(name), rules(name))
+    for n in range(TASKS):
+        await life.network.detach(f"t{n}")
+    for agent in reversed(life.agents):
+        await agent.close()  # of one that was killed: its sockets and threads
