@@ -87,7 +87,7 @@ async def test_two_logins_at_a_time_leave_the_agents_umask_alone(tmp_path: Path)
 
 
 def test_what_skopeo_writes_is_private_in_the_agents_own_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agent.images.skopeo._COMMAND", ("sh", "-c", "umask"))
+    monkeypatch.setattr("agent.images.skopeo._COMMAND", ("sh", "-c", "umask", "sh"))
     out = tmp_path / "out"
 
     async def start() -> int:
