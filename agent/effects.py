@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar
 from agent.decide import mounts, networks
 from agent.decide.oci_config import oci_config
 from agent.decide.record import TaskRecord
-from agent.decide.zone import hostname
+from agent.decide.zone import besides, hostname
 from agent.kit.clock import Clock
 from agent.kit.ids import Ulids
 from agent.ports import (
@@ -89,7 +89,16 @@ class Prepared:
 async def write_names(ports: Ports, task: Task, record: TaskRecord, peers: networks.Names) -> NameFiles:
     """`peers`: all that it finds on its networks. Its own service's name means its own address in it."""
     address = record.allocation.address if networks.memberships(record.stack, task.container) else "127.0.0.1"
-    return await ports.network.names(record.id, hostname(task), address, {**peers, record.service: (address,)})
+    naming = task.container.naming
+    return await ports.network.names(
+        record.id,
+        hostname(task),
+        address,
+        {**peers, **besides(task, peers), record.service: (address,)},
+        domain=naming.domain,
+        search=naming.search,
+        options=naming.options,
+    )
 
 
 async def prepare(

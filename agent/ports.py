@@ -356,10 +356,21 @@ class Network(Protocol):
         """Replace what `task` serves; without ports and virtual address it is taken out of everything. Returns after
         the commit."""
 
-    async def names(self, task: str, hostname: str, address: str, peers: Mapping[str, tuple[str, ...]]) -> NameFiles:
+    async def names(
+        self,
+        task: str,
+        hostname: str,
+        address: str,
+        peers: Mapping[str, tuple[str, ...]],
+        *,
+        domain: str = "",
+        search: Sequence[str] | None = None,
+        options: Sequence[str] = (),
+    ) -> NameFiles:
         """Write /etc/hosts, /etc/resolv.conf and /etc/hostname of a task; rewritten in place, so that a running
         container
-        sees the change. peers: name → addresses, own names among them."""
+        sees the change. peers: name → addresses, own names among them. domain: of the host name, "" for none. search,
+        options: of resolv.conf; None and (): the host's."""
 
     async def list(self) -> frozenset[str]:
         """Tasks that have a veth or an element in the table."""

@@ -15,28 +15,29 @@ RESOLVER = "127.0.0.11"  # the address that Docker uses, and nginx configuration
 _NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,252}[A-Za-z0-9_])?\Z")
 
 
-def hosts(hostname: str, address: str, peers: Mapping[str, tuple[str, ...]]) -> str:
+def hosts(hostname: str, address: str, peers: Mapping[str, tuple[str, ...]], domain: str = "") -> str:
     """/etc/hosts (hosts(5)): localhost, the task's own name, then each peer with all its addresses, own ones first.
+    With a domain, the whole name comes first in its line: that is what `hostname -f` says.
 
     A name that no resolver would look up (a blank, a control character) is left out: it could smuggle in a line.
     ValueError for an address that is none.
     """
-    own = _lines(hostname, (address,))
+    own = _lines((f"{hostname}.{domain}", hostname) if domain else (hostname,), (address,))
     others = []
     for name in sorted(peers):
         if name != hostname:
             addresses = peers[name]
             if address in addresses and len(addresses) > 1:
-                others.append(_lines(name, (address,)))
+                others.append(_lines((name,), (address,)))
                 addresses = tuple(other for other in addresses if other != address)
-            others.append(_lines(name, addresses))
+            others.append(_lines((name,), addresses))
     return "".join(("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n", own, *others))
 
 
 @lru_cache(maxsize=8192)  # a stack's files are written together, and all name the same peers
-def _lines(name: str, addresses: tuple[str, ...]) -> str:
+def _lines(names: tuple[str, ...], addresses: tuple[str, ...]) -> str:
     found = sorted({ipaddress.ip_address(address) for address in addresses}, key=lambda found: found.packed)
-    return "".join(f"{address}\t{name}\n" for address in found) if _NAME.match(name) else ""
+    return "".join(f"{address}\t{' '.join(names)}\n" for address in found) if all(map(_NAME.match, names)) else ""
 
 
 def resolv(host: str, search: Sequence[str] | None = None, options: Sequence[str] = ()) -> str:

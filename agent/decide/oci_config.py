@@ -77,6 +77,7 @@ def oci_config(
 
     Permanent: no-command, bad-workdir, bad-mount.
     """
+    domain = task.container.naming.domain
     linux: dict[str, Any] = {
         "namespaces": [
             {"type": "user", "path": str(sandbox.user_ns)},
@@ -97,6 +98,7 @@ def oci_config(
         "ociVersion": "1.0.2",
         "root": {"path": str(rootfs), "readonly": task.container.read_only},
         "hostname": hostname,
+        **({"domainname": domain} if domain else {}),
         "process": {
             "terminal": False,
             "user": {"uid": ids.uid, "gid": ids.gid, "additionalGids": list(ids.groups), "umask": 0o022},

@@ -50,9 +50,22 @@ def hostname(task: Task) -> str:
     return given[:63].strip("-")  # hostname(7)
 
 
+def fully_qualified(task: Task) -> str:
+    """The host name with its domain; "" without one."""
+    domain = task.container.naming.domain
+    return f"{hostname(task)}.{domain}" if domain else ""
+
+
+def besides(task: Task, seen: Names) -> dict[str, tuple[str, ...]]:
+    """What its file lets it know besides its networks: links, by what is `seen` there, and extra_hosts."""
+    naming = task.container.naming
+    links = {alias: seen[service] for alias, service in naming.links.items() if service in seen}
+    return {**links, **naming.hosts}
+
+
 def container_name(place: Place) -> str:
-    """As docker compose names containers: STACK-SERVICE-SLOT."""
-    return f"{place.stack}-{place.task.service}-{place.task.slot}"
+    """Its container_name, else as docker compose names containers: STACK-SERVICE-SLOT."""
+    return place.task.container.naming.container or f"{place.stack}-{place.task.service}-{place.task.slot}"
 
 
 def sights(places: Sequence[Place], reached: Mapping[tuple[str, str], tuple[str, ...]]) -> dict[str, Sight]:
@@ -71,8 +84,10 @@ def sights(places: Sequence[Place], reached: Mapping[tuple[str, str], tuple[str,
             for network in key[1]:
                 known = {**pointers[network], **known}
             views[key] = View(networks.seen_from(place.stack, (tables[network] for network in key[1])), known)
-        own = dict.fromkeys((place.task.service, hostname(place.task), container_name(place)), (place.address,))
-        found[place.task.id] = Sight(views[key], own, networks.reaches_outside(on))
+        mine = (place.task.service, hostname(place.task), container_name(place), fully_qualified(place.task))
+        own = {**besides(place.task, views[key].names), **{name: (place.address,) for name in mine if name}}
+        servers = place.task.container.naming.servers
+        found[place.task.id] = Sight(views[key], own, networks.reaches_outside(on), servers)
     return found
 
 

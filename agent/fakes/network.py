@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from agent.decide import hosts
@@ -43,12 +43,22 @@ class FakeNetwork:
         else:
             self.published.pop(task, None)
 
-    async def names(self, task: str, hostname: str, address: str, peers: Mapping[str, tuple[str, ...]]) -> NameFiles:
+    async def names(
+        self,
+        task: str,
+        hostname: str,
+        address: str,
+        peers: Mapping[str, tuple[str, ...]],
+        *,
+        domain: str = "",
+        search: Sequence[str] | None = None,
+        options: Sequence[str] = (),
+    ) -> NameFiles:
         self._maybe_fail("names")
         base = Path("/fake") / task
         files = NameFiles(base / "hosts", base / "resolv.conf", base / "hostname")
-        self.files[files.hosts] = hosts.hosts(hostname, address, peers)
-        self.files[files.resolv] = hosts.resolv("nameserver 192.0.2.53\n")
+        self.files[files.hosts] = hosts.hosts(hostname, address, peers, domain)
+        self.files[files.resolv] = hosts.resolv("nameserver 192.0.2.53\n", search, options)
         self.files[files.hostname] = f"{hostname}\n"
         return files
 

@@ -12,7 +12,7 @@ import asyncio
 import errno
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -126,14 +126,24 @@ class RoutedNetwork:
             self._silent.add(serving.address)
             await self._forget()
 
-    async def names(self, task: str, hostname: str, address: str, peers: Mapping[str, tuple[str, ...]]) -> NameFiles:
+    async def names(
+        self,
+        task: str,
+        hostname: str,
+        address: str,
+        peers: Mapping[str, tuple[str, ...]],
+        *,
+        domain: str = "",
+        search: Sequence[str] | None = None,
+        options: Sequence[str] = (),
+    ) -> NameFiles:
         _check_name(task)
         directory = self._layout.run_tasks / task
         files = NameFiles(*(directory / name for name in names.FILES))
         try:
             directory.mkdir(mode=0o711, parents=True, exist_ok=True)
-            names.rewrite(files.hosts, hosts.hosts(hostname, address, peers))
-            names.rewrite(files.resolv, hosts.resolv(names.read(self._resolv)))
+            names.rewrite(files.hosts, hosts.hosts(hostname, address, peers, domain))
+            names.rewrite(files.resolv, hosts.resolv(names.read(self._resolv), search, options))
             names.rewrite(files.hostname, f"{hostname}\n")
         except OSError as error:
             raise Temporary(f"cannot write the names of task {task}: {error}", code="names-failed") from error

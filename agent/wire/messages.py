@@ -32,6 +32,8 @@ State = Literal[
 Health = Literal["none", "starting", "healthy", "unhealthy"]
 Desired = Literal["running", "stopped"]
 HOSTNAME = re.compile(r"[a-zA-Z0-9_]([a-zA-Z0-9_.-]{0,62}[a-zA-Z0-9_])?")
+HostName = Annotated[str, Field(pattern=f"^{HOSTNAME.pattern}$")]
+Address = Annotated[str, Field(pattern=r"^[0-9a-fA-F:.]{2,45}$")]
 PortNumber = Annotated[int, Field(ge=1, le=65535)]
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 Amount = Annotated[float, Field(ge=0)]  # seconds, cores
@@ -94,6 +96,21 @@ class Membership(Wire):
     internal: bool = False
 
 
+class Naming(Wire):
+    """Names besides those of its networks. `container`: by which others know this one; "": STACK-SERVICE-SLOT. The rest
+    is for the container alone. `domain`: of its host name. `links`: alias → service. `servers`: addresses, asked for
+    what is not in its networks; (): the host's. `search`, `options`: of resolv.conf(5); None and (): the host's.
+    `hosts`: name → addresses."""
+
+    container: HostName | Literal[""] = ""
+    domain: HostName | Literal[""] = ""
+    links: dict[HostName, str] = {}
+    servers: tuple[Address, ...] = ()
+    search: tuple[Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,253}$")], ...] | None = None
+    options: tuple[Annotated[str, Field(pattern=r"^[a-z0-9:-]{1,40}$")], ...] = ()
+    hosts: dict[HostName, tuple[Address, ...]] = {}
+
+
 class ContainerSpec(Wire):
     """What forces a new container when it changes; its hash is the task's template.
 
@@ -117,6 +134,7 @@ class ContainerSpec(Wire):
     labels: dict[str, str] = {}
     networks: tuple[Membership, ...] = Field(default=(), max_length=NETWORKS)
     network_mode: Literal["", "none"] = ""
+    naming: Naming = Naming()
 
 
 class Restart(Wire):

@@ -10,6 +10,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from agent.wire.messages import Naming
+
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 ServiceName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9._-]{0,62}$")]
 
@@ -123,6 +125,7 @@ class Service(Model):
     user: str | None = None
     working_dir: str | None = None
     hostname: str | None = None
+    naming: Naming = Naming()
     labels: dict[str, str] = {}
     read_only: bool = False
     stop_signal: str | None = None

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection
 from signal import Signals
 from typing import Any, TypeVar
 
-from orchestrator.compose import health, limits, model, networks, ports, pulls, storage, units
+from orchestrator.compose import health, limits, model, naming, networks, ports, pulls, storage, units
 from orchestrator.compose.context import SERVICE, Context, absolute, matching
 from orchestrator.compose.nodes import BAD, Node, fields, flag, items, spelled, text
 from orchestrator.compose.values import short
@@ -81,6 +81,7 @@ def service(path: str, entry: dict[str, Node], services: Collection[str], contex
         "user": read("user", matching(_USER, "a user is written as NAME, UID or UID:GID")),
         "working_dir": read("working_dir", absolute),
         "hostname": read("hostname", matching(_HOST, "a host name has letters, digits, '-' and '.'")),
+        "naming": naming.naming(path, entry, context),
         "labels": {key: text(node) or "" for key, node in fields(entry.get("labels")).items()},
         "read_only": flag(entry.get("read_only"), False),
         "stop_signal": read("stop_signal", _signal),

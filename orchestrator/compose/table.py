@@ -64,7 +64,8 @@ cgroup                  text(host private)                      refused @later
 cgroup_parent           text                                    refused @later
 command                 words
 configs                 list                                    refused @later
-container_name          text                                    refused @later
+container_name          text                            differs it is a name that other containers look up; commands of
+                                                        gorae say the service's
 cpu_count               int                                     warned it is for Windows; use `cpus`
 cpu_percent             number                                  warned it is for Windows; use `cpus`
 cpu_period              int                                     refused @later
@@ -81,10 +82,10 @@ deploy                  map|null
 develop                 map|null                                warned gorae does not watch source files
 device_cgroup_rules     set:text                                refused @later
 devices                 list                                    refused @later
-dns                     texts                                   refused @later
-dns_opt                 list:text                               refused @later
-dns_search              texts                                   refused @later
-domainname              text                                    refused @later
+dns                     texts
+dns_opt                 list:text
+dns_search              texts
+domainname              text
 entrypoint              words
 env_file                text|list
 environment             variables
@@ -92,7 +93,8 @@ expose                  list                            differs it opens nothing
                                                         each other at every port
 extends                 text|map
 external_links          set:text                                refused gorae has no containers but those of stacks
-extra_hosts             hosts                                   refused @later
+extra_hosts             hosts                           differs not host-gateway: the host's own ports are closed to
+                                                        containers
 gpus                    text(all)|list                          refused @later
 group_add               set                                     refused @later
 healthcheck             map                             differs a container that turns unhealthy is restarted, unless
@@ -104,7 +106,7 @@ ipc                     text                                    refused @later
 isolation               text                                    warned it is for Windows
 label_file              texts
 labels                  entries
-links                   list:text                               refused @later
+links                   list:text
 logging                 map                                     refused @later
 mac_address             text                                    refused it follows from the container's address, which
                                                                 gorae gives out

@@ -127,6 +127,7 @@ def _container(stack: Stack, name: str, model: Service, image_id: str, mounts: M
         user=model.user,
         working_dir=model.working_dir,
         hostname=model.hostname,
+        naming=model.naming,
         read_only=model.read_only,
         mounts=tuple(mounts.of[name].values()),
         volumes_from=tuple(mounts.shares[name].values()),

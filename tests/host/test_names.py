@@ -83,7 +83,7 @@ class Inside:
     def python(self, code: str) -> str:
         """In the container itself, with its libc and its files."""
         done = subprocess.run(
-            [*self.enter, "-m", "-U", "--preserve-credentials", "/bin/python3", "-S", "-c", code],
+            [*self.enter, "-m", "-u", "-U", "--preserve-credentials", "/bin/python3", "-S", "-c", code],
             capture_output=True,
             text=True,
             timeout=PATIENCE,
@@ -126,9 +126,12 @@ def test_every_kind_of_name(shared: Host) -> None:
     shared.up("names", STACK)
     web, db = addresses(shared, "names", "web"), addresses(shared, "names", "db")
     task = inside(shared, "names", "db")
+    (service,) = task.dig("web")
     for over in ((), ("+tcp",)):
-        for name in ("web", "WEB", "shopfront", "tasks.web", "web.names_default", "shopfront.names_default"):
-            assert task.dig(*over, name) == web, name
+        for name in ("web", "WEB", "shopfront", "web.names_default", "shopfront.names_default"):
+            assert task.dig(*over, name) == [service], name
+        assert task.dig(*over, "tasks.web") == web
+        assert task.dig(*over, "-x", service) == ["web.names_default."]
         assert task.dig(*over, "db") == task.dig(*over, "base") == db, "its own name means itself"
         assert sorted([*task.dig(*over, "names-web-1"), *task.dig(*over, "names-web-2")]) == web
         assert task.dig(*over, "-t", "AAAA", "web") == []
@@ -138,7 +141,7 @@ def test_every_kind_of_name(shared: Host) -> None:
     assert len(own.dig("web")) == 1 and len(own.dig("tasks.web")) == 2
     resolv = Path(f"/proc/{own.pid}/root/etc/resolv.conf").read_text()
     assert resolv.startswith("nameserver 127.0.0.11\n") and "ndots:0" in resolv
-    assert db[0] in own.python("import socket; print(socket.gethostbyname('db'))")
+    assert own.dig("db")[0] in own.python("import socket; print(socket.gethostbyname('db'))")
     shared.cli("scale", "names", "web=3")
     until(lambda: len(task.dig("tasks.web")) == 3, "the third task's address")
     shared.down("names")
@@ -178,13 +181,14 @@ def test_both_killed_at_once_are_back_by_themselves(own: Host) -> None:
         own.kill_daemon(name)
     until(lambda: all(own.daemons().get(name, before[name]) != before[name] for name in ("agent", "resolver")), "both")
     web = addresses(own, "names", "web")
-    until(lambda: sorted(_answers(task, "@127.0.0.11", "web")) == web, "look-ups to work again", patience=10)
+    until(lambda: sorted(_answers(task, "@127.0.0.11", "tasks.web")) == web, "look-ups to work again", patience=10)
     own.wait_ready()
 
 
 def test_tasks_find_each_other_while_all_of_gorae_is_down(own: Host) -> None:
     own.up("names", STACK)
-    task, db = inside(own, "names", "web"), addresses(own, "names", "db")
+    task = inside(own, "names", "web")
+    db = task.dig("db")
     own.stop()
     assert task.python("import socket; print(socket.gethostbyname('db'))").split() == db
     own.start()
@@ -273,6 +277,85 @@ http {{
             tell=lambda: (tmp_path / "log").read_text(),
         )
     shared.down("front")
+
+
+@pytest.fixture
+def outside() -> Iterator[str]:
+    """The address of a name server on the host that knows all names under outside.test, and stops at no other."""
+    address = "198.51.100.53"
+    subprocess.run(["ip", "address", "add", f"{address}/32", "dev", "lo"], check=True)
+    command = ["dnsmasq", "-k", "-C", "/dev/null", "--no-resolv", "--no-hosts", "--user=root", "--pid-file"]
+    command += ["--bind-interfaces", f"--listen-address={address}", "--address=/outside.test/192.0.2.80"]
+    with subprocess.Popen(command) as process:
+        try:
+            yield address
+        finally:
+            process.kill()
+            subprocess.run(["ip", "address", "delete", f"{address}/32", "dev", "lo"], check=True)
+
+
+def test_what_a_file_says_of_names(shared: Host, outside: str) -> None:
+    shared.up(
+        "said",
+        f"""
+services:
+  web:
+    image: gorae/visits-web:1
+    command: [python3, -S, -c, "import time; time.sleep(1e6)"]
+    stop_signal: SIGKILL
+    hostname: front
+    domainname: example.org
+    dns: {outside}
+    dns_search: [outside.test]
+    dns_opt: ["timeout:2"]
+    extra_hosts: [printer=192.0.2.9]
+    links: ["db:store"]
+  db: {{image: 'gorae/busybox:1', command: [sleep, '1000000'], stop_signal: SIGKILL, container_name: the_db}}
+""",
+    )
+    web = inside(shared, "said", "web")
+    db = web.dig("db")
+    resolv = Path(f"/proc/{web.pid}/root/etc/resolv.conf").read_text()
+    assert resolv == "nameserver 127.0.0.11\nsearch outside.test\noptions timeout:2 ndots:0\n"
+    assert web.dig("store") == db and web.dig("the_db") == addresses(shared, "said", "db")
+    assert inside(shared, "said", "db").dig("store") == []
+    assert web.dig("printer") == ["192.0.2.9"]
+    for over in ((), ("+tcp",)):
+        assert web.dig(*over, "www.outside.test") == ["192.0.2.80"]
+    asked = "import socket; print([socket.gethostbyname(n) for n in ('store', 'printer', 'front', 'www')], socket.getfqdn())"
+    own = addresses(shared, "said", "web")
+    assert web.python(asked).strip() == f"{[*db, '192.0.2.9', *own, '192.0.2.80']} front.example.org"
+    assert web.python("print(open('/proc/sys/kernel/domainname').read())").strip() == "example.org"
+    shared.down("said")
+
+
+def test_a_look_up_out_of_the_agents_reach_survives_it(own: Host, outside: str) -> None:
+    """Names of the world, while the agent is killed again and again."""
+    stack = f"services: {{db: {{image: 'gorae/busybox:1', command: [sleep, '1000000'], stop_signal: SIGKILL, dns: {outside}}}}}"
+    own.up("names", stack)
+    task = inside(own, "names", "db")
+    with task.looking_up("www.outside.test") as found:
+        for _ in range(3):
+            back(own, "agent", own.kill_daemon("agent"))
+            own.wait_ready()
+    count, failed, _ = found
+    assert failed == 0 and count > 100
+
+
+def test_an_internal_network_leads_nowhere(shared: Host, outside: str) -> None:
+    shared.up(
+        "closed",
+        f"""
+networks: {{default: {{internal: true}}}}
+services:
+  one: {{image: 'gorae/busybox:1', command: [sleep, '1000000'], stop_signal: SIGKILL, dns: {outside}}}
+  two: {{image: 'gorae/busybox:1', command: [sleep, '1000000'], stop_signal: SIGKILL}}
+""",
+    )
+    one = inside(shared, "closed", "one")
+    assert one.dig("tasks.two") == addresses(shared, "closed", "two")
+    assert one.dig("www.outside.test") == []
+    shared.down("closed")
 
 
 def test_doctor_says_that_it_does_not_run(own: Host) -> None:

@@ -30,6 +30,11 @@ def test_hosts(peers: dict[str, tuple[str, ...]], lines: str) -> None:
     assert hosts("me", "10.181.0.16", peers) == f"{LOCAL}10.181.0.16\tme\n{lines}"
 
 
+def test_the_whole_name_comes_first() -> None:
+    """`hostname -f` says the first name of the line its short one is in (gethostbyname(3), h_name)."""
+    assert hosts("me", "10.181.0.16", {}, "example.org") == f"{LOCAL}10.181.0.16\tme.example.org me\n"
+
+
 def test_a_peers_address_is_parsed_once_for_all_who_name_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """A hundred tasks write a hundred lines each whenever one comes or goes."""
     parse = Mock(wraps=ipaddress.ip_address)

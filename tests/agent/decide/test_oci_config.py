@@ -158,6 +158,11 @@ def test_the_whole() -> None:
     assert "ro" in sys["options"]
 
 
+def test_the_domain_is_the_kernels_too() -> None:
+    assert config(task(naming={"domain": "example.org"}))["domainname"] == "example.org"
+    assert "domainname" not in config(task()), "crun would set an empty one"
+
+
 def test_cgroup_namespace_and_mount_on_v2_only() -> None:
     for version, expected in (("v1", False), ("v2", True)):
         made = config(task(), cgroup=version)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
+from pydantic import ValidationError
 
 from agent.decide.zone import Place, hostname, sights, text
+from agent.wire.messages import Naming
 from tests.agent.decide.make import task
 
 
@@ -73,6 +75,50 @@ def test_what_is_no_name_is_left_out() -> None:
     seen = sights([Place("s", task("t", odd, 1, container={"networks": [{"network": "ü"}]}), "10.0.0.1")], {})
     document = json.loads(text(seen))
     assert document["views"][0]["names"] == {} and document["views"][0]["pointers"] == {}
+
+
+def test_what_a_file_says_of_names() -> None:
+    naming = {
+        "container": "the-db",
+        "domain": "example.org",
+        "links": {"store": "web", "gone": "nobody"},
+        "servers": ("192.0.2.53",),
+        "hosts": {"printer": ("192.0.2.9",), "web": ("192.0.2.10",)},
+    }
+    places = [
+        Place("shop", task("d1", "db", 1, container={"naming": naming}), "10.0.0.1"),
+        Place("shop", task("w1", "web", 1), "10.0.0.2"),
+    ]
+    seen = sights(places, {("shop", "db"): ("10.0.0.1",), ("shop", "web"): ("10.9.0.2",)})
+    assert seen["d1"].own == {
+        "store": ("10.9.0.2",),
+        "printer": ("192.0.2.9",),
+        "web": ("192.0.2.10",),
+        **dict.fromkeys(("db", "db-1", "the-db", "db-1.example.org"), ("10.0.0.1",)),
+    }
+    assert (seen["d1"].servers, seen["w1"].servers) == (("192.0.2.53",), ())
+    assert seen["w1"].view.names["the-db"] == ("10.0.0.1",)
+    assert "shop-db-1" not in seen["w1"].view.names and "store" not in seen["w1"].view.names
+    assert seen["w1"].view.pointers["10.0.0.1"] == "the-db.shop_default"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"search": ("a\nnameserver 192.0.2.66",)},
+        {"options": ("ndots:1\nnameserver 192.0.2.66",)},
+        {"domain": "a b"},
+        {"container": "a\n"},
+        {"hosts": {"a b": ("192.0.2.1",)}},
+        {"hosts": {"a": ("192.0.2.1\n192.0.2.2 bank",)}},
+        {"links": {"a\n": "web"}},
+        {"servers": ("example.org",)},
+    ],
+    ids=lambda said: next(iter(said)),
+)
+def test_what_would_smuggle_in_a_line_does_not_come_over_the_bus(said: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        Naming.model_validate(said)
 
 
 @pytest.mark.parametrize(

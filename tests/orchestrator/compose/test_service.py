@@ -54,6 +54,24 @@ from .support import loaded, problems, service
         pytest.param("user: ''\nrestart: $UNSET", {}, id="empty text is absent"),
         pytest.param("working_dir: /srv", {"working_dir": "/srv"}, id="working_dir"),
         pytest.param("hostname: web-1.example", {"hostname": "web-1.example"}, id="hostname"),
+        pytest.param("container_name: the_web.1", {"naming": {"container": "the_web.1"}}, id="container_name"),
+        pytest.param("domainname: example.org", {"naming": {"domain": "example.org"}}, id="domainname"),
+        pytest.param("dns: 192.0.2.53", {"naming": {"servers": ("192.0.2.53",)}}, id="dns, one"),
+        pytest.param(
+            "dns: ['192.0.2.53', '2001:DB8::1']", {"naming": {"servers": ("192.0.2.53", "2001:db8::1")}}, id="dns"
+        ),
+        pytest.param("dns_search: [a.example, b]", {"naming": {"search": ("a.example", "b")}}, id="dns_search"),
+        pytest.param("dns_search: .", {"naming": {"search": (".",)}}, id="dns_search, none"),
+        pytest.param("dns_search: []", {}, id="dns_search, empty"),
+        pytest.param("dns_opt: ['ndots:2', use-vc]", {"naming": {"options": ("ndots:2", "use-vc")}}, id="dns_opt"),
+        pytest.param(
+            "extra_hosts: ['one=192.0.2.1', 'two:192.0.2.2', 'one=[::1]']",
+            {"naming": {"hosts": {"one": ("192.0.2.1", "::1"), "two": ("192.0.2.2",)}}},
+            id="extra_hosts",
+        ),
+        pytest.param(
+            "extra_hosts: {one: 192.0.2.1}", {"naming": {"hosts": {"one": ("192.0.2.1",)}}}, id="extra_hosts, map"
+        ),
         pytest.param("read_only: true", {"read_only": True}, id="read_only"),
         pytest.param("stop_signal: int", {"stop_signal": "SIGINT"}, id="stop_signal"),
         pytest.param("stop_signal: '15'", {"stop_signal": "15"}, id="stop_signal, number"),
@@ -166,6 +184,26 @@ def test_key(tmp_path: Path, keys: str, found: dict[str, Any]) -> None:
         (
             'hostname: "a\\nb"',
             "4:15: cannot use 'a\\nb' as services.a.hostname: a host name has letters, digits, '-' and '.'",
+        ),
+        (
+            "dns: 127.0.0.1",
+            "4:10: cannot use '127.0.0.1' as services.a.dns[0]: a loopback address; leave it out for the host's own servers, or name a service's address",
+        ),
+        (
+            "dns: [example.org]",
+            "4:11: cannot use 'example.org' as services.a.dns[0]: 'example.org' does not appear to be an IPv4 or IPv6 address",
+        ),
+        (
+            'dns_search: ["a b"]',
+            "4:18: cannot use 'a b' as services.a.dns_search[0]: it has letters, digits, '-' and '.'",
+        ),
+        (
+            'dns_opt: ["ndots: 1"]',
+            "4:15: cannot use 'ndots: 1' as services.a.dns_opt[0]: it is a word of resolv.conf, or WORD:NUMBER",
+        ),
+        (
+            "extra_hosts: ['a=host-gateway']",
+            "4:19: cannot use 'a=host-gateway' as services.a.extra_hosts[0]: the host's own ports are closed to containers; run what it needs as a service",
         ),
         (
             "stop_signal: SIGFOO",
