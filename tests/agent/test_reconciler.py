@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,36 @@ async def test_an_agent_that_dies_anywhere_while_it_removes_a_stack(steps: int) 
         await world.restart()
         await world.until(lambda: (s := world.stack()) is not None and s.removed)
         assert world.nothing_left() and world.network.closed
+
+
+async def test_the_resolver_knows_every_task_and_keeps_what_one_on_its_way_out_sees() -> None:
+    """It may need its database to end in order; and an agent that starts takes nobody's names away."""
+
+    def seen(task: str) -> dict[str, list[str]] | None:
+        document = json.loads(world.resolver.zone)
+        entry = document["tasks"].get(task)
+        return entry and document["views"][entry["view"]]["names"]
+
+    async with running() as world:
+        await up(
+            world, task(world), task(world, "d1", "db"), task(world, "n1", "alone", container={"network_mode": "none"})
+        )
+        assert world.resolver.served.keys() == {"t1", "d1"}
+        names = seen("t1")
+        assert names is not None and {"web", "db", "tasks.db", "shop-db-1"} <= names.keys()
+        assert seen("n1") is None
+        world.runtime.stubborn = {"t1"}
+        await world.restart()
+        assert seen("t1") == names
+        await world.assign(task(world, "d1", "db"), generation=2)
+        await world.until(lambda: world.state("t1") == "stopping")
+        assert seen("t1") == names
+        now = seen("d1")
+        assert now is not None and "web" not in now
+        world.runtime.finish("t1", 1)
+        await world.until(lambda: world.state("t1") == "absent")
+        await world.assign(task(world, "d1", "db"), generation=3)
+        assert seen("t1") is None and world.resolver.served.keys() == {"d1"}
 
 
 async def test_exits_during_the_agents_absence_are_honoured() -> None:

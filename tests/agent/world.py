@@ -219,6 +219,7 @@ class World:
             or self.volumes.tasks
             or self.network.attached
             or self.network.published
+            or self.resolver.served
             or self.runtime._containers
         )
 
