@@ -75,7 +75,8 @@ def withdraw(v: View) -> Action | None:
 
 def clear(v: View) -> Action:
     """Take everything of a task that does not run off the host, then let it go."""
-    if step := withdraw(v):
+    draining = leaves(v.record, alive=True)  # enough: with its network its flows go, too
+    if v.seen.published != draining and (step := withdraw(v)):
         return step
     for found in v.seen.attempts:
         return retry(v, Clean(found.attempt))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import struct
 import subprocess
 from collections.abc import Iterator
@@ -47,8 +48,10 @@ def recorded(table: str) -> tuple[frozenset[nft_rules.Served], frozenset[nft_rul
 def _listed(table: str, name: str) -> object:
     try:
         return json.loads(_run(["nft", "-j", "list", "set", "inet", table, name]))
-    except Temporary:
-        return {}
+    except Temporary as error:
+        if os.strerror(errno.ENOENT) in error.message:
+            return {}
+        raise
 
 
 def forward_blockers(table: str, pool: str) -> Iterator[str]:

@@ -655,6 +655,16 @@ async def test_a_link_of_an_older_version_is_on_its_stacks_own_network(world: Wo
         await again.detach(room.name)
 
 
+async def test_a_table_of_an_older_version_is_taken_up(world: World) -> None:
+    outside, web = world.machine(), await world.task("web")
+    await world.publish(web)
+    run("nft", "delete", "set", "inet", f"gorae_{world.id}", "backends")
+    again = world.agent(world.id, world.slice)
+    assert await again.list() == {"web"}
+    assert await ask(outside, LAN, 8080) == f"web sees {CLIENT}"
+    await again.detach("web")
+
+
 async def test_closing_with_tasks_leaves_them_their_network(world: World) -> None:
     outside = world.machine()
     await world.publish(await world.task("web"))
