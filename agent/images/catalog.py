@@ -46,11 +46,14 @@ class Catalog:
         return self._index
 
     def _open(self) -> Index:
-        """Load the index, and delete all that it does not name: what a crash left behind."""
+        """Load the index, and delete all that it does not name: what a crash left behind. It is there from the first
+        moment: were one that got lost taken for an empty one, the layers below running containers would go."""
         self._files.prepare()
         try:
+            if not self._files.index.exists() and not self._files.everything():
+                image_index.save(Index(), self._files.index)
             index = image_index.load(self._files.index)
-        except (ValueError, TypeError, KeyError) as error:
+        except (OSError, ValueError, TypeError, KeyError) as error:
             raise Permanent(
                 f"cannot read {self._files.index}: {error}",
                 code="image-index",

@@ -57,11 +57,8 @@ class Index:
 
 
 def load(path: Path) -> Index:
-    """Empty when there is none. ValueError when it is not ours: then it must not be overwritten."""
-    try:
-        document = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        return Index()
+    """OSError; ValueError when it is not ours: then it must not be overwritten."""
+    document = json.loads(path.read_bytes())
     if not isinstance(document, dict) or document.get("version") != VERSION:
         raise ValueError(f"{path} is not an image index of version {VERSION}")
     return Index(

@@ -232,10 +232,11 @@ async def test_a_start_clears_what_a_crash_left(shop: Shop) -> None:
     assert shop.files() == kept
 
 
-async def test_a_damaged_index_is_not_taken_for_an_empty_store(shop: Shop) -> None:
+@pytest.mark.parametrize("lost", [False, True], ids=["damaged", "lost"])
+async def test_an_index_that_cannot_be_read_is_not_taken_for_an_empty_store(shop: Shop, lost: bool) -> None:
     await shop.load(ONE)
     kept = shop.files()
-    (shop.images / "index.json").write_text("{")
+    (shop.images / "index.json").unlink() if lost else (shop.images / "index.json").write_text("{")
     with pytest.raises(Permanent, match=r"cannot read .*index\.json"):
         await shop.open().list()
     assert shop.files() == kept
