@@ -212,8 +212,8 @@ class Reconciler:
         told = event(
             self._ports,
             "stack.accepted",
-            f"generation {held.generation} of {stack} accepted: "
-            + ("to be removed" if held.removed else f"{len(tasks)} tasks"),
+            f"generation {held.generation}, "
+            + ("to be removed" if held.removed else "1 task" if len(tasks) == 1 else f"{len(tasks)} tasks"),
             stack=stack,
             evidence={"generation": held.generation, "revision": held.revision},
             cause=held.cause,
