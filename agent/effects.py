@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar
 from agent.decide import mounts, networks
 from agent.decide.oci_config import oci_config
 from agent.decide.record import TaskRecord
-from agent.decide.zone import besides, hostname
+from agent.decide.zone import besides, hostname, reaches_host
 from agent.kit.clock import Clock
 from agent.kit.ids import Ulids
 from agent.ports import (
@@ -125,6 +125,7 @@ async def prepare(
                 allocation.address,
                 frozenset(membership.network for membership in on),
                 networks.reaches_outside(on),
+                reaches_host(task),
             )
         )
         if on:

@@ -314,7 +314,8 @@ class VolumeStore(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """`networks`: full names; none means loopback alone. `outside`: whether it may reach more than its networks."""
+    """`networks`: full names; none means loopback alone. `outside`: whether it may reach more than its networks.
+    `host`: whether it may reach the host, by the gateway's address."""
 
     task: str
     stack: str
@@ -323,6 +324,7 @@ class Attachment:
     address: str
     networks: frozenset[str]
     outside: bool = True
+    host: bool = False
 
 
 @dataclass(frozen=True, slots=True)

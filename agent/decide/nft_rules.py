@@ -27,12 +27,13 @@ _LINK = re.compile(r"g[0-9a-z]{1,14}\Z")
 @dataclass(frozen=True, slots=True)
 class Member:
     """A task's place: packets from `address` come in by `link` only, and reach the members of each of `networks`
-    (network_id), and what is outside only if `outside`."""
+    (network_id), what is outside only if `outside`, and the host itself, by the gateway's address, only if `host`."""
 
     link: str
     address: str
     networks: frozenset[str]
     outside: bool = True
+    host: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +122,7 @@ def ruleset(policy: Policy) -> Ruleset:
         ports.setdefault(key, []).append(f"{_ip(served.address)} . {_port(served.target)}")
     chains = _static_chains(policy)
     groups = {
+        "guests": _set("ipv4_addr", (member.address for member in members if member.host)),
         "inside": _set("ipv4_addr", (member.address for member in members if not member.outside)),
         "sources": _set("ifname . ipv4_addr", (f'"{m.link}" . {m.address}' for m in members)),
         "served": _set(_RECORD, (_record(served) for served in all_served)),
@@ -255,7 +257,7 @@ def _static_chains(policy: Policy) -> dict[str, Chain]:
         ),
         "input": Chain(
             "type filter hook input priority filter;",
-            (f"iifname != {ours} accept", states, "goto refuse"),
+            (f"iifname != {ours} accept", states, f"ip saddr @guests ip daddr {GATEWAY} accept", "goto refuse"),
         ),
         "translate": Chain(
             "",

@@ -13,7 +13,10 @@ from dataclasses import dataclass, field
 
 from agent.decide import networks
 from agent.decide.networks import Names
+from agent.kit.pools import GATEWAY
 from agent.wire.messages import Task
+
+HOST_GATEWAY = "host-gateway"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,15 @@ def besides(task: Task, seen: Names) -> dict[str, tuple[str, ...]]:
     """What its file lets it know besides its networks: links, by what is `seen` there, and extra_hosts."""
     naming = task.container.naming
     links = {alias: seen[service] for alias, service in naming.links.items() if service in seen}
-    return {**links, **naming.hosts}
+    given = {
+        name: tuple(GATEWAY if address == HOST_GATEWAY else address for address in addresses)
+        for name, addresses in naming.hosts.items()
+    }
+    return {**links, **given}
+
+
+def reaches_host(task: Task) -> bool:
+    return any(HOST_GATEWAY in addresses for addresses in task.container.naming.hosts.values())
 
 
 def container_name(place: Place) -> str:

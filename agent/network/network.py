@@ -83,7 +83,7 @@ class RoutedNetwork:
             return
         networks = frozenset(map(nft_rules.network_id, attachment.networks))
         link = link_name(self._instance, attachment.index)
-        member = Member(link, attachment.address, networks, attachment.outside)
+        member = Member(link, attachment.address, networks, attachment.outside, attachment.host)
         if before and before != member:
             await self.detach(task)
         self._members[task] = member  # before the wire, so that one commit serves all who attach together

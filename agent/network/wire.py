@@ -1,8 +1,8 @@
 """A task's wire: one veth pair and a /32, made, adopted and removed with netlink. Blocking; all calls from one thread.
 
 The kernel keeps the truth: the host's end of a pair carries "TASK STACK ADDRESS NETWORK,NETWORK" as its alias, with the
-networks' ids and a "!" after them if nothing else may be reached. It is written last, so a pair without an alias was
-never finished and nobody uses it.
+networks' ids, a "!" after them if nothing else may be reached, a "+" if the host may. It is written last, so a pair
+without an alias was never finished and nobody uses it.
 """
 
 from __future__ import annotations
@@ -41,8 +41,9 @@ def _record(link: links.Link) -> tuple[str, Member] | None:
     task, stack, address = words[:3]
     if len(words) == 3:
         return task, Member(link.name, address, frozenset({network_id(default(stack))}))
-    networks = frozenset(words[3].removesuffix("!").split(","))
-    return task, Member(link.name, address, networks, outside=not words[3].endswith("!"))
+    host, written = words[3].endswith("+"), words[3].removesuffix("+")
+    networks = frozenset(written.removesuffix("!").split(","))
+    return task, Member(link.name, address, networks, outside=not written.endswith("!"), host=host)
 
 
 @contextmanager
@@ -109,7 +110,7 @@ class Wire:
                 links.add_route(f"{GATEWAY}/32", f"route {GATEWAY}", index=task.index),
                 links.add_route("0.0.0.0/0", "default route", index=task.index, via=GATEWAY),
             )
-        networks = ",".join(sorted(member.networks)) + ("" if member.outside else "!")
+        networks = ",".join(sorted(member.networks)) + ("" if member.outside else "!") + ("+" if member.host else "")
         alias = f"{attachment.task} {attachment.stack} {attachment.address} {networks}"
         self._host.request(links.set_alias(host.index, alias, name))
         links.find(self._host, name)  # asked for its state, the kernel (6.8 on) first finishes what is pending for it

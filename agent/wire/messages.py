@@ -100,7 +100,7 @@ class Naming(Wire):
     """Names besides those of its networks. `container`: by which others know this one; "": STACK-SERVICE-SLOT. The rest
     is for the container alone. `domain`: of its host name. `links`: alias → service. `servers`: addresses, asked for
     what is not in its networks; (): the host's. `search`, `options`: of resolv.conf(5); None and (): the host's.
-    `hosts`: name → addresses."""
+    `hosts`: name → addresses; host-gateway opens the host to the container, and stands for its address there."""
 
     container: HostName | Literal[""] = ""
     domain: HostName | Literal[""] = ""
@@ -108,7 +108,7 @@ class Naming(Wire):
     servers: tuple[Address, ...] = ()
     search: tuple[Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,253}$")], ...] | None = None
     options: tuple[Annotated[str, Field(pattern=r"^[a-z0-9:-]{1,40}$")], ...] = ()
-    hosts: dict[HostName, tuple[Address, ...]] = {}
+    hosts: dict[HostName, tuple[Address | Literal["host-gateway"], ...]] = {}
 
 
 class ContainerSpec(Wire):

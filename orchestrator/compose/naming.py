@@ -39,7 +39,7 @@ def _host(written: str) -> tuple[str, str]:
     if not HOSTNAME.fullmatch(name):
         raise ValueError("it is written as NAME=ADDRESS")
     if address == "host-gateway":
-        raise ValueError("the host's own ports are closed to containers; run what it needs as a service")
+        return name, address
     return name, str(ipaddress.ip_address(address.removeprefix("[").removesuffix("]")))
 
 

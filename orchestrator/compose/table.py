@@ -93,8 +93,8 @@ expose                  list                            differs it opens nothing
                                                         each other at every port
 extends                 text|map
 external_links          set:text                                refused gorae has no containers but those of stacks
-extra_hosts             hosts                           differs not host-gateway: the host's own ports are closed to
-                                                        containers
+extra_hosts             hosts                           differs host-gateway opens the host's own ports, which are
+                                                        closed otherwise, to the containers of this service
 gpus                    text(all)|list                          refused @later
 group_add               set                                     refused @later
 healthcheck             map                             differs a container that turns unhealthy is restarted, unless

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import json
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -356,6 +357,34 @@ services:
     assert one.dig("tasks.two") == addresses(shared, "closed", "two")
     assert one.dig("www.outside.test") == []
     shared.down("closed")
+
+
+def test_host_gateway_opens_the_host_for_one_service(shared: Host) -> None:
+    shared.up(
+        "guest",
+        """
+services:
+  guest:
+    image: gorae/busybox:1
+    command: [sleep, '1000000']
+    stop_signal: SIGKILL
+    extra_hosts: ["docker.internal:host-gateway"]
+  other: {image: 'gorae/busybox:1', command: [sleep, '1000000'], stop_signal: SIGKILL}
+""",
+    )
+    guest, other = inside(shared, "guest", "guest"), inside(shared, "guest", "other")
+    assert guest.dig("docker.internal") == ["169.254.1.1"]
+    with socket.create_server(("0.0.0.0", 0)) as server:
+        port = str(server.getsockname()[1])
+        knock = ["curl", "-sS", "--connect-timeout", "5", f"telnet://169.254.1.1:{port}"]
+        refused = subprocess.run([*other.enter, *knock], capture_output=True, text=True, check=False)
+        assert refused.returncode == 7, "refused, and at once"
+        with guest.running(*knock):
+            server.settimeout(10)
+            connection, (address, _) = server.accept()
+            connection.close()
+            assert [address] == addresses(shared, "guest", "guest")
+    shared.down("guest")
 
 
 def test_doctor_says_that_it_does_not_run(own: Host) -> None:

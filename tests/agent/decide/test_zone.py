@@ -7,7 +7,7 @@ import json
 import pytest
 from pydantic import ValidationError
 
-from agent.decide.zone import Place, hostname, sights, text
+from agent.decide.zone import Place, hostname, reaches_host, sights, text
 from agent.wire.messages import Naming
 from tests.agent.decide.make import task
 
@@ -83,7 +83,7 @@ def test_what_a_file_says_of_names() -> None:
         "domain": "example.org",
         "links": {"store": "web", "gone": "nobody"},
         "servers": ("192.0.2.53",),
-        "hosts": {"printer": ("192.0.2.9",), "web": ("192.0.2.10",)},
+        "hosts": {"printer": ("192.0.2.9",), "web": ("192.0.2.10",), "outer": ("host-gateway",)},
     }
     places = [
         Place("shop", task("d1", "db", 1, container={"naming": naming}), "10.0.0.1"),
@@ -94,8 +94,10 @@ def test_what_a_file_says_of_names() -> None:
         "store": ("10.9.0.2",),
         "printer": ("192.0.2.9",),
         "web": ("192.0.2.10",),
+        "outer": ("169.254.1.1",),
         **dict.fromkeys(("db", "db-1", "the-db", "db-1.example.org"), ("10.0.0.1",)),
     }
+    assert [reaches_host(place.task) for place in places] == [True, False]
     assert (seen["d1"].servers, seen["w1"].servers) == (("192.0.2.53",), ())
     assert seen["w1"].view.names["the-db"] == ("10.0.0.1",)
     assert "shop-db-1" not in seen["w1"].view.names and "store" not in seen["w1"].view.names

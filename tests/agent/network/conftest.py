@@ -70,13 +70,14 @@ class World:
         *,
         on: tuple[str, ...] = (),
         outside: bool = True,
+        host: bool = False,
     ) -> Room:
-        """`on`: its networks, the stack's default one if none is given."""
+        """`on`: its networks, the stack's default one if none is given. `host`: it may reach the host."""
         space = Namespace()
         self.stack.callback(space.close)
         index, network = len(self.rooms), network or self.network
         address, networks = self.slices[network].address(index), frozenset(on or {f"{stack}_default"})
-        attachment = Attachment(name, stack, space.path, index, address, networks, outside)
+        attachment = Attachment(name, stack, space.path, index, address, networks, outside, host)
         await network.attach(attachment)
         room = self.rooms[name] = Room(name, stack, space, attachment.address, attachment)
         await self.stack.enter_async_context(serving(space, "0.0.0.0", WEB, name))

@@ -116,6 +116,18 @@ async def test_the_hosts_listeners_are_closed_to_tasks_and_tasks_open_to_the_hos
     assert await ask(world.host, room.address, WEB) == f"room sees {GATEWAY}"
 
 
+@pytest.mark.parametrize("outside", [True, False], ids=["open", "internal"])
+async def test_a_guest_of_the_host_reaches_its_listeners_at_the_gateway_alone(world: World, outside: bool) -> None:
+    world.machine()
+    guest, other = await world.task("guest", host=True, outside=outside), await world.task("other")
+    await world.serve(world.host, 5432, "database")
+    for network in (world.network, world.agent(world.id, world.slice)):  # a restarted agent reads it from the kernel
+        await network.list()
+        assert await ask(guest.space, GATEWAY, 5432) == f"database sees {guest.address}"
+        assert await outcome(guest.space, LAN, 5432) == "refused"
+        assert await outcome(other.space, GATEWAY, 5432) == "refused"
+
+
 async def test_the_host_reaches_tasks_when_it_has_no_address_of_its_own(world: World) -> None:
     room = await world.task("room")
     run("ip", "address", "flush", "dev", "lo")

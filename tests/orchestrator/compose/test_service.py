@@ -65,8 +65,12 @@ from .support import loaded, problems, service
         pytest.param("dns_search: []", {}, id="dns_search, empty"),
         pytest.param("dns_opt: ['ndots:2', use-vc]", {"naming": {"options": ("ndots:2", "use-vc")}}, id="dns_opt"),
         pytest.param(
-            "extra_hosts: ['one=192.0.2.1', 'two:192.0.2.2', 'one=[::1]']",
-            {"naming": {"hosts": {"one": ("192.0.2.1", "::1"), "two": ("192.0.2.2",)}}},
+            "extra_hosts: ['one=192.0.2.1', 'two:192.0.2.2', 'one=[::1]', 'docker.internal:host-gateway']",
+            {
+                "naming": {
+                    "hosts": {"one": ("192.0.2.1", "::1"), "two": ("192.0.2.2",), "docker.internal": ("host-gateway",)}
+                }
+            },
             id="extra_hosts",
         ),
         pytest.param(
@@ -202,8 +206,8 @@ def test_key(tmp_path: Path, keys: str, found: dict[str, Any]) -> None:
             "4:15: cannot use 'ndots: 1' as services.a.dns_opt[0]: it is a word of resolv.conf, or WORD:NUMBER",
         ),
         (
-            "extra_hosts: ['a=host-gateway']",
-            "4:19: cannot use 'a=host-gateway' as services.a.extra_hosts[0]: the host's own ports are closed to containers; run what it needs as a service",
+            "extra_hosts: ['a=host']",
+            "4:19: cannot use 'a=host' as services.a.extra_hosts[0]: 'host' does not appear to be an IPv4 or IPv6 address",
         ),
         (
             "stop_signal: SIGFOO",
