@@ -138,6 +138,57 @@ def wall(command: list[str], env: dict[str, str], rounds: int) -> float:
     return statistics.median(samples)
 
 
+# One look-up after the other over one socket: argv is the server, the name, for how many seconds. Prints how many.
+ASKER = """
+import socket, sys, time
+server, name, seconds = sys.argv[1], sys.argv[2].encode(), float(sys.argv[3])
+asked = b"\\0\\1\\1\\0\\0\\1\\0\\0\\0\\0\\0\\0" + bytes([len(name)]) + name + b"\\0\\0\\1\\0\\1"
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+    client.settimeout(5)
+    client.connect((server, 53))
+    count, end = 0, time.monotonic() + seconds
+    while time.monotonic() < end:
+        client.send(asked)
+        assert client.recv(512)[7] > 0, "no address"
+        count += 1
+print(count)
+"""
+
+
+def look_ups(host: Host, name: str, seconds: float = 2.0) -> dict[str, float]:
+    """A second, from one container; the floor is dnsmasq with that one name, in the same network namespace."""
+    pid = next(task["pid"] for task in host.tasks(name) if task["pid"])
+    inside = ["nsenter", "-t", str(pid), "-n"]
+
+    def rate(server: str) -> float:
+        done = subprocess.run(
+            [*inside, sys.executable, "-c", ASKER, server, "s0", str(seconds)],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return int(done.stdout) / seconds
+
+    options = [
+        "--no-resolv",
+        "--no-hosts",
+        "--user=root",
+        "--pid-file",
+        "--listen-address=127.0.0.1",
+        "--bind-interfaces",
+    ]
+    dnsmasq = [*inside, "dnsmasq", "-k", "-C", "/dev/null", *options, "--address=/s0/192.0.2.1"]
+    ours = rate("127.0.0.11")
+    with subprocess.Popen(dnsmasq) as process:
+        try:
+            listening = ["ss", "-Huln", "src", "127.0.0.1:53"]
+            until(lambda: bool(subprocess.check_output([*inside, *listening])), "dnsmasq to listen")
+            floor = rate("127.0.0.1")
+        finally:
+            process.kill()
+    return {"gorae": round(ours), "dnsmasq": round(floor), "ratio": round(ours / floor, 2)}
+
+
 def measure(host: Host, sizes: list[int], idle: float) -> dict[str, Any]:
     result: dict[str, Any] = {"up": {}}
     fixed = sum(map(pss, daemons(host)))
@@ -166,6 +217,7 @@ def measure(host: Host, sizes: list[int], idle: float) -> dict[str, Any]:
         "python_alone": round(python, 1),
         "ratio": round(status / python, 2),
     }
+    result["look_ups"] = look_ups(host, largest)
     before, began = cpu(daemons(host)), time.monotonic()
     time.sleep(idle)
     result["idle_percent"] = round(100 * (cpu(daemons(host)) - before) / (time.monotonic() - began), 2)
@@ -194,6 +246,7 @@ def tell(result: dict[str, Any]) -> str:
     lines += [
         f"| `status` of {status['containers']} | {status['gorae']} ms | {status['python_alone']} ms (`python -c pass`) | {status['ratio']} × |",
         f"| kill -9 → running again | {recovery_ms['median']} ms median, {recovery_ms['worst']} ms worst of {recovery_ms['of']} | | |",
+        f"| look-ups a second, one after the other | {result['look_ups']['gorae']} | {result['look_ups']['dnsmasq']} (dnsmasq) | {result['look_ups']['ratio']} × |",
         f"| memory of the daemons (PSS) | {result['memory']['fixed_mib']} MiB | | |",
         f"| memory per container (PSS) | {result['memory']['per_container_mib']} MiB, conmon {result['memory']['of_which_conmon_mib']} of it | | |",
         f"| idle, {status['containers']} containers | {result['idle_percent']} % of a core | | |",

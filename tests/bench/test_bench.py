@@ -24,6 +24,7 @@ def test_the_figures_in_small() -> None:
     assert result["up"][10]["ratio"] < 12
     assert result["recovery_ms"]["median"] < 150
     assert result["status_ms"]["ratio"] < 6
+    assert result["look_ups"]["ratio"] > 0.2
     assert result["memory"]["per_container_mib"] < 2
     assert result["memory"]["fixed_mib"] < 140
     assert result["idle_percent"] < 10
