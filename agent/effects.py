@@ -87,10 +87,12 @@ class Prepared:
 
 
 async def write_names(ports: Ports, task: Task, record: TaskRecord, peers: networks.Names) -> NameFiles:
-    """`peers`: all that it finds on its networks. Its own service's name means its own address in it."""
-    address = record.allocation.address if networks.memberships(record.stack, task.container) else "127.0.0.1"
+    """The files, then who answers other names: also a task whose look-ups nobody serves (any more) gets that here.
+    `peers`: all that it finds on its networks. Its own service's name means its own address in it."""
+    on = networks.memberships(record.stack, task.container)
     naming = task.container.naming
-    return await ports.network.names(
+    address = record.allocation.address if on else "127.0.0.1"
+    files = await ports.network.names(
         record.id,
         hostname(task),
         address,
@@ -99,6 +101,9 @@ async def write_names(ports: Ports, task: Task, record: TaskRecord, peers: netwo
         search=naming.search,
         options=naming.options,
     )
+    if on:
+        await ports.resolver.serve(record.id)
+    return files
 
 
 async def prepare(
@@ -128,8 +133,6 @@ async def prepare(
                 reaches_host(task),
             )
         )
-        if on:
-            await ports.resolver.serve(record.id, sandbox.net_ns)
         return await write_names(ports, task, record, peers)
 
     async def mount() -> tuple[Path, tuple[BindSource, ...], UserIds]:

@@ -387,8 +387,8 @@ class Resolver(Protocol):
     def tell(self, zone: Callable[[], str]) -> None:
         """Names have changed; `zone` gives the text of decide/zone.py when it is written, for many changes at once."""
 
-    async def serve(self, task: str, net_ns: Path) -> None:
-        """Look-ups of this namespace are this task's. Returns when the names told of so far are handed over. Temporary
+    async def serve(self, task: str) -> None:
+        """Look-ups in the task's sandbox are answered from now on, by the names told of so far. Temporary
         look-ups-refused."""
 
     async def drop(self, task: str) -> None: ...

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 
 class FakeResolver:
     """`failures`: method → the error its next call raises."""
 
     def __init__(self) -> None:
-        self.served: dict[str, Path] = {}
+        self.served: set[str] = set()
         self.failures: dict[str, Exception] = {}
         self._zone: Callable[[], str] = lambda: "{}"
 
@@ -21,10 +20,10 @@ class FakeResolver:
     def tell(self, zone: Callable[[], str]) -> None:
         self._zone = zone
 
-    async def serve(self, task: str, net_ns: Path) -> None:
+    async def serve(self, task: str) -> None:
         if error := self.failures.pop("serve", None):
             raise error
-        self.served[task] = net_ns
+        self.served.add(task)
 
     async def drop(self, task: str) -> None:
-        self.served.pop(task, None)
+        self.served.discard(task)

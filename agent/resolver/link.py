@@ -61,12 +61,12 @@ class ResolverLink:
         self._zone = zone
         self._told.set()
 
-    async def serve(self, task: str, net_ns: Path) -> None:
+    async def serve(self, task: str) -> None:
         await self._tried.wait()
         try:
             if self._told.is_set():
                 await self._write()
-            await self._do(self._serve, task, net_ns)
+            await self._do(self._serve, task)
         except OSError as error:
             hint = ""
             if error.errno == errno.EADDRINUSE:
@@ -170,11 +170,6 @@ class ResolverLink:
                 self._say({"drop": task})
             for task in self._pairs.keys() - held:
                 self._hand_over(task)
-            for task in self._unserved():
-                try:
-                    self._serve(task, self._tasks / task / "ns" / "net")
-                except OSError as error:  # this one's container is in the way; others must not suffer
-                    log.error("cannot take the look-ups of task %s: %s", task, error)
             return connection.fileno()
         except BaseException:
             self._connection = None
@@ -202,31 +197,27 @@ class ResolverLink:
             if known is not None and known.space != space:
                 held.discard(task)
 
-    def _unserved(self) -> list[str]:
-        """Tasks that had a pair once, as the mark in their directory says, and have none now: both of us died."""
-        marks = self._tasks.glob(f"*/{_MARK}")
-        return [mark.parent.name for mark in marks if mark.parent.name not in self._pairs]
+    def _net_ns(self, task: str) -> Path:
+        return self._tasks / task / "ns" / "net"
 
     def _space(self, task: str) -> str:
         try:
-            return room.identity(self._tasks / task / "ns" / "net")
+            return room.identity(self._net_ns(task))
         except OSError:
             return ""
 
-    def _serve(self, task: str, net_ns: Path) -> None:
-        space = room.identity(net_ns)
+    def _serve(self, task: str) -> None:
+        space = room.identity(self._net_ns(task))
         known = self._pairs.get(task)
         if known is not None and known.space == space:
             return
         if known is not None:
             known.close()
             del self._pairs[task]
-        self._pairs[task] = _Pair(space, *room.opened(net_ns))
-        (self._tasks / task / _MARK).touch()
+        self._pairs[task] = _Pair(space, *room.opened(self._net_ns(task)))
         self._hand_over(task)
 
     def _drop(self, task: str) -> None:
-        (self._tasks / task / _MARK).unlink(missing_ok=True)
         pair = self._pairs.pop(task, None)
         if pair is not None:
             pair.close()
@@ -265,6 +256,3 @@ class ResolverLink:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
-
-
-_MARK = "names"  # an empty file

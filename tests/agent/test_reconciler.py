@@ -88,12 +88,14 @@ async def test_the_resolver_knows_every_task_and_keeps_what_one_on_its_way_out_s
         await up(
             world, task(world), task(world, "d1", "db"), task(world, "n1", "alone", container={"network_mode": "none"})
         )
-        assert world.resolver.served.keys() == {"t1", "d1"}
+        assert world.resolver.served == {"t1", "d1"}
         names = seen("t1")
         assert names is not None and {"web", "db", "tasks.db", "shop-db-1"} <= names.keys()
         assert seen("n1") is None
         world.runtime.stubborn = {"t1"}
+        world.resolver.served.clear()  # agent and resolver both died
         await world.restart()
+        assert world.resolver.served == {"t1", "d1"}
         assert seen("t1") == names
         await world.assign(task(world, "d1", "db"), generation=2)
         await world.until(lambda: world.state("t1") == "stopping")
@@ -103,7 +105,7 @@ async def test_the_resolver_knows_every_task_and_keeps_what_one_on_its_way_out_s
         world.runtime.finish("t1", 1)
         await world.until(lambda: world.state("t1") == "absent")
         await world.assign(task(world, "d1", "db"), generation=3)
-        assert seen("t1") is None and world.resolver.served.keys() == {"d1"}
+        assert seen("t1") is None and world.resolver.served == {"d1"}
 
 
 async def test_exits_during_the_agents_absence_are_honoured() -> None:
