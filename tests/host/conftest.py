@@ -58,11 +58,11 @@ def own(tars: dict[str, Path]) -> Iterator[Host]:
             host.down(stack["name"], "--volumes")
         host.stop()
         instance = host.instance
-        # What was killed last may be on its way out of the kernel still.
+        # What was killed last may be on its way out of the kernel still, which writes to the disk what it had written.
         until(
             lambda: not leftovers(instance, host.root, before),
             "the host to be as it was",
-            patience=5.0,
+            patience=20.0,
             tell=lambda: json.dumps(leftovers(instance, host.root, before), indent=1),
         )
     finally:

@@ -305,7 +305,8 @@ async def test_a_cancelled_load_leaves_nothing(shop: Shop) -> None:
 async def test_the_loop_stays_free(shop: Shop) -> None:
     raw = layer(*(file(f"f{n}", "x" * 50_000) for n in range(600)))
     archive = shop.archive(image(raw, docker=True, compression="plain"), "a:1")
-    spent: list[float] = []  # seconds of CPU by the loop's thread between two ticks: other processes do not count
+    # Seconds of CPU by the loop's thread between two ticks: other processes do not count. The clock may go by 10 ms.
+    spent: list[float] = []
 
     async def watch() -> None:
         before = time.thread_time()
@@ -317,7 +318,7 @@ async def test_the_loop_stays_free(shop: Shop) -> None:
     watcher = asyncio.ensure_future(watch())
     await shop.store.load(archive, None, shop.said.append)
     watcher.cancel()
-    assert max(spent) < 0.01
+    assert max(spent) < 0.025
 
 
 async def test_configs_are_read_beside_the_loop(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
