@@ -60,8 +60,7 @@ class Catalog:
                 hint="restore it from a backup, or move the directory away and pull the images again",
             ) from error
         self._files.clear_tmp()
-        keep = {path for image in index.images.values() for path in self.paths(image)}
-        self._files.delete(self._files.everything() - keep)
+        self._files.delete(self._files.everything() - self._needed(index))
         return index
 
     async def commit(
@@ -157,8 +156,7 @@ class Catalog:
     async def strays(self, *, delete: bool) -> list[Path]:
         """Blobs and layers that neither an image nor a running operation needs."""
         async with self._lock:
-            index = self._index or Index()
-            keep = {path for image in index.images.values() for path in self.paths(image)}
+            keep = self._needed(self._index or Index())
             found = await aside(self._files.everything)
             lost = sorted(path for path in found - keep if not self._held[path])
             if delete:
@@ -176,10 +174,12 @@ class Catalog:
     def paths(self, image: Image) -> set[Path]:
         return {*map(self._files.blob, image.blobs), *map(self._files.layer, (*image.layers, *image.stack))}
 
+    def _needed(self, index: Index) -> set[Path]:
+        return {path for image in index.images.values() for path in self.paths(image)}
+
     async def _collect(self, candidates: Iterable[Path], sizes: Mapping[str, int]) -> int:
         """Delete those that no image and no operation needs (the lock is held); the bytes they took."""
-        index = self._index or Index()
-        keep = {path for image in index.images.values() for path in self.paths(image)}
+        keep = self._needed(self._index or Index())
         doomed = {path for path in candidates if path not in keep and not self._held[path]}
         freed = sum(size for layer, size in sizes.items() if self._files.layer(layer) in doomed)
         return freed + await aside(self._files.delete, doomed)

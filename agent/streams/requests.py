@@ -51,6 +51,13 @@ def mapping(request: dict[str, Any], key: str) -> dict[str, Any]:
     return value
 
 
+def labels(request: dict[str, Any], key: str) -> dict[str, str]:
+    value = request.get(key, {})
+    if not isinstance(value, dict) or not all(isinstance(word, str) for pair in value.items() for word in pair):
+        raise Permanent("cannot understand the request: it has an object whose values are no texts", code="bad-request")
+    return value
+
+
 def number(request: dict[str, Any], key: str) -> float | None:
     value = request.get(key)
     return None if value is None else float(value)

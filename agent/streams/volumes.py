@@ -4,14 +4,16 @@ is known here from what is assigned, and from the request's `named` for stacks t
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
 from agent.decide.mounts import user
-from agent.kit.errors import Permanent, UserError
+from agent.kit.errors import UserError
 from agent.ports import VolumeInfo, Volumes, VolumeStore
+from agent.streams import requests
+from agent.streams.requests import Operation, Send
 from agent.volumes import errors
 
 
@@ -24,14 +26,13 @@ class Both(Volumes, VolumeStore, Protocol):
     pass
 
 
-Send = Callable[[str, Any], Awaitable[None]]
 Request = dict[str, Any]
 
 
 class VolumeRequests:
     def __init__(self, volumes: Both, users: Users) -> None:
         self._volumes, self._users = volumes, users
-        self.operations: dict[str, Callable[[Request, Send], Awaitable[Any]]] = {
+        self.operations: dict[str, Operation] = {
             "volumes": self._list,
             "volume": self._inspect,
             "volume-create": self._create,
@@ -50,7 +51,7 @@ class VolumeRequests:
         return _document(info, self._known(request)) | {"size": await self._volumes.size(info.name)}
 
     async def _create(self, request: Request, send: Send) -> Any:
-        labels, options = _texts(request.get("labels", {})), _texts(request.get("options", {}))
+        labels, options = requests.labels(request, "labels"), requests.labels(request, "options")
         info = VolumeInfo(str(request["name"]), time.time(), labels, options)
         return _document(await self._volumes.create(info), {})
 
@@ -105,17 +106,11 @@ class VolumeRequests:
         return found[0]
 
     def _known(self, request: Request) -> dict[str, str]:
-        return {**_texts(request.get("named", {})), **self._users.volume_users()}
+        return {**requests.labels(request, "named"), **self._users.volume_users()}
 
 
 def _document(info: VolumeInfo, users: Mapping[str, str]) -> dict[str, Any]:
     return asdict(info) | {"used_by": user(info, users)}
-
-
-def _texts(value: Any) -> dict[str, str]:
-    if not isinstance(value, dict) or not all(isinstance(text, str) for pair in value.items() for text in pair):
-        raise Permanent("cannot understand the request: it has an object whose values are no texts", code="bad-request")
-    return value
 
 
 def in_use(verb: str, name: str, who: str, how: str = "uses it", hint: str = "") -> UserError:

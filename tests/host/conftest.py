@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import secrets
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,6 +43,41 @@ def shared(tars: dict[str, Path]) -> Iterator[Host]:
     with Host() as host:
         import_images(host, tars)
         yield host
+
+
+@contextlib.contextmanager
+def host_on_a_disk(size: int) -> Iterator[Host]:
+    """A gorae, not started, whose disk has `size` bytes; not a tmpfs, whose ids cannot be mapped before Linux 6.3."""
+    root = Path(f"/tmp/g-{secrets.token_hex(4)}")
+    root.mkdir(mode=0o755)
+    disk = root.with_suffix(".ext4")
+    with disk.open("wb") as blank:
+        blank.truncate(size)
+    subprocess.run(["mkfs.ext4", "-q", "-m", "0", str(disk)], check=True)
+    subprocess.run(["mount", "-o", "loop", str(disk), str(root)], check=True)
+    host = Host(root)
+    try:
+        yield host
+    finally:
+        with contextlib.suppress(AssertionError):
+            host.stop()
+        host.destroy()
+        subprocess.run(["umount", "-l", str(root)], check=False)
+        disk.unlink()
+        with contextlib.suppress(OSError):
+            root.rmdir()
+
+
+def service(command: str, *lines: str) -> str:
+    """A Compose file of one service, app, whose shell runs `command`; `lines`: more of its keys."""
+    text = f"""
+services:
+  app:
+    image: gorae/busybox:1
+    command: ["sh", "-c", {json.dumps(command)}]
+    stop_grace_period: 100ms
+"""
+    return text + "".join(f"    {line}\n" for line in lines)
 
 
 @pytest.fixture

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import socket
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.host.conftest import import_images
+from tests.host.conftest import host_on_a_disk, import_images
 from tests.support.host import Host, free_port
 
 pytestmark = pytest.mark.host
@@ -123,21 +121,13 @@ def test_an_unreachable_daemon() -> None:
 
 
 def test_a_full_disk_is_said_and_touches_nothing_that_runs(tars: dict[str, Path]) -> None:
-    root = Path(f"/tmp/g-{secrets.token_hex(4)}")
-    root.mkdir(mode=0o755)
-    disk = root.with_suffix(".ext4")  # not tmpfs: before Linux 6.3 its ids cannot be mapped
-    with disk.open("wb") as file:
-        file.truncate(128 * 1024 * 1024)
-    subprocess.run(["mkfs.ext4", "-q", "-m", "0", str(disk)], check=True)
-    subprocess.run(["mount", "-o", "loop", str(disk), str(root)], check=True)
-    host = Host(root)
-    try:
+    with host_on_a_disk(128 * 1024 * 1024) as host:
         host.start()
         import_images(host, tars, "busybox")
         host.up("good", GOOD)
         pids = host.pids("good")
         more = str(host.compose("more", GOOD))
-        with contextlib.suppress(OSError), (root / "ballast").open("wb") as ballast:
+        with contextlib.suppress(OSError), (host.root / "ballast").open("wb") as ballast:
             while True:
                 ballast.write(b"x" * 65536)
                 ballast.flush()
@@ -152,16 +142,8 @@ def test_a_full_disk_is_said_and_touches_nothing_that_runs(tars: dict[str, Path]
         assert {pid: True for pid in pids.values() if Path(f"/proc/{pid}").exists()} == dict.fromkeys(
             pids.values(), True
         )
-        (root / "ballast").unlink()
+        (host.root / "ballast").unlink()
         host.cli("up", "-f", more, "-p", "more")
         assert host.pids("good") == pids
         host.down("more")
         host.down("good")
-    finally:
-        with contextlib.suppress(AssertionError):
-            host.stop()
-        host.destroy()
-        subprocess.run(["umount", "-l", str(root)], check=False)
-        disk.unlink()
-        with contextlib.suppress(OSError):
-            root.rmdir()

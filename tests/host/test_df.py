@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.host.conftest import import_images
+from tests.host.conftest import import_images, service
 from tests.support.host import Host, until
 
 pytestmark = pytest.mark.host
@@ -25,17 +25,6 @@ def row(usage: dict[str, Any], stack: str) -> dict[str, Any]:
     (found,) = [task for task in usage["tasks"] if task["stack"] == stack]
     assert isinstance(found, dict)
     return found
-
-
-def service(command: str, *lines: str) -> str:
-    text = f"""
-services:
-  app:
-    image: gorae/busybox:1
-    command: ["sh", "-c", {json.dumps(command)}]
-    stop_grace_period: 100ms
-"""
-    return text + "".join(f"    {line}\n" for line in lines)
 
 
 def test_what_a_container_writes_is_its_own_until_it_is_gone(shared: Host) -> None:

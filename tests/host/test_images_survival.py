@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import secrets
 import shutil
 import subprocess
 import time
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.host.conftest import import_images
+from tests.host.conftest import host_on_a_disk, import_images
 from tests.support.host import CLI, Host, until
 from tests.support.images import Item, MadeImage, Registry, file, image, layer, registry
 
@@ -86,25 +85,13 @@ def _pull(host: Host, names: list[str]) -> float:
 
 @pytest.fixture
 def small(tars: dict[str, Path]) -> Iterator[Host]:
-    """A gorae whose disk has 400 MB; not a tmpfs, whose ids cannot be mapped before Linux 6.3."""
-    root = Path(f"/tmp/g-{secrets.token_hex(4)}")
-    root.mkdir(mode=0o755)
-    disk = root.with_suffix(".ext4")
-    with disk.open("wb") as blank:
-        blank.truncate(400_000_000)
-    subprocess.run(["mkfs.ext4", "-q", "-m", "0", str(disk)], check=True)
-    subprocess.run(["mount", "-o", "loop", str(disk), str(root)], check=True)
-    host = Host(root)
-    try:
+    """A gorae whose disk has 400 MB."""
+    with host_on_a_disk(400_000_000) as host:
         host.start()
         import_images(host, tars, "busybox")
         yield host
         host.down("shop")
         host.stop()
-    finally:
-        subprocess.run(["umount", "-l", str(root)], check=False)
-        host.destroy()
-        disk.unlink()
 
 
 @pytest.mark.parametrize("when", ["while unpacking", "while fetching"])

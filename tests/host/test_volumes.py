@@ -12,21 +12,10 @@ from typing import Any
 
 import pytest
 
-from tests.host.conftest import import_images, sample_tars
+from tests.host.conftest import import_images, sample_tars, service
 from tests.support.host import Host, until
 
 pytestmark = pytest.mark.host
-
-
-def service(command: str, *lines: str) -> str:
-    text = f"""
-services:
-  app:
-    image: gorae/busybox:1
-    command: ["sh", "-c", {json.dumps(command)}]
-    stop_grace_period: 100ms
-"""
-    return text + "".join(f"    {line}\n" for line in lines)
 
 
 COUNT = "echo x >> /data/x; wc -l < /data/x; sleep 3600"
