@@ -37,8 +37,7 @@ def names(stack: str, tasks: Iterable[Task], addresses: Names) -> dict[str, dict
         for membership in memberships(stack, task.container):
             on = found.setdefault(membership.network, {})
             for name in (task.service, *membership.aliases):
-                known = on.get(name, ())
-                on[name] = (*known, *(a for a in addresses.get(task.service, ()) if a not in known))
+                _add(on, name, addresses.get(task.service, ()))
     return found
 
 
@@ -51,6 +50,10 @@ def seen_from(stack: str, tables: Iterable[Mapping[str, Names]]) -> dict[str, tu
         for owner in sorted(table):
             into = own if owner == stack else others
             for name, addresses in table[owner].items():
-                known = into.get(name, ())
-                into[name] = (*known, *(address for address in addresses if address not in known))
+                _add(into, name, addresses)
     return {**others, **own}
+
+
+def _add(names: dict[str, tuple[str, ...]], name: str, addresses: Iterable[str]) -> None:
+    known = names.get(name, ())
+    names[name] = (*known, *(address for address in addresses if address not in known))

@@ -1,7 +1,7 @@
 """The agent's side of the resolver: makes a socket pair in each task's namespace, hands it over, keeps a duplicate.
 
-Both processes hold every pair. So the agent's death costs no look-up, and the resolver's loses none either: what was
-asked meanwhile waits in the socket for its successor.
+Both processes hold every pair. So the agent's death costs no look-up, and the resolver's only the one that it was
+answering: what was asked meanwhile waits in the socket for its successor.
 """
 
 from __future__ import annotations
