@@ -216,7 +216,7 @@ class Board:
         return World(
             boot=self.boot,
             gate=gate,
-            slot_free=len(self._slots.get((record.stack, record.service, record.slot), ())) <= 1,
+            slot_free=all(self._beside(record, other) for other in self._slot_mates(record)),
             holders=holders,
             check=check if isinstance(check, Check) or check is None else "unknown",
             ending=ending,
@@ -224,6 +224,16 @@ class Board:
             virtual=self._virtual_of(stack, task.service) if stack and task else "",
             peers=self.names(record)[0],
             roll=roll,
+        )
+
+    def _slot_mates(self, record: TaskRecord) -> set[str]:
+        return self._slots.get((record.stack, record.service, record.slot), set()) - {record.id}
+
+    def _beside(self, record: TaskRecord, other: str) -> bool:
+        """Whether the two may live side by side: the newer of them is assigned, and says so."""
+        tasks = self._stacks[record.stack].tasks if record.stack in self._stacks else {}
+        return any(
+            newer in tasks and tasks[newer].beside == older for newer, older in ((record.id, other), (other, record.id))
         )
 
     def _virtual_of(self, stack: _Stack, service: str) -> str:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import ValidationError
 
 from agent.kit.errors import UserError
-from agent.wire.messages import HOSTNAME, WIRE_VERSION, Assignment
+from agent.wire.messages import HOSTNAME, WIRE_VERSION, Assignment, Task
 
 # These become path components, cgroup and file names. The orchestrator keeps to them; the agent does not rely on it.
 _ID = re.compile(r"[a-z0-9][a-z0-9-]{0,40}")
@@ -65,21 +66,29 @@ def _problem(assignment: Assignment, stack: str) -> str:
     if not assignment.store_id:
         return "it names no store"
     ids: set[str] = set()
-    slots: set[tuple[str, int]] = set()
+    slots: dict[tuple[str, int], list[Task]] = {}
     for task in assignment.tasks:
         if not _ID.fullmatch(task.id) or task.id in ids:
             return f"task id {task.id!r} is malformed or used twice"
         if not _SERVICE.fullmatch(task.service) or task.slot < 1:
             return f"task {task.id}: {task.service!r} slot {task.slot} is no place in a service"
-        if (task.service, task.slot) in slots:
-            return f"two tasks claim slot {task.slot} of {task.service}"
         if task.container.hostname and not HOSTNAME.fullmatch(task.container.hostname):
             return f"task {task.id}: {task.container.hostname!r} is no hostname"
         if task.lineage and not _ID.fullmatch(task.lineage):
             return f"task {task.id}: {task.lineage!r} is no task id"
+        if task.beside and not _ID.fullmatch(task.beside):
+            return f"task {task.id}: {task.beside!r} is no task id"
         ids.add(task.id)
-        slots.add((task.service, task.slot))
+        slots.setdefault((task.service, task.slot), []).append(task)
+    for (service, slot), mates in slots.items():
+        if len(mates) > 1 and not _side_by_side(mates):
+            return f"{len(mates)} tasks claim slot {slot} of {service}"
     return ""
+
+
+def _side_by_side(mates: Sequence[Task]) -> bool:
+    """An old task and the one that comes after it."""
+    return len(mates) == 2 and (mates[0].beside == mates[1].id) != (mates[1].beside == mates[0].id)
 
 
 def judge(offered: Assignment, bound: str | None, held: Assignment | None) -> Verdict:

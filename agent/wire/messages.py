@@ -191,7 +191,8 @@ class Policy(Wire):
 
 class Task(Wire):
     """One slot of one service, to be run. `restart_request`: the agent restarts while its journal's is smaller.
-    `lineage`: the slot's first task, under whose id its anonymous volumes are kept; "": this one."""
+    `lineage`: the slot's first task, under whose id its anonymous volumes are kept; "": this one. `beside`: the id of
+    the slot's previous task, with which it may run side by side, until it is ready; "": it waits until that is gone."""
 
     id: str
     service: str
@@ -202,6 +203,7 @@ class Task(Wire):
     desired: Desired = "running"
     restart_request: Count = 0
     lineage: str = ""
+    beside: str = ""
 
 
 class Assignment(Wire):

@@ -373,6 +373,28 @@ async def test_the_next_task_of_a_slot_waits_for_the_last() -> None:
         assert (world.state("t1"), world.state("t2")) == ("absent", "running")
 
 
+async def test_a_new_task_of_a_slot_runs_beside_the_old_one_that_it_names_and_no_other() -> None:
+    async with running() as world:
+        old = task(world)
+        await world.assign(old)
+        await world.settle()
+        new = task(world, "t2", beside="t1")
+        await world.assign(old, new, generation=2)
+        await world.until(lambda: world.state("t2") == "running")
+        assert world.state("t1") == "running"
+        world.runtime.finish("t1", 1)
+        await world.until(lambda: len(world.runtime.started) == 3, seconds=5)  # the old one comes back meanwhile
+        world.runtime.stubborn.add("t1")
+        await world.assign(new, task(world, "t3", beside="t2"), generation=3)
+        await world.settle(2)
+        assert (world.state("t1"), world.state("t2")) == ("stopping", "running")
+        waiting = world.task("t3")
+        assert waiting is not None and (waiting.state, waiting.reason) == ("pending", "slot-busy")
+        world.runtime.stubborn.clear()
+        await world.until(lambda: world.state("t3") == "running", seconds=30)
+        assert (world.state("t1"), world.state("t2")) == ("absent", "running")
+
+
 async def test_a_removal_is_never_taken_back() -> None:
     async with running() as world:
         world.runtime.stubborn.add("t1")

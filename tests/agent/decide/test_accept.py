@@ -62,7 +62,19 @@ def payload(*tasks: object, **fields: object) -> bytes:
         pytest.param(payload(task("../x")), "malformed", id="an id that is a path"),
         pytest.param(payload(task("t1\n")), "malformed", id="an id with a line"),
         pytest.param(payload(task("t1"), task("t1", slot=2)), "used twice", id="an id twice"),
-        pytest.param(payload(task("t1"), task("t2")), "two tasks claim slot 1 of web", id="a slot twice"),
+        pytest.param(payload(task("t1"), task("t2")), "2 tasks claim slot 1 of web", id="a slot twice"),
+        pytest.param(
+            payload(task("t1", beside="t0"), task("t2")), "2 tasks claim slot 1", id="a slot twice, beside another"
+        ),
+        pytest.param(
+            payload(task("t1", beside="t2"), task("t2", beside="t1")), "2 tasks claim slot", id="each beside the other"
+        ),
+        pytest.param(
+            payload(task("t1"), task("t2", beside="t1"), task("t3", beside="t1")),
+            "3 tasks claim slot 1",
+            id="a slot three times",
+        ),
+        pytest.param(payload(task(beside="../t0")), "'../t0' is no task id", id="beside a path"),
         pytest.param(payload(task(service="../web")), "no place in a service", id="a service that is a path"),
         pytest.param(payload(task(slot=0)), "no place in a service", id="slot 0"),
         pytest.param(payload(task(container={"hostname": "a b"})), "no hostname", id="a hostname with a blank"),
@@ -72,6 +84,11 @@ def test_what_is_refused(raw: bytes, problem: str) -> None:
     with pytest.raises(UserError) as caught:
         accept.parse(raw, "shop")
     assert problem in caught.value.message and caught.value.message.startswith("cannot obey the assignment of shop")
+
+
+def test_an_old_task_and_the_new_one_beside_it_share_a_slot() -> None:
+    tasks = (task("t1"), task("t2", beside="t1"))
+    assert accept.parse(payload(*tasks), "shop").tasks == tasks
 
 
 @given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode))
