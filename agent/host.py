@@ -70,7 +70,7 @@ class RealHost:
 
     def free_port(self, port: Port, taken: frozenset[int]) -> int:
         """Temporary no-free-port."""
-        return free_port(port.protocol, port.host_ip, taken)
+        return free_port(port.protocol, port.host_ip, taken, port.among)
 
     def trace(self, task: str) -> tuple[str | None, int | None]:
         """The name of its log file tells the stack, or its bundle does; the owner of its writable layer the range of

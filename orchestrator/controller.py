@@ -261,7 +261,8 @@ class Controller:
         host = self._ledger.host
         if host is not None and listeners is not None:
             host = host.model_copy(update={"listeners": listeners})
-        refusals = admit(name, tasks, current, self._others(name), host)
+        reported = {task.id: task for status in self._ledger.statuses.values() for task in status.tasks}
+        refusals = admit(name, tasks, current, self._others(name), host, reported)
         if refusals:
             error = refusals[0].error()
             error.evidence["refusals"] = [

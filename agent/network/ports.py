@@ -44,20 +44,31 @@ def listeners(
     )
 
 
-def free_port(protocol: Protocol, host_ip: str, taken: Collection[int]) -> int:
-    """A port of the ephemeral range that no socket of the host holds on `host_ip` ("": any) and that is not in `taken`.
+def free_port(protocol: Protocol, host_ip: str, taken: Collection[int], among: tuple[int, int] | None = None) -> int:
+    """A port that no socket of the host holds on `host_ip` ("": any) and that is not in `taken`: the first of `among`,
+    else one of the ephemeral range.
 
     Tried with a real bind. Nothing holds it afterwards: publish it soon. Temporary no-free-port.
     """
-    low, high = _ephemeral()
-    for _ in range(_TRIES):
-        port = random.randint(low, high)
-        if port not in taken and _bindable(protocol, host_ip or "0.0.0.0", port):
+    low, high = among or _ephemeral()
+    tries = range(low, high + 1) if among else (random.randint(low, high) for _ in range(_TRIES))
+    for port in tries:
+        if port not in taken and all(_bindable(protocol, address, port) for address in _addresses(host_ip)):
             return port
     raise Temporary(
         f"cannot find a free {protocol} port between {low} and {high} on {host_ip or 'this host'}",
         code="no-free-port",
-        hint="name the port in the Compose file",
+        hint="widen the range in the Compose file" if among else "name the port in the Compose file",
+    )
+
+
+def _addresses(host_ip: str) -> tuple[str, ...]:
+    return (
+        (host_ip,)
+        if host_ip
+        else ("0.0.0.0", "::")
+        if Path("/proc/thread-self/net/if_inet6").exists()
+        else ("0.0.0.0",)
     )
 
 
@@ -70,6 +81,8 @@ def _bindable(protocol: Protocol, host_ip: str, port: int) -> bool:
     family = socket.AF_INET6 if ":" in host_ip else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM) as probe:
         try:
+            if family == socket.AF_INET6:
+                probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             probe.bind((host_ip, port))
         except OSError:
             return False

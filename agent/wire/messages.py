@@ -79,10 +79,12 @@ class VolumesFrom(Wire):
 
 
 class Port(Wire):
-    """One published port. `published` None: the agent picks a free one. `host_ip` "": every address of the host."""
+    """One published port. `published` None: the agent picks a free one, `among` (first, last) if that is given.
+    `host_ip` "": every address of the host."""
 
     target: PortNumber
     published: PortNumber | None = None
+    among: tuple[PortNumber, PortNumber] | None = None
     protocol: Literal["tcp", "udp"] = "tcp"
     host_ip: str = ""
 

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from agent.wire.messages import Naming
+from agent.wire.messages import Naming, PortNumber
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 ServiceName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9._-]{0,62}$")]
@@ -21,10 +21,12 @@ class Model(BaseModel):
 
 
 class PortMapping(Model):
-    """05-services.md, ports. One entry per port (ranges are expanded). published None: any free port."""
+    """05-services.md, ports. One entry per port of the container. published None: any free port, `among` (first, last)
+    if that is given."""
 
     target: int = Field(ge=1, le=65535)
     published: int | None = Field(default=None, ge=1, le=65535)
+    among: tuple[PortNumber, PortNumber] | None = None
     protocol: Literal["tcp", "udp"] = "tcp"
     host_ip: str = ""
 

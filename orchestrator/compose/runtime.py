@@ -107,21 +107,19 @@ def _words(node: Node | None) -> tuple[str, ...] | None:
 
 def _port(node: Node, path: str, context: Context) -> model.PortMapping | None:
     entry = fields(node)
-    published = text(entry.get("published")) or "0"
-    target = entry["target"].value
-    port = int(published[:6]) if published.isdecimal() else -1
-    if not 0 <= port < 65536 or not isinstance(target, int) or not 0 < target < 65536:
-        range_ = "-" in published and published.replace("-", "").isdecimal()
-        why = (
-            "a range of host ports for one port of the container is not supported yet"
-            if range_
-            else "it is no port: 1 to 65535"
-        )
+    published, target = text(entry.get("published")) or "0", entry["target"].value
+    try:
+        low, high = ports.port_range(published, lowest=0)
+    except ValueError:
+        low, high = -1, -1
+    if high < 0 or (high and not low) or not isinstance(target, int) or not 0 < target < 65536:
+        why = "it is no port: 1 to 65535"
         context.report.problem(node, f"cannot publish {published[:40]} → {spelled(target)[:40]} in {path}: {why}")
         return None
     return model.PortMapping(
         target=target,
-        published=port or None,
+        published=low or None if low == high else None,
+        among=None if low == high else (low, high),
         protocol="udp" if text(entry.get("protocol")) == "udp" else "tcp",
         host_ip=text(entry.get("host_ip")) or "",
     )

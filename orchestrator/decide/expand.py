@@ -131,9 +131,7 @@ def _container(stack: Stack, name: str, model: Service, image_id: str, mounts: M
         read_only=model.read_only,
         mounts=tuple(mounts.of[name].values()),
         volumes_from=tuple(mounts.shares[name].values()),
-        ports=tuple(
-            Port(target=p.target, published=p.published, protocol=p.protocol, host_ip=p.host_ip) for p in model.ports
-        ),
+        ports=tuple(Port(**port.model_dump()) for port in model.ports),
         expose=model.expose,
         labels=model.labels,
         networks=memberships(stack, name),

@@ -7,31 +7,14 @@ changed. The agent checks again when it attaches, since the host may have change
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from ipaddress import ip_address
 
-from agent.kit.errors import UserError
 from agent.kit.pools import TASKS
-from agent.wire.messages import MESSAGE_LIMIT, HostStatus, Port, Task
+from agent.wire.messages import MESSAGE_LIMIT, HostStatus, Task, TaskStatus
+from orchestrator.decide import ports
 from orchestrator.decide.expand import Desired
+from orchestrator.decide.refusal import Refusal
 
-ANY = ("", "0.0.0.0", "::", "*")
 _Measure = Callable[[Task], float]
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """`code`: no-room, stack-too-large, bad-address, port-conflict, port-taken, port-in-use, memory-short,
-    cpu-short."""
-
-    code: str
-    service: str
-    message: str
-    hint: str
-    evidence: dict[str, object] = field(default_factory=dict)
-
-    def error(self) -> UserError:
-        return UserError(self.message, code=self.code, hint=self.hint, **self.evidence)
 
 
 def fits(
@@ -74,14 +57,19 @@ def admit(
     current: Sequence[Task],
     others: Mapping[str, Sequence[Task]],
     host: HostStatus | None,
+    reported: Mapping[str, TaskStatus] | None = None,
 ) -> tuple[Refusal, ...]:
-    """`tasks`: the stack as it will be; `current`: as it is; `others`: all other stacks. Empty: all may run.
+    """`tasks`: the stack as it will be; `current`: as it is; `others`: all other stacks; `reported`: what the agent
+    says of all their tasks, by id. Empty: all may run.
 
     Stopped tasks hold nothing. Without a `host` message only the stacks are compared with each other.
     """
     running, before = _running(tasks), _running(current)
     beside = {name: _running(theirs) for name, theirs in sorted(others.items())}
-    refusals = [*_addresses(stack, running, before), *_ports(stack, running, before, beside, host)]
+    refusals = [
+        *ports.addresses(stack, running, before),
+        *ports.conflicts(stack, running, before, beside, host, reported or {}),
+    ]
     if host is not None:
         refusals += _capacity(stack, running, before, beside, host)
     return tuple(refusals)
@@ -89,91 +77,6 @@ def admit(
 
 def _running(tasks: Sequence[Task]) -> list[Task]:
     return [task for task in tasks if task.desired == "running"]
-
-
-def _addresses(stack: str, tasks: Sequence[Task], before: Sequence[Task]) -> Iterator[Refusal]:
-    held = {port for task in before for port in task.container.ports}
-    for service, port in dict.fromkeys((task.service, port) for task in tasks for port in task.container.ports):
-        if port in held or not port.host_ip:
-            continue
-        try:
-            why = "" if ip_address(port.host_ip).version == 4 else "ports are published on IPv4 addresses only"
-        except ValueError:
-            why = "that is no address"
-        if why:
-            yield Refusal(
-                "bad-address",
-                service,
-                f"cannot start {stack}/{service}: cannot publish {port.target} on {port.host_ip}: {why}",
-                "leave the address out, or write one like 127.0.0.1",
-                {"address": port.host_ip, "port": port.target},
-            )
-
-
-def _fixed(tasks: Sequence[Task]) -> Iterator[tuple[str, Port]]:
-    """(service, port) of every fixed host port, once per service."""
-    seen: set[tuple[str, Port]] = set()
-    for task in tasks:
-        for port in task.container.ports:
-            if port.published is not None and (task.service, port) not in seen:
-                seen.add((task.service, port))
-                yield task.service, port
-
-
-def _clash(a: Port, b: Port) -> bool:
-    return a.published == b.published and a.protocol == b.protocol and _overlap(a.host_ip, b.host_ip)
-
-
-def _overlap(a: str, b: str) -> bool:
-    return a == b or a in ANY or b in ANY
-
-
-def _ports(
-    stack: str,
-    tasks: Sequence[Task],
-    before: Sequence[Task],
-    others: Mapping[str, Sequence[Task]],
-    host: HostStatus | None,
-) -> Iterator[Refusal]:
-    wanted, held = list(_fixed(tasks)), [port for _, port in _fixed(before)]
-    for index, (service, port) in enumerate(wanted):
-        name = f"{port.published}" + ("/udp" if port.protocol == "udp" else "")
-        start = f"cannot start {stack}/{service}: port {name}"
-        evidence: dict[str, object] = {"port": port.published, "protocol": port.protocol}
-        for other, theirs in wanted[:index]:
-            if other != service and _clash(port, theirs):
-                yield Refusal(
-                    "port-conflict",
-                    service,
-                    f"{start} is also published by service {other} of the same stack",
-                    "publish one of them on another port",
-                    evidence,
-                )
-        for other_stack, theirs_tasks in others.items():
-            for other, theirs in _fixed(theirs_tasks):
-                if _clash(port, theirs):
-                    yield Refusal(
-                        "port-taken",
-                        service,
-                        f"{start} is held by stack {other_stack} (service {other})",
-                        f"publish another port, or gorae stop {other_stack}/{other}",
-                        {**evidence, "stack": other_stack, "service": other},
-                    )
-        if host is None or any(_clash(port, mine) for mine in held):
-            continue
-        for listener in host.listeners:
-            if (listener.port, listener.protocol) == (port.published, port.protocol) and _overlap(
-                port.host_ip, listener.address
-            ):
-                holder = listener.holder or "another program"
-                yield Refusal(
-                    "port-in-use",
-                    service,
-                    f"{start} is in use by {holder}",
-                    "publish another port, or end that program",
-                    {**evidence, "holder": listener.holder, "address": listener.address},
-                )
-                break
 
 
 def _capacity(

@@ -78,6 +78,19 @@ def test_a_free_port_is_neither_held_nor_taken(protocol: Literal["tcp", "udp"], 
     assert caught.value.code == "no-free-port"
 
 
+def test_of_a_range_the_first_that_is_free(sockets: list[socket.socket]) -> None:
+    """A wildcard port is free on both families or not at all."""
+    sockets += [
+        bound(socket.AF_INET, socket.SOCK_STREAM, "127.0.0.1", 8000),
+        bound(socket.AF_INET6, socket.SOCK_STREAM, "::1", 8002),
+    ]
+    assert ports.free_port("tcp", "", {8001}, (8000, 8003)) == 8003
+    assert ports.free_port("tcp", "127.0.0.1", {8001}, (8000, 8003)) == 8002
+    with pytest.raises(Temporary, match="between 8000 and 8002") as caught:
+        ports.free_port("tcp", "", {8001}, (8000, 8002))
+    assert "range" in caught.value.hint
+
+
 def test_the_kernels_format_of_addresses(tmp_path: Path) -> None:
     row = "   0: {} 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 77 1\n"
     (tmp_path / "tcp").write_text("header\n" + row.format("0100007F:1F90"))

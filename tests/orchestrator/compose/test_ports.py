@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator.compose.model import Service
 from orchestrator.compose.ports import exposed, parse
 
 from .support import problems, service
@@ -98,6 +99,26 @@ def test_ports_of_a_service(tmp_path: Path, keys: str, found: list[tuple[int, in
     assert [(port.target, port.published, port.protocol, port.host_ip) for port in ports] == found
 
 
+@pytest.mark.parametrize(
+    ("entry", "published", "among"),
+    [
+        ("'80'", None, None),
+        ("'0:80'", None, None),
+        ("'8000:80'", 8000, None),
+        ("'8000-8005:80'", None, (8000, 8005)),
+        ("{target: 80, published: 8000-8005, mode: host}", None, (8000, 8005)),
+        ("{target: 80, published: 8000-8000}", 8000, None),
+    ],
+)
+def test_what_the_agent_may_pick(
+    tmp_path: Path, entry: str, published: int | None, among: tuple[int, int] | None
+) -> None:
+    found = service(tmp_path, f"ports: [{entry}]")
+    (port,) = found.ports
+    assert (port.target, port.published, port.among) == (80, published, among)
+    assert Service.model_validate_json(found.model_dump_json()) == found
+
+
 @pytest.mark.parametrize(("value", "text"), [(80, "80"), ("81/udp", "81/udp"), ("90-92", "90-92")])
 def test_expose(value: str | int, text: str) -> None:
     assert exposed(value) == text
@@ -119,10 +140,8 @@ def test_not_exposed(value: str | int) -> None:
         ("ports: [{target: 0}]", "4:13: cannot publish 0 → 0 in services.a: it is no port: 1 to 65535"),
         ("ports: [{target: 80, published: x}]", "4:13: cannot publish x → 80 in services.a: it is no port: 1 to 65535"),
         ("ports: [80/sctp]", "4:13: cannot use services.a.ports[0].protocol: 'sctp': gorae publishes tcp and udp"),
-        (
-            "ports: [8000-8005:80]",
-            "4:13: cannot publish 8000-8005 → 80 in services.a: a range of host ports for one port of the container is not supported yet",
-        ),
+        ("ports: [{target: 80, published: 8005-8000}]", "4:13: cannot publish 8005-8000 → 80 in services.a: it is no port: 1 to 65535"),
+        ("ports: [{target: 80, published: 0-7}]", "4:13: cannot publish 0-7 → 80 in services.a: it is no port: 1 to 65535"),
         ("expose: [80, x]", "4:18: cannot use 'x' as services.a.expose[1]: 'x' is no port: 1 to 65535, or a range as 8000-8010"),
     ],
 )  # fmt: skip

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from agent.wire.messages import HostStatus, Listener, Task
+from agent.wire.messages import HostStatus, Listener, PublishedPort, Task, TaskStatus
 from orchestrator.decide.expand import expand
 from orchestrator.decide.schedule import admit, fits
 from tests.orchestrator.decide.test_plan import act, up
@@ -95,6 +95,42 @@ REDIS = Listener(protocol="tcp", address="0.0.0.0", port=8080, holder="redis-ser
         pytest.param(tasks(web={**port(8080), "replicas": 4}), (), {}, (), [], id="replicas share a port"),
         *(
             pytest.param(
+                tasks(web=port(8080, host_ip=ours)),
+                (),
+                {"visits": tasks("visits", web=port(8080, host_ip=theirs))},
+                (),
+                ["port-taken: cannot start shop/web: port 8080 is held by stack visits (service web)"] if held else [],
+                id=f"{ours or 'anywhere'} beside {theirs or 'anywhere'}",
+            )
+            for ours, theirs, held in (
+                ("127.0.0.1", "", True),
+                ("", "10.0.0.1", True),
+                ("10.0.0.1", "0.0.0.0", True),
+                ("::1", "", True),
+                ("::1", "0.0.0.0", False),
+                ("::1", "127.0.0.1", False),
+                ("127.0.0.1", "127.0.0.2", False),
+            )
+        ),
+        *(
+            pytest.param(
+                tasks(web=port(8080, host_ip=ours)),
+                (),
+                {},
+                (REDIS.model_copy(update={"address": theirs}),),
+                ["port-in-use: cannot start shop/web: port 8080 is in use by redis-server (pid 7)"] if held else [],
+                id=f"{ours or 'anywhere'} beside a listener on {theirs}",
+            )
+            for ours, theirs, held in (
+                ("10.0.0.1", "::", True),  # it may take IPv4 as well
+                ("", "::1", True),
+                ("127.0.0.1", "::ffff:127.0.0.1", True),
+                ("127.0.0.1", "::1", False),
+                ("10.0.0.1", "127.0.0.1", False),
+            )
+        ),
+        *(
+            pytest.param(
                 tasks(web=port(published, host_ip=address)),
                 (),
                 {},
@@ -103,8 +139,8 @@ REDIS = Listener(protocol="tcp", address="0.0.0.0", port=8080, holder="redis-ser
                 id=f"on {address}",
             )
             for published, address, why in (
-                (8080, "::1", "ports are published on IPv4 addresses only"),
-                (None, "::", "ports are published on IPv4 addresses only"),
+                (8080, "2001:db8::1", "containers have no IPv6 address"),
+                (None, "::", "containers have no IPv6 address"),
                 (8080, "localhost", "that is no address"),
                 (8080, "1.2.3", "that is no address"),
             )
@@ -121,6 +157,19 @@ def test_ports(
     found = admit("shop", wanted, current, others, host(*listeners))
     assert [f"{refusal.code}: {refusal.message}" for refusal in found] == refusals
     assert all(refusal.hint and refusal.error().code == refusal.code for refusal in found)
+
+
+def test_ports_that_the_agent_picked_are_held() -> None:
+    """Also those of services beside it in the stack."""
+    visits, both = tasks("visits", web=port(None)), tasks("shop", web=port(8080), api=port(None))
+    api = next(task for task in both if task.service == "api")
+    for others, task in (({"visits": visits}, visits[0]), ({}, api)):
+        picked = PublishedPort(target=80, published=8080)
+        status = TaskStatus(id=task.id, service=task.service, slot=1, template="t", state="running", ports=(picked,))
+        mine = tuple(t for t in both if t.service == "web" or not others)
+        found = admit("shop", mine, (), others, host(), {task.id: status})
+        assert [refusal.code for refusal in found] == ["port-taken" if others else "port-conflict"]
+        assert task.service in found[0].message
 
 
 def reserve(memory: float = 0, cpus: float = 0, replicas: int = 1) -> dict[str, Any]:
