@@ -315,7 +315,8 @@ class VolumeStore(Protocol):
 @dataclass(frozen=True, slots=True)
 class Attachment:
     """`networks`: full names; none means loopback alone. `outside`: whether it may reach more than its networks.
-    `host`: whether it may reach the host, by the gateway's address."""
+    `host`: whether it may reach the host, by the gateway's address. `address_6`: "" without IPv6; `networks_6`: those
+    of its networks that have it. `mac`: of its link, "" for one of ours. `mtu`: 0 for that of the way out."""
 
     task: str
     stack: str
@@ -325,6 +326,10 @@ class Attachment:
     networks: frozenset[str]
     outside: bool = True
     host: bool = False
+    address_6: str = ""
+    networks_6: frozenset[str] = frozenset()
+    mac: str = ""
+    mtu: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The nftables table of one instance as plain values, and its text for `nft -f -`: whole, or the change between two.
+"""The nftables table of one instance as plain values: what it holds for those who are there, in both families.
 
 Cost does not grow with tasks: a packet passes a handful of hash look-ups. What differs per set of networks (who may
 talk to whom) and per published port (who answers, in turn) is a chain of its own, reached through a verdict map.
@@ -11,23 +11,28 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from operator import attrgetter
 from typing import Any
 
-from agent.kit.pools import GATEWAY
+from agent.decide.nft_text import Chain, Group, Ruleset
+from agent.kit.pools import ADDRESS_POOL_6, GATEWAY, Slice
 
-ANY = "0.0.0.0"
+ANY, ANY_6 = "0.0.0.0", "::"
+GROUP = 0x676F7265  # of the host's end of every pair, of every instance ("gore")
+# Metadata services hand out the host's credentials: Amazon's, Google's, Oracle's.
+METADATA_6 = "{ fd00:ec2::254, fd20:ce::254, fd00:c1::a9fe:a9fe }"
 _NETWORK = re.compile(r"[0-9a-f]{10}\Z")
 _LINK = re.compile(r"g[0-9a-z]{1,14}\Z")
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A task's place: packets from `address` come in by `link` only, and reach the members of each of `networks`
-    (network_id), what is outside only if `outside`, and the host itself, by the gateway's address, only if `host`."""
+    """A place of a task, one of each family that it has: packets from `address` come in by `link` only, and reach the
+    members of each of `networks` (network_id), what is outside only if `outside`, and the host itself, by the gateway's
+    address, only if `host`."""
 
     link: str
     address: str
@@ -38,7 +43,8 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """`address`:`target` answers for `published` on `host_ip` ("0.0.0.0": every address of the host)."""
+    """`address`:`target` answers for `published` on `host_ip` ("0.0.0.0", "::": every address of the host) of its own
+    family."""
 
     protocol: str
     published: int
@@ -58,39 +64,16 @@ class Backend:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The desired state. router: the host forwarded before we came, so what is not ours is not ours to close.
-    virtuals: the range of the virtual addresses, "FIRST-LAST"."""
+    """The desired state. router, router_6: the host forwarded before we came, so what is not ours is not ours to
+    close."""
 
     instance: str
-    subnet: str
-    pool: str
-    virtuals: str
+    slice_: Slice
     router: bool = False
+    router_6: bool = False
     members: frozenset[Member] = frozenset()
     served: frozenset[Served] = frozenset()
     backends: frozenset[Backend] = frozenset()
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """A set or map: its declaration, and key → value ("" in a set)."""
-
-    kind: str  # "set" or "map"
-    declaration: str
-    elements: Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Chain:
-    hook: str  # "" for a chain that is only jumped to
-    rules: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Ruleset:
-    table: str
-    groups: Mapping[str, Group]
-    chains: Mapping[str, Chain]
 
 
 def table_name(instance: str) -> str:
@@ -102,11 +85,38 @@ def network_id(name: str) -> str:
     return hashlib.sha256(name.encode()).hexdigest()[:10]
 
 
+@dataclass(frozen=True, slots=True)
+class _Family:
+    """IPv4 or IPv6, in nft's words. `suffix`: of the names of its groups and chains."""
+
+    version: int
+    suffix: str
+    ip: str
+    address: str
+    any: str
+
+
+_FAMILIES = (_Family(4, "", "ip", "ipv4_addr", ANY), _Family(6, "6", "ip6", "ipv6_addr", ANY_6))
+
+
 def ruleset(policy: Policy) -> Ruleset:
     """What the table holds for `policy`. ValueError for a link or an address that is none."""
-    members = sorted(policy.members, key=attrgetter("link", "address"))
-    all_served = sorted(policy.served, key=attrgetter("protocol", "published", "host_ip", "address", "target"))
-    all_backends = sorted(policy.backends, key=attrgetter("virtual", "address", "ready"))
+    groups: dict[str, Group] = {}
+    chains = _static_chains(policy)
+    for family in _FAMILIES:
+        _members(family, policy.members, groups, chains)
+        _published(family, policy.served, groups, chains)
+        _virtual(family, policy.backends, groups, chains)
+    return Ruleset(table_name(policy.instance), groups, chains)
+
+
+def _members(
+    family: _Family, all_members: Iterable[Member], groups: dict[str, Group], chains: dict[str, Chain]
+) -> None:
+    """Who is where, and who talks to whom: a set per network, a chain per distinct set of networks."""
+    members = sorted(
+        (one for one in all_members if _version(one.address) == family.version), key=attrgetter("link", "address")
+    )
     networks: dict[str, list[str]] = {}
     sets: dict[frozenset[str], list[str]] = {}
     for member in members:
@@ -116,47 +126,68 @@ def ruleset(policy: Policy) -> Ruleset:
         sets.setdefault(member.networks, []).append(address)
         for network in member.networks:
             networks.setdefault(network, []).append(address)
-    ports: dict[tuple[str, int, str], list[str]] = {}
-    for served in all_served:
-        key = (_protocol(served.protocol), _port(served.published), _ip(served.host_ip))
-        ports.setdefault(key, []).append(f"{_ip(served.address)} . {_port(served.target)}")
-    chains = _static_chains(policy)
-    groups = {
-        "guests": _set("ipv4_addr", (member.address for member in members if member.host)),
-        "inside": _set("ipv4_addr", (member.address for member in members if not member.outside)),
-        "sources": _set("ifname . ipv4_addr", (f'"{m.link}" . {m.address}' for m in members)),
-        "served": _set(_RECORD, (_record(served) for served in all_served)),
-        "backends": _set("ipv4_addr . ipv4_addr . mark", (_backend(one) for one in all_backends)),
-        "selves": _set("ipv4_addr . ipv4_addr", (f"{member.address} . {member.address}" for member in members)),
-    }
-    senders, anywhere, somewhere = {}, {}, {}
+    kind, suffix = family.address, family.suffix
+    groups[f"inside{suffix}"] = _set(kind, (member.address for member in members if not member.outside))
+    groups[f"sources{suffix}"] = _set(f"ifname . {kind}", (f'"{m.link}" . {m.address}' for m in members))
+    groups[f"selves{suffix}"] = _set(f"{kind} . {kind}", (f"{m.address} . {m.address}" for m in members))
+    if family.version == 4:
+        groups["guests"] = _set(kind, (member.address for member in members if member.host))
     for network, addresses in sorted(networks.items()):
-        groups[_network(network)] = _set("ipv4_addr", addresses)
+        groups[_network(network, suffix)] = _set(kind, addresses)
+    senders: dict[str, str] = {}
     for together, addresses in sets.items():
-        shared = sorted(_network(network) for network in together)
+        shared = sorted(_network(network, suffix) for network in together)
         name = shared[0] if len(shared) == 1 else f"nets_{network_id(' '.join(shared))}"
-        chains[name] = Chain("", (*(f"ip daddr @{network} accept" for network in shared), "goto refuse"))
+        chains[name] = Chain("", (*(f"{family.ip} daddr @{network} accept" for network in shared), "goto refuse"))
         senders.update(dict.fromkeys(addresses, f"goto {name}"))
+    groups[f"senders{suffix}"] = Group("map", f"type {kind} : verdict;", senders)
+
+
+def _published(
+    family: _Family, all_served: Iterable[Served], groups: dict[str, Group], chains: dict[str, Chain]
+) -> None:
+    """A chain per published port, in which its tasks take turns."""
+    mine = sorted(
+        (one for one in all_served if _version(one.address) == family.version),
+        key=attrgetter("protocol", "published", "host_ip", "address", "target"),
+    )
+    kind, suffix = family.address, family.suffix
+    ports: dict[tuple[str, int, str], list[str]] = {}
+    for served in mine:
+        check(served)
+        key = served.protocol, served.published, _ip(served.host_ip)
+        ports.setdefault(key, []).append(f"{_ip(served.address)} . {served.target}")
+    anywhere, somewhere = {}, {}
     for (protocol, port, host_ip), targets in ports.items():
-        name = f"{protocol}_{port}" + ("" if host_ip == ANY else f"_{host_ip}")
+        name = f"{protocol}{suffix}_{port}" + ("" if host_ip == family.any else f"_{_word(host_ip)}")
         turns = ", ".join(f"{turn} : {target}" for turn, target in enumerate(targets))
         turn = f"numgen inc mod {len(targets)} map {{ {turns} }}"
-        chains[name] = Chain("", (f"meta l4proto {protocol} dnat ip to {turn}",))
-        if host_ip == ANY:
+        chains[name] = Chain("", (f"meta l4proto {protocol} dnat {family.ip} to {turn}",))
+        if host_ip == family.any:
             anywhere[f"{protocol} . {port}"] = f"goto {name}"
         else:
             somewhere[f"{host_ip} . {protocol} . {port}"] = f"goto {name}"
+    record = f"{kind} . inet_proto . inet_service . {kind} . inet_service"
+    groups[f"served{suffix}"] = _set(record, map(_record, mine))
+    groups[f"published{suffix}"] = Group("map", "type inet_proto . inet_service : verdict;", anywhere)
+    groups[f"published{suffix}_at"] = Group("map", f"type {kind} . inet_proto . inet_service : verdict;", somewhere)
+
+
+def _virtual(family: _Family, backends: Iterable[Backend], groups: dict[str, Group], chains: dict[str, Chain]) -> None:
+    """A chain per virtual address, in which those that were chosen take turns."""
+    mine = sorted(
+        (one for one in backends if _version(one.address) == family.version),
+        key=attrgetter("virtual", "address", "ready"),
+    )
+    kind, suffix = family.address, family.suffix
     virtual = {}
-    for address, answering in sorted(chosen(all_backends).items()):
-        name = f"vip_{_ip(address)}"
+    for address, answering in sorted(chosen(mine).items()):
+        name = f"vip_{_word(_ip(address))}"
         turns = ", ".join(f"{turn} : {_ip(target)}" for turn, target in enumerate(answering))
-        chains[name] = Chain("", (f"dnat ip to numgen inc mod {len(answering)} map {{ {turns} }}",))
+        chains[name] = Chain("", (f"dnat {family.ip} to numgen inc mod {len(answering)} map {{ {turns} }}",))
         virtual[address] = f"goto {name}"
-    groups["virtual"] = Group("map", "type ipv4_addr : verdict;", virtual)
-    groups["senders"] = Group("map", "type ipv4_addr : verdict;", senders)
-    groups["published"] = Group("map", "type inet_proto . inet_service : verdict;", anywhere)
-    groups["published_at"] = Group("map", "type ipv4_addr . inet_proto . inet_service : verdict;", somewhere)
-    return Ruleset(table_name(policy.instance), groups, chains)
+    groups[f"backends{suffix}"] = _set(f"{kind} . {kind} . mark", map(_backend, mine))
+    groups[f"virtual{suffix}"] = Group("map", f"type {kind} : verdict;", virtual)
 
 
 def chosen(backends: Iterable[Backend]) -> dict[str, tuple[str, ...]]:
@@ -171,7 +202,6 @@ def chosen(backends: Iterable[Backend]) -> dict[str, tuple[str, ...]]:
 # Sets that no rule reads, `served` and `backends`: they record in the same transaction what is served, so that an agent
 # that starts can read back from the kernel what its predecessor had committed. Their elements: `_record` and
 # `_backend`, back: `served_from` and `backends_from`.
-_RECORD = "ipv4_addr . inet_proto . inet_service . ipv4_addr . inet_service"
 
 
 def _record(served: Served) -> str:
@@ -183,12 +213,13 @@ def _backend(backend: Backend) -> str:
 
 
 def check(served: Served) -> None:
-    """ValueError when it cannot become a rule: an address that is none or is IPv6, a port out of range."""
+    """ValueError when it cannot become a rule: an address that is none, two of different families, a port out of
+    range."""
     _protocol(served.protocol)
     for port in (served.published, served.target):
         _port(port)
-    for address in (served.host_ip, served.address):
-        _ip(address)
+    if _version(served.host_ip) != _version(served.address):
+        raise ValueError(f"{served.host_ip} and {served.address} are of different families")
 
 
 def served_from(document: object) -> frozenset[Served]:
@@ -216,14 +247,18 @@ def _elements(document: object, fields: int) -> Iterator[Sequence[Any]]:
 
 
 def _static_chains(policy: Policy) -> dict[str, Chain]:
-    ours = f'"g{policy.instance}*"'
-    pool, subnet = str(ipaddress.ip_network(policy.pool)), str(ipaddress.ip_network(policy.subnet))
+    ours, slice_ = f'"g{policy.instance}*"', policy.slice_
     states = "ct state vmap { established : accept, related : accept, invalid : drop }"
-    published = f"ct status dnat ct original ip daddr != {policy.virtuals}"
-    strangers: tuple[str, ...] = ()
-    if not policy.router:  # other instances are on the same footing; whatever else wants through never could before us
-        others = (f'iifname "g*" ip saddr {pool} accept', f'oifname "g*" ip daddr {pool} accept')
-        strangers = (*others, "meta nfproto ipv4 drop")
+    published = (
+        f"ct status dnat ct original ip daddr != {slice_.virtuals}",
+        f"ct status dnat ct original ip6 daddr != {slice_.virtuals_6}",
+    )
+    strangers: list[str] = []
+    if not (policy.router and policy.router_6):  # other instances' pairs are on the same footing
+        strangers += [f"iifgroup {GROUP} accept", f"oifgroup {GROUP} accept"]
+        # Whatever else wants through never could before us.
+        strangers += [] if policy.router else ["meta nfproto ipv4 drop"]
+        strangers += [] if policy.router_6 else ["meta nfproto ipv6 drop"]
     return {
         "refuse": Chain("", ("meta l4proto tcp reject with tcp reset", "reject with icmpx admin-prohibited")),
         # First of all, before connection tracking. A neighbour on the wire that sends to 127.0.0.1 would otherwise be
@@ -233,8 +268,9 @@ def _static_chains(policy: Policy) -> dict[str, Chain]:
             (
                 'iifname != "lo" ip daddr 127.0.0.0/8 drop',
                 f"iifname != {ours} accept",
-                "meta nfproto != ipv4 drop",
-                "iifname . ip saddr != @sources drop",
+                "iifname . ip saddr @sources accept",
+                "iifname . ip6 saddr @sources6 accept",
+                "drop",
             ),
         ),
         "from_task": Chain(
@@ -242,35 +278,70 @@ def _static_chains(policy: Policy) -> dict[str, Chain]:
             (
                 states,  # first, because most packets end here
                 "ip saddr @inside goto from_inside",
-                f"{published} accept",  # at a virtual address the same holds as at the task's own
+                "ip6 saddr @inside6 goto from_inside",
+                *(f"{one} accept" for one in published),  # at a virtual address the same holds as at the task's own
                 f"oifname {ours} ip saddr vmap @senders",
-                f"ip daddr {pool} goto refuse",
-                "ip daddr 169.254.0.0/16 goto refuse",  # metadata services hand out the host's credentials
+                f"oifname {ours} ip6 saddr vmap @senders6",
+                f"ip daddr {{ {ipaddress.ip_network(slice_.pool)}, 169.254.0.0/16 }} goto refuse",
+                f"ip6 daddr {ADDRESS_POOL_6} goto refuse",
+                f"ip6 daddr {METADATA_6} goto refuse",
             ),
         ),
         # Its networks and nothing else: neither published ports of others nor the names of the outside.
-        "from_inside": Chain("", (f"oifname {ours} ip saddr vmap @senders", "goto refuse")),
+        "from_inside": Chain(
+            "",
+            (f"oifname {ours} ip saddr vmap @senders", f"oifname {ours} ip6 saddr vmap @senders6", "goto refuse"),
+        ),
         "to_task": Chain("", (states, "ct status dnat accept", "goto refuse")),
         "forward": Chain(
             "type filter hook forward priority filter;",
-            (f"iifname {ours} goto from_task", f"oifname {ours} goto to_task", *strangers),
+            (
+                f"iifname {ours} goto from_task",
+                f"oifname {ours} goto to_task",
+                'oifname "lo" goto refuse',  # to a virtual address, from outside
+                *strangers,
+            ),
         ),
         "input": Chain(
             "type filter hook input priority filter;",
-            (f"iifname != {ours} accept", states, f"ip saddr @guests ip daddr {GATEWAY} accept", "goto refuse"),
+            (
+                f"iifname != {ours} accept",
+                states,
+                f"ip saddr @guests ip daddr {GATEWAY} accept",
+                "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept",
+                "goto refuse",
+            ),
         ),
         "translate": Chain(
             "",
             (
                 "ip daddr . meta l4proto . th dport vmap @published_at",
-                "meta l4proto . th dport vmap @published",
+                "ip6 daddr . meta l4proto . th dport vmap @published6_at",
+                "meta nfproto ipv6 meta l4proto . th dport vmap @published6",
+                "meta nfproto ipv4 meta l4proto . th dport vmap @published",
             ),
         ),
         "prerouting": Chain(
             "type nat hook prerouting priority dstnat;",
-            (f"iifname {ours} ip daddr vmap @virtual", "fib daddr type local goto translate"),
+            (
+                f"iifname {ours} ip daddr vmap @virtual",
+                f"iifname {ours} ip6 daddr vmap @virtual6",
+                # Here: IPv6 forwards nothing that its routes lead to the loopback link.
+                f"iifname {ours} ip daddr {slice_.virtuals} goto refuse",
+                f"iifname {ours} ip6 daddr {slice_.virtuals_6} goto refuse",
+                "fib daddr type local goto translate",
+            ),
         ),
-        "output": Chain("type nat hook output priority -100;", ("fib daddr type local goto translate",)),
+        "output": Chain(
+            "type nat hook output priority -100;",
+            (
+                "ip daddr vmap @virtual",
+                "ip6 daddr vmap @virtual6",
+                f"ip daddr {slice_.virtuals} goto refuse",
+                f"ip6 daddr {slice_.virtuals_6} goto refuse",
+                "fib daddr type local goto translate",
+            ),
+        ),
         "postrouting": Chain(
             "type nat hook postrouting priority srcnat;",
             (
@@ -278,66 +349,16 @@ def _static_chains(policy: Policy) -> dict[str, Chain]:
                 # would tell the refused nothing.
                 "ct state != new accept",
                 # A task that reaches a task through the host: the answer must come back through the host.
-                f'ip saddr {subnet} oifname "g*" {published} snat ip to {GATEWAY}',
-                f"ip saddr . ip daddr @selves snat ip to {GATEWAY}",  # by the virtual address of its own service
-                f"ip saddr {subnet} oifname != {ours} masquerade",
+                f'iifname {ours} oifname "g*" {published[0]} snat ip to {GATEWAY}',
+                f'iifname {ours} oifname "g*" {published[1]} snat ip6 to {slice_.gateway_6}',
+                # By the virtual address of its own service.
+                f"ip saddr . ip daddr @selves snat ip to {GATEWAY}",
+                f"ip6 saddr . ip6 daddr @selves6 snat ip6 to {slice_.gateway_6}",
+                f"iifname {ours} oifname != {ours} masquerade",
                 f"oifname {ours} ip saddr 127.0.0.0/8 snat ip to {GATEWAY}",
             ),
         ),
     }
-
-
-def whole(rules: Ruleset) -> str:
-    """One transaction that puts the table in place of whatever table of its name is there. Nothing is closed
-    between."""
-    table = f"inet {rules.table}"
-    lines = [f"add table {table}", f"delete table {table}", f"add table {table}"]
-    return _text([*lines, *_added(table, Ruleset(rules.table, {}, {}), rules)])
-
-
-def delta(old: Ruleset, new: Ruleset) -> str:
-    """The transaction from `old` to `new`, in an order the kernel takes: nothing is used before it is there, nothing
-    removed while in use. "" when they are the same."""
-    table = f"inet {new.table}"
-    lines = _added(table, old, new)
-    gone_chains = [name for name in sorted(old.chains) if name not in new.chains]
-    lines += [f"flush chain {table} {name}" for name in gone_chains]
-    lines += [f"delete chain {table} {name}" for name in gone_chains]
-    lines += [f"delete {old.groups[name].kind} {table} {name}" for name in sorted(old.groups) if name not in new.groups]
-    return _text(lines)
-
-
-def _added(table: str, old: Ruleset, new: Ruleset) -> list[str]:
-    lines = []
-    for name, group in sorted(new.groups.items()):
-        if name not in old.groups:
-            lines.append(f"add {group.kind} {table} {name} {{ {group.declaration} }}")
-    fresh = [name for name in new.chains if name not in old.chains]
-    for name in fresh:
-        hook = new.chains[name].hook
-        lines.append(f"add chain {table} {name}" + (f" {{ {hook} }}" if hook else ""))
-    for name, chain in new.chains.items():
-        before = old.chains.get(name)
-        if before != chain:
-            lines += [f"flush chain {table} {name}"] if before else []
-            lines += [f"add rule {table} {name} {rule}" for rule in chain.rules]
-    empty: Mapping[str, str] = {}
-    for name, group in sorted(new.groups.items()):
-        before_elements = old.groups[name].elements if name in old.groups else empty
-        if before_elements == group.elements:
-            continue
-        gone = [key for key, value in before_elements.items() if group.elements.get(key) != value]
-        added = [(key, value) for key, value in group.elements.items() if before_elements.get(key) != value]
-        if gone:
-            lines.append(f"delete element {table} {name} {{ {', '.join(gone)} }}")
-        if added:
-            pairs = (f"{key} : {value}" if value else key for key, value in added)
-            lines.append(f"add element {table} {name} {{ {', '.join(pairs)} }}")
-    return lines
-
-
-def _text(lines: list[str]) -> str:
-    return "".join(f"{line}\n" for line in lines)
 
 
 def _set(kind: str, keys: Iterable[str]) -> Group:
@@ -346,13 +367,25 @@ def _set(kind: str, keys: Iterable[str]) -> Group:
 
 @lru_cache(maxsize=8192)  # the same few addresses are checked at every change
 def _ip(text: str) -> str:
-    return str(ipaddress.IPv4Address(text))
+    """ValueError for what is no address; one with a zone ("fe80::1%eth0") is none of ours."""
+    if "%" in text:
+        raise ValueError(f"not an address: {text!r}")
+    return str(ipaddress.ip_address(text))
 
 
-def _network(text: str) -> str:
+def _version(text: str) -> int:
+    return ipaddress.ip_address(_ip(text)).version
+
+
+def _word(address: str) -> str:
+    """As part of a chain's name, which has no colons."""
+    return address.replace(":", "_")
+
+
+def _network(text: str, suffix: str = "") -> str:
     if not _NETWORK.match(text):
         raise ValueError(f"not a network's id: {text!r}")
-    return f"net_{text}"
+    return f"net{suffix}_{text}"
 
 
 def _port(value: int) -> int:

@@ -23,11 +23,14 @@ VIRTUALS = 1008  # virtual addresses per slice: what is left of its /21
 UID_POOL = 0x7000_0000  # above systemd-nspawn's pool (ends 0x6FFF0000) and every /etc/subuid default
 UID_RANGE = 65536
 ADDRESS_POOL = "10.181.0.0/16"
+ADDRESS_POOL_6 = "fd67:6f72:6165::/48"  # RFC 4193; the 40 bits that should be random spell gorae
 GATEWAY = "169.254.1.1"  # the host's side of every veth
 
 
 @dataclass(frozen=True, slots=True)
 class Slice:
+    """`pool`: a /16. Every address of the instance has a twin in IPv6, at the same place of `subnet_6`."""
+
     number: int
     pool: str = ADDRESS_POOL
 
@@ -36,6 +39,24 @@ class Slice:
         """The /21 that holds every address of the instance: "10.181.8.0/21"."""
         base = int(ipaddress.ip_network(self.pool).network_address) + self.number * 2048
         return f"{ipaddress.ip_address(base)}/21"
+
+    @property
+    def subnet_6(self) -> str:
+        """ "fd67:6f72:6165:1::/64"."""
+        base = int(ipaddress.ip_network(ADDRESS_POOL_6).network_address) + (self.number << 64)
+        return f"{ipaddress.ip_address(base)}/64"
+
+    @property
+    def gateway_6(self) -> str:
+        """The host's side of every veth that has IPv6. Not fe80::1: what is translated to it must have a way back."""
+        return str(ipaddress.ip_network(self.subnet_6).network_address + 1)
+
+    def twin(self, address: str) -> str:
+        """The IPv6 address of who has `address`. ValueError for one of another instance."""
+        place = int(ipaddress.IPv4Address(address)) - int(ipaddress.ip_network(self.subnet).network_address)
+        if not 0 <= place < 2048:
+            raise ValueError(f"{address} is not in {self.subnet}")
+        return str(ipaddress.ip_network(self.subnet_6).network_address + place)
 
     def address(self, index: int) -> str:
         """Of task `index`; the first 16 addresses of the subnet stay free for the instance itself. ValueError out of
@@ -53,6 +74,16 @@ class Slice:
     def virtuals(self) -> str:
         """All of them, as a range: "10.181.12.16-10.181.15.255"."""
         return f"{self.virtual(0)}-{self.virtual(VIRTUALS - 1)}"
+
+    @property
+    def virtuals_6(self) -> str:
+        return f"{self.twin(self.virtual(0))}-{self.twin(self.virtual(VIRTUALS - 1))}"
+
+    @property
+    def virtual_nets(self) -> tuple[str, str]:
+        """The halves of both subnets with every virtual address, and those of the last sixteen tasks."""
+        first = ipaddress.ip_network(self.subnet).network_address + TASKS
+        return f"{first}/22", f"{self.twin(str(first))}/118"
 
     def uid_base(self, index: int) -> int:
         """The first of UID_RANGE ids of task `index`; the pool ends below 2^32. ValueError out of range."""

@@ -8,6 +8,7 @@ Numbers: include/uapi/linux/netfilter/nfnetlink_conntrack.h.
 from __future__ import annotations
 
 import errno
+import ipaddress
 import socket
 import struct
 from collections.abc import Collection
@@ -16,11 +17,11 @@ from pathlib import Path
 from agent.network.netlink import NETFILTER, NLM_F_DUMP, Netlink, Request, attr, attrs
 
 _GET, _DELETE = 1 << 8 | 1, 1 << 8 | 2  # NFNL_SUBSYS_CTNETLINK
-_HEAD = struct.pack("=BBH", socket.AF_INET, 0, 0)
+_ANY_FAMILY = struct.pack("=BBH", socket.AF_UNSPEC, 0, 0)
 _TUPLE_ORIG, _TUPLE_REPLY, _ID, _FILTER = 1, 2, 12, 25
-_TUPLE_IP, _V4_SRC, _V4_DST = 1, 1, 2
+_TUPLE_IP, _SOURCES, _TARGETS = 1, (1, 3), (2, 4)  # CTA_IP_V4_SRC, CTA_IP_V6_SRC; CTA_IP_V4_DST, CTA_IP_V6_DST
 _TUPLE_PROTO, _PROTO_NUM = 2, 1
-_NO_END = frozenset({socket.IPPROTO_UDP, socket.IPPROTO_ICMP})  # flows that only silence ends
+_NO_END = frozenset({socket.IPPROTO_UDP, socket.IPPROTO_ICMP, socket.IPPROTO_ICMPV6})  # flows that only silence ends
 _F_SOURCE = 1  # CTA_FILTER_F_CTA_IP_SRC
 _FLAGS = {_TUPLE_ORIG: 1, _TUPLE_REPLY: 2}  # CTA_FILTER_ORIG_FLAGS, CTA_FILTER_REPLY_FLAGS
 _MANY, _BATCH = 5000, 500
@@ -36,14 +37,14 @@ def forget(addresses: Collection[str], silent: Collection[str] = ()) -> None:
     tracked = _tracked()
     if not (addresses or silent) or not tracked:
         return
-    gone, mute = (frozenset(map(socket.inet_aton, some)) for some in (addresses, silent))
+    gone, mute = (frozenset(ipaddress.ip_address(one).packed for one in some) for some in (addresses, silent))
     with Netlink(NETFILTER) as netlink:
         if tracked > _MANY and len(gone | mute) == 1:
             bodies = [body for side in _FLAGS for body in _dump(netlink, _filter(side, min(gone | mute)))]
         else:
-            bodies = _dump(netlink, b"")
+            bodies = _dump(netlink, _ANY_FAMILY)
         flows = {_identity(body) for body in bodies if gone & _senders(body) or _translated(body) & mute}
-        requests = [Request(_DELETE, _HEAD + flow, "flow", fine=_GONE) for flow in sorted(flows)]
+        requests = [Request(_DELETE, flow, "flow", fine=_GONE) for flow in sorted(flows)]
         for at in range(0, len(requests), _BATCH):
             netlink.request(*requests[at : at + _BATCH])
 
@@ -56,29 +57,32 @@ def _tracked() -> int:
 
 
 def _dump(netlink: Netlink, wanted: bytes) -> list[bytes]:
-    return [body for _, body in netlink.query(_GET, _HEAD + wanted, "flows", NLM_F_DUMP)]
+    return [body for _, body in netlink.query(_GET, wanted, "flows", NLM_F_DUMP)]
 
 
 def _filter(side: int, source: bytes) -> bytes:
-    wanted = attr(side | _NESTED, attr(_TUPLE_IP | _NESTED, attr(_V4_SRC, source)))
-    return wanted + attr(_FILTER | _NESTED, attr(_FLAGS[side], _F_SOURCE))
+    """With the family's head."""
+    family = socket.AF_INET if len(source) == 4 else socket.AF_INET6
+    wanted = attr(side | _NESTED, attr(_TUPLE_IP | _NESTED, attr(_SOURCES[family == socket.AF_INET6], source)))
+    return struct.pack("=BBH", family, 0, 0) + wanted + attr(_FILTER | _NESTED, attr(_FLAGS[side], _F_SOURCE))
 
 
 def _senders(body: bytes) -> frozenset[bytes]:
     """The source of each direction."""
-    return frozenset(_ips(body, side).get(_V4_SRC, b"") for side in _FLAGS)
+    return frozenset(_ip(body, side, _SOURCES) for side in _FLAGS)
 
 
 def _translated(body: bytes) -> frozenset[bytes]:
     """Who answers a flow without an end that was sent to another address."""
-    answers = _ips(body, _TUPLE_REPLY).get(_V4_SRC, b"")
+    answers = _ip(body, _TUPLE_REPLY, _SOURCES)
     protocol = dict(attrs(_part(body, _TUPLE_ORIG).get(_TUPLE_PROTO, b""))).get(_PROTO_NUM, b"\0")
-    endless = protocol[0] in _NO_END and _ips(body, _TUPLE_ORIG).get(_V4_DST) != answers
+    endless = protocol[0] in _NO_END and _ip(body, _TUPLE_ORIG, _TARGETS) != answers
     return frozenset({answers} if endless else ())
 
 
-def _ips(body: bytes, side: int) -> dict[int, bytes]:
-    return dict(attrs(_part(body, side).get(_TUPLE_IP, b"")))
+def _ip(body: bytes, side: int, keys: tuple[int, int]) -> bytes:
+    found = dict(attrs(_part(body, side).get(_TUPLE_IP, b"")))
+    return found.get(keys[0]) or found.get(keys[1], b"")
 
 
 def _part(body: bytes, side: int) -> dict[int, bytes]:
@@ -86,6 +90,6 @@ def _part(body: bytes, side: int) -> dict[int, bytes]:
 
 
 def _identity(body: bytes) -> bytes:
-    """What names one flow: its original tuple and its id (another may have taken the tuple meanwhile)."""
+    """What names one flow: its family, its original tuple and its id (another may have taken the tuple meanwhile)."""
     parts = {key: value for key, value in attrs(body[4:]) if key in (_TUPLE_ORIG, _ID)}
-    return attr(_TUPLE_ORIG | _NESTED, parts[_TUPLE_ORIG]) + (attr(_ID, parts[_ID]) if _ID in parts else b"")
+    return body[:4] + attr(_TUPLE_ORIG | _NESTED, parts[_TUPLE_ORIG]) + (attr(_ID, parts[_ID]) if _ID in parts else b"")

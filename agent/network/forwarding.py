@@ -1,4 +1,5 @@
-"""net.ipv4.ip_forward: switched on when the first task of the host needs it, put back when the last instance is gone.
+"""net.ipv4.ip_forward, and its like of IPv6: switched on when the first task of the host needs it, put back when the
+last instance is gone.
 
 The registry, one small file for all instances of a host, says what was before us and who needs it now. It is written
 before the sysctl. It belongs to one boot: the sysctl does not outlive it either.
@@ -14,14 +15,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 REGISTRY = Path("/run/gorae-forwarding.json")
-_SYSCTL = Path("/proc/sys/net/ipv4/ip_forward")
+IPV4 = Path("/proc/sys/net/ipv4/ip_forward")
+IPV6 = Path("/proc/sys/net/ipv6/conf/all/forwarding")
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class Forwarding:
-    def __init__(self, instance: str, registry: Path = REGISTRY) -> None:
+    def __init__(self, instance: str, registry: Path = REGISTRY, sysctl: Path = IPV4) -> None:
+        """`registry`: a file per sysctl."""
         self._instance = instance
         self._registry = registry
+        self._sysctl = sysctl
 
     def require(self) -> bool:
         """Forwarding is on when this returns. True: the host forwarded before any instance asked."""
@@ -30,7 +34,7 @@ class Forwarding:
             if self._instance not in instances:
                 self._save(before, sorted({*instances, self._instance}))
         if self._read() != "1":
-            _SYSCTL.write_text("1")
+            self._sysctl.write_text("1")
         return before == "1"
 
     def release(self, alive: Callable[[str], bool]) -> None:
@@ -44,7 +48,7 @@ class Forwarding:
                 self._save(before, left)
                 return
             if before == "0" and self._read() == "1":
-                _SYSCTL.write_text("0")
+                self._sysctl.write_text("0")
             self._registry.unlink(missing_ok=True)
 
     @contextmanager
@@ -73,4 +77,4 @@ class Forwarding:
         temporary.replace(self._registry)
 
     def _read(self) -> str:
-        return _SYSCTL.read_text().strip()
+        return self._sysctl.read_text().strip()

@@ -14,6 +14,7 @@ import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from agent.decide.nft_rules import GROUP
 from agent.network.netlink import NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, Netlink, Request, attr, attrs
 
 _NEWLINK, _DELLINK, _GETLINK, _SETLINK = 16, 17, 18, 19
@@ -21,7 +22,9 @@ _NEWADDR, _NEWROUTE, _DELROUTE, _NEWNEIGH = 20, 24, 25, 28
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK, _IFLA_LINKINFO = 1, 3, 4, 5, 18
 _IFLA_IFALIAS, _IFLA_AF_SPEC, _IFLA_NET_NS_FD, _IFLA_EXT_MASK = 20, 26, 28, 29
 _IFLA_GROUP, _DOOMED = 27, 0x676F7261  # "gora"
+_IFA_F_NODAD = 0x02
 _GONE = frozenset({errno.ENODEV})
+_NO_IPV6 = frozenset({errno.EAFNOSUPPORT, errno.EOPNOTSUPP})  # of a kernel without it
 _SKIP_STATS = 1 << 3
 _IFF_UP = 1
 _INET6_ADDR_GEN_MODE, _ADDR_GEN_NONE = 8, 1
@@ -44,16 +47,17 @@ class Link:
     mtu: int
 
 
-def macs(address: str) -> tuple[bytes, bytes]:
-    """(host end, task end) of a pair: locally administered, the task's address in the last four bytes."""
+def macs(address: str, chosen: str = "") -> tuple[bytes, bytes]:
+    """(host end, task end) of a pair: locally administered, the task's IPv4 address in the last four bytes; the task's
+    end may be `chosen` ("02:42:ac:11:00:02")."""
     tail = socket.inet_aton(address)
-    return b"\x06\x67" + tail, b"\x02\x67" + tail
+    return b"\x06\x67" + tail, bytes.fromhex(chosen.replace(":", "")) or b"\x02\x67" + tail
 
 
-def create_pair(name: str, peer: str, peer_ns: int, address: str, mtu: int) -> Request:
-    """A veth `name` here and `peer` directly in the namespace behind descriptor `peer_ns`. EEXIST is left to the
-    caller."""
-    ours, theirs = macs(address)
+def create_pair(name: str, peer: str, peer_ns: int, ends: tuple[bytes, bytes], mtu: int) -> Request:
+    """A veth `name` here and `peer` directly in the namespace behind descriptor `peer_ns`, with these MAC addresses.
+    EEXIST is left to the caller."""
+    ours, theirs = ends
     other = _ifinfo() + attr(_IFLA_IFNAME, peer) + attr(_IFLA_ADDRESS, theirs) + attr(_IFLA_MTU, mtu)
     info = attr(1, "veth") + attr(2, attr(1, other + attr(_IFLA_NET_NS_FD, peer_ns)))  # KIND, DATA(VETH_INFO_PEER)
     body = _ifinfo() + attr(_IFLA_IFNAME, name) + attr(_IFLA_ADDRESS, ours) + attr(_IFLA_MTU, mtu)
@@ -61,7 +65,7 @@ def create_pair(name: str, peer: str, peer_ns: int, address: str, mtu: int) -> R
 
 
 def set_up(index: int, what: str) -> list[Request]:
-    """Up, and without an IPv6 link-local address: IPv6 is not given to tasks, so it must not come by itself."""
+    """Up, and without an IPv6 link-local address: what IPv6 a task has is given to it, none comes by itself."""
     return _set_up(index, attr(socket.AF_INET6, _gen_none()), what)
 
 
@@ -69,7 +73,9 @@ def set_up_host(index: int, what: str) -> list[Request]:
     """The host's end: up; it forwards whatever the host's default for new links is; 127/8 may be routed over it
     (published ports on 127.0.0.1); and no redirects, which a task that calls itself through the host would get."""
     conf = attr(_FORWARDING, 1) + attr(_ROUTE_LOCALNET, 1) + attr(_SEND_REDIRECTS, 0)
-    return _set_up(index, attr(socket.AF_INET, attr(1, conf)) + attr(socket.AF_INET6, _gen_none()), what)
+    spec = attr(socket.AF_INET, attr(1, conf)) + attr(socket.AF_INET6, _gen_none())
+    mark = Request(_SETLINK, _ifinfo(index) + attr(_IFLA_GROUP, GROUP), what)
+    return [mark, *_set_up(index, spec, what)]
 
 
 def _set_up(index: int, spec: bytes, what: str) -> list[Request]:
@@ -84,10 +90,12 @@ def set_alias(index: int, alias: str, what: str) -> Request:
 
 
 def add_address(index: int, address: str, what: str, *, local_only: bool = False) -> Request:
-    """`address`/32; already there is success. local_only: link scope, never a source for other destinations."""
-    raw = socket.inet_aton(address)
-    scope = _SCOPE_LINK if local_only else _SCOPE_UNIVERSE
-    body = struct.pack("=BBBBI", socket.AF_INET, 32, 0, scope, index) + attr(1, raw) + attr(2, raw)
+    """`address`/32 or /128, usable at once; already there is success. local_only: link scope, never a source for other
+    destinations (IPv4; IPv6 prefers a source of the same scope and link by itself, RFC 6724)."""
+    family, raw = _packed(address)
+    scope = _SCOPE_LINK if local_only and family == socket.AF_INET else _SCOPE_UNIVERSE
+    flags = _IFA_F_NODAD if family == socket.AF_INET6 else 0
+    body = struct.pack("=BBBBI", family, len(raw) * 8, flags, scope, index) + attr(1, raw) + attr(2, raw)
     return Request(_NEWADDR, body, what, _CREATE_OR_REPLACE)
 
 
@@ -96,22 +104,32 @@ def add_route(destination: str, what: str, *, index: int, via: str | None = None
     scope = _SCOPE_LINK if via is None else _SCOPE_UNIVERSE
     body = _route(destination, scope, _UNICAST) + attr(4, index)  # RTA_OIF
     if via is not None:
-        body += attr(5, socket.inet_aton(via))  # RTA_GATEWAY
+        body += attr(5, _packed(via)[1])  # RTA_GATEWAY
     return Request(_NEWROUTE, body, what, _CREATE_OR_REPLACE)
 
 
-def refuse_route(subnet: str, *, present: bool) -> Request:
+def add_virtual_route(subnet: str, loopback: int) -> Request:
+    """Where virtual addresses lead before they are translated, so that the host's own connections to them can begin: in
+    IPv4 from 127.0.0.1, as if to a published port; a source of IPv6 is found by itself."""
+    body = _route(subnet, _SCOPE_LINK, _UNICAST) + attr(4, loopback)
+    body += b"" if ":" in subnet else attr(7, socket.inet_aton("127.0.0.1"))  # RTA_PREFSRC
+    return Request(_NEWROUTE, body, f"route {subnet}", _CREATE_OR_REPLACE)
+
+
+def remove_route(subnet: str) -> Request:
+    return Request(_DELROUTE, _route(subnet, 255, 0), f"route {subnet}", fine=_NO_IPV6 | {errno.ESRCH})
+
+
+def refuse_route(subnet: str) -> Request:
     """The unreachable route over a whole subnet: an address that is no task's is refused here, not sent to the
     world."""
-    body = _route(subnet, _SCOPE_UNIVERSE, _UNREACHABLE)
-    if present:
-        return Request(_NEWROUTE, body, f"route {subnet}", _CREATE_OR_REPLACE)
-    return Request(_DELROUTE, body, f"route {subnet}", fine=frozenset({errno.ESRCH}))
+    return Request(_NEWROUTE, _route(subnet, _SCOPE_UNIVERSE, _UNREACHABLE), f"route {subnet}", _CREATE_OR_REPLACE)
 
 
 def add_neighbour(index: int, address: str, mac: bytes, what: str) -> Request:
-    body = struct.pack("=BBHiHBB", socket.AF_INET, 0, 0, index, _NUD_PERMANENT, 0, 0)
-    return Request(_NEWNEIGH, body + attr(1, socket.inet_aton(address)) + attr(2, mac), what, _CREATE_OR_REPLACE)
+    family, raw = _packed(address)
+    body = struct.pack("=BBHiHBB", family, 0, 0, index, _NUD_PERMANENT, 0, 0)
+    return Request(_NEWNEIGH, body + attr(1, raw) + attr(2, mac), what, _CREATE_OR_REPLACE)
 
 
 def delete(name: str) -> Request:
@@ -152,13 +170,19 @@ def _ifinfo(index: int = 0, up: int = 0) -> bytes:
     return struct.pack("=BxHiII", socket.AF_UNSPEC, 0, index, up, up)
 
 
+def _packed(address: str) -> tuple[int, bytes]:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    return family, socket.inet_pton(family, address)
+
+
 def _gen_none() -> bytes:
     return attr(_INET6_ADDR_GEN_MODE, bytes([_ADDR_GEN_NONE]))
 
 
 def _route(destination: str, scope: int, kind: int) -> bytes:
     network = ipaddress.ip_network(destination)
-    head = (socket.AF_INET, network.prefixlen, 0, 0, _TABLE_MAIN, _PROTO_STATIC, scope, kind, 0)
+    family = socket.AF_INET if network.version == 4 else socket.AF_INET6
+    head = (family, network.prefixlen, 0, 0, _TABLE_MAIN, _PROTO_STATIC, scope, kind, 0)
     return struct.pack("=BBBBBBBBI", *head) + attr(1, network.network_address.packed)  # RTA_DST
 
 

@@ -72,7 +72,8 @@ def messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:
 
 @contextmanager
 def entered(net_ns: int) -> Iterator[None]:
-    """The calling thread is in the network namespace behind the descriptor `net_ns`: for making sockets, no more.
+    """The calling thread is in the network namespace behind the descriptor `net_ns`: for making sockets and writing
+    sysctls, no more.
 
     It is back in its own at the end; if it cannot get back, the process ends: to go on in a container's namespace would
     be worse than any crash.

@@ -14,17 +14,19 @@ import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from ipaddress import ip_address
+from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
-from agent.decide import hosts, nft_rules
-from agent.decide.nft_rules import ANY, Backend, Member, Served
+from agent.decide import hosts, nft_rules, nft_text
+from agent.decide.nft_rules import ANY, ANY_6, Backend, Member, Served
 from agent.kit.errors import GoraeError, Permanent, Temporary, UserError
 from agent.kit.layout import Layout
 from agent.kit.pools import Slice
 from agent.network import conntrack, forwarding, names, nft, routes, watching
 from agent.network.coalesce import Coalesced
-from agent.network.wire import Wire, link_name
+from agent.network.wire import Wire, link_name, seats
 from agent.ports import Attachment, NameFiles, Serving
 from agent.wire.messages import PublishedPort
 
@@ -51,13 +53,16 @@ class RoutedNetwork:
         self._table = nft_rules.table_name(instance)
         self._resolv = resolv
         self._forwarding = forwarding.Forwarding(instance, registry)
-        self._wire = Wire(instance, slice_.subnet)
+        registry_6 = registry.with_stem(f"{registry.stem}-6")
+        self._forwarding_6 = forwarding.Forwarding(instance, registry_6, forwarding.IPV6)
+        self._wire = Wire(instance, slice_)
         self._links, self._filter = _thread("links"), _thread("nft")
-        self._members: dict[str, Member] = {}
+        self._members: dict[str, tuple[Member, ...]] = {}  # its places, one of each family that it has
         self._served: dict[str, frozenset[Served]] = {}
-        self._backends: dict[str, Backend] = {}
+        self._backends: dict[str, frozenset[Backend]] = {}
         self._router: bool | None = None  # None: forwarding was not asked for yet
-        self._committed: nft_rules.Ruleset | None = None  # None: not known, the next commit replaces the table
+        self._router_6: bool | None = None
+        self._committed: nft_text.Ruleset | None = None  # None: not known, the next commit replaces the table
         self._doomed: set[str] = set()  # links to delete
         self._vacated: set[str] = set()  # addresses whose flows are to be forgotten: another task may get them
         self._silent: set[str] = set()  # addresses where nothing runs: clients that need not notice are to come anew
@@ -81,49 +86,52 @@ class RoutedNetwork:
                 await self.detach(task)
             await self._on_links(f"isolate task {task}", lambda: self._wire.isolate(attachment.net_ns))
             return
-        networks = frozenset(map(nft_rules.network_id, attachment.networks))
         link = link_name(self._instance, attachment.index)
-        member = Member(link, attachment.address, networks, attachment.outside, attachment.host)
-        if before and before != member:
+        members = seats(attachment, link)
+        if before and before != members:
             await self.detach(task)
-        self._members[task] = member  # before the wire, so that one commit serves all who attach together
-        if self._router is None:
+        self._members[task] = members  # before the wire, so that one commit serves all who attach together
+        if self._router is None or (attachment.address_6 and self._router_6 is None):
             await self._commit()
-        await self._on_links(f"attach task {task}", lambda: self._wire.connect(attachment, member))
+        await self._on_links(f"attach task {task}", lambda: self._wire.connect(attachment, link))
         await self._commit()
 
     async def detach(self, task: str) -> None:
         _check_name(task)
         await self._ready()
-        member = self._members.get(task)
-        if member is None:
+        members = self._members.get(task)
+        if members is None:
             present = await self._on_links(f"find the link of task {task}", self._wire.present)
-            member = present.get(task)
-        if member:
-            self._doomed.add(member.link)
+            members = present.get(task, ())
+        if members:
+            self._doomed.add(members[0].link)
             await self._sweep()
         self._members.pop(task, None)
         self._served.pop(task, None)
         self._backends.pop(task, None)
         await self._commit()
         names.remove(self._layout.run_tasks / task)
-        if member:
-            self._vacated.add(member.address)
+        if members:
+            self._vacated |= {member.address for member in members}
             await self._forget()
 
     async def publish(self, task: str, serving: Serving) -> None:
-        """UserError bad-host-ip for an IPv6 or malformed host_ip."""
+        """In IPv6 as well, if the task has it. UserError bad-host-ip for a host_ip that is malformed, or of a family it
+        has not."""
         await self._ready()
-        served = frozenset(_served(port, serving.address) for port in serving.ports)
+        addresses = [serving.address, *(one.address for one in self._members.get(task, ()) if ":" in one.address)]
+        served = frozenset(one for port in serving.ports for one in _served(port, addresses))
         self._served.pop(task, None)
         self._backends.pop(task, None)
         if served:
             self._served[task] = served
         if serving.virtual:
-            self._backends[task] = Backend(serving.virtual, serving.address, serving.state == "ready")
+            virtual = (serving.virtual, self._slice.twin(serving.virtual))
+            ready = serving.state == "ready"
+            self._backends[task] = frozenset(Backend(v, a, ready) for v, a in zip(virtual, addresses, strict=False))
         await self._commit()
         if serving.state == "gone":
-            self._silent.add(serving.address)
+            self._silent.update(addresses)
             await self._forget()
 
     async def names(
@@ -198,13 +206,14 @@ class RoutedNetwork:
         await self._on_links("tidy the links", self._wire.tidy)
         self._members = await self._on_links("list the links", self._wire.present)
         all_served, backends = await self._on_filter(lambda: nft.recorded(self._table))
-        tasks = {member.address: task for task, member in self._members.items()}
-        self._backends = {tasks[one.address]: one for one in backends if one.address in tasks}
-        self._served = {}
-        for task, member in self._members.items():
-            if served := frozenset(one for one in all_served if one.address == member.address):
+        self._backends, self._served = {}, {}
+        for task, members in self._members.items():
+            addresses = {member.address for member in members}
+            if answering := frozenset(one for one in backends if one.address in addresses):
+                self._backends[task] = answering
+            if served := frozenset(one for one in all_served if one.address in addresses):
                 self._served[task] = served
-        self._committed, self._router = None, None
+        self._committed, self._router, self._router_6 = None, None, None
         await self._commit()
         self._observed = True
 
@@ -215,10 +224,13 @@ class RoutedNetwork:
         if self._router is None:
             self._router = await self._on_filter(self._forwarding.require)
             await self._on_links("refuse addresses that no task has", self._wire.prepare)
+        if self._router_6 is None and any(":" in one.address for them in self._members.values() for one in them):
+            self._router_6 = await self._on_filter(self._forwarding_6.require)
+            await self._on_links("refuse addresses that no task has", self._wire.prepare_6)
         wanted = nft_rules.ruleset(self._policy(self._router))
         committed, self._committed = self._committed, None  # not known until nft has answered
         if committed is not None:
-            change = nft_rules.delta(committed, wanted)
+            change = nft_text.delta(committed, wanted)
             try:
                 if change:
                     await self._on_filter(lambda: nft.commit(change))
@@ -226,17 +238,18 @@ class RoutedNetwork:
                 return
             except Temporary:
                 pass  # someone else changed our table: replace it
-        await self._on_filter(lambda: nft.commit(nft_rules.whole(wanted)))
+        await self._on_filter(lambda: nft.commit(nft_text.whole(wanted)))
         self._committed = wanted
 
     async def _withdraw(self) -> None:
         """No task is left: no table, no route, and the host forwards or not as it did before us."""
-        self._committed, self._router = None, None
+        self._committed, self._router, self._router_6 = None, None, None
 
         def undo() -> None:
             if nft.table_present(self._table):
                 nft.commit(f"delete table inet {self._table}\n")
-            self._forwarding.release(lambda other: nft.table_present(nft_rules.table_name(other)))
+            for forwards in (self._forwarding, self._forwarding_6):
+                forwards.release(lambda other: nft.table_present(nft_rules.table_name(other)))
 
         await self._on_filter(undo)
         await self._on_links("remove the route of the subnet", self._wire.withdraw)
@@ -265,18 +278,14 @@ class RoutedNetwork:
         return frozenset(self._members) | frozenset(self._served) | frozenset(self._backends)
 
     def _policy(self, router: bool) -> nft_rules.Policy:
-        served = frozenset(one for group in self._served.values() for one in group)
-        members = frozenset(self._members.values())
-        slice_ = self._slice
         return nft_rules.Policy(
             self._instance,
-            slice_.subnet,
-            slice_.pool,
-            slice_.virtuals,
+            self._slice,
             router,
-            members,
-            served,
-            frozenset(self._backends.values()),
+            self._router_6 is not False,
+            frozenset(chain.from_iterable(self._members.values())),
+            frozenset(chain.from_iterable(self._served.values())),
+            frozenset(chain.from_iterable(self._backends.values())),
         )
 
     async def _on_links(self, what: str, work: Callable[[], T]) -> T:
@@ -302,14 +311,24 @@ def _thread(name: str) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(1, f"network-{name}")
 
 
-def _served(port: PublishedPort, address: str) -> Served:
+def _served(port: PublishedPort, addresses: Sequence[str]) -> list[Served]:
+    """On every address of the host: of each family that the task has."""
     try:
-        served = Served(port.protocol, port.published, port.host_ip or ANY, address, port.target)
-        nft_rules.check(served)
+        family = ip_address(port.host_ip).version if port.host_ip else 0
+        found = [
+            Served(port.protocol, port.published, port.host_ip or any_, address, port.target)
+            for address in addresses
+            for version, any_ in [(6, ANY_6) if ":" in address else (4, ANY)]
+            if family in (0, version)
+        ]
+        if not found:
+            raise ValueError("the container has no IPv6")
+        for one in found:
+            nft_rules.check(one)
     except ValueError as error:
         raise UserError(
             f"cannot publish port {port.published} on {port.host_ip or 'this host'}: {error}",
             code="bad-host-ip",
-            hint="use an IPv4 address of this host, or leave it out",
+            hint="use an IPv4 address of this host, or leave it out; enable_ipv6 on its network gives it IPv6",
         ) from error
-    return served
+    return found

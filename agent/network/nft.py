@@ -42,7 +42,11 @@ def recorded(table: str) -> tuple[frozenset[nft_rules.Served], frozenset[nft_rul
     """What the table has recorded; nothing when there is no table, or one of before there was such a record."""
     if not table_present(table):
         return frozenset(), frozenset()
-    return nft_rules.served_from(_listed(table, "served")), nft_rules.backends_from(_listed(table, "backends"))
+    served, backends = ([_listed(table, f"{name}{suffix}") for suffix in ("", "6")] for name in ("served", "backends"))
+    return (
+        frozenset().union(*map(nft_rules.served_from, served)),
+        frozenset().union(*map(nft_rules.backends_from, backends)),
+    )
 
 
 def _listed(table: str, name: str) -> object:

@@ -25,8 +25,8 @@ def overlaps(pool: str) -> Iterator[str]:
 
 
 def _rows() -> Iterator[tuple[str, ipaddress.IPv4Network]]:
-    """(link, destination); "*" for what is refused, ours among it, is left out."""
+    """(link, destination); what is refused ("*"), and leads to the loopback link, ours among it, is left out."""
     for row in (line.split() for line in _TABLE.read_text().splitlines()[1:]):
-        if row[0] != "*":
+        if row[0] not in ("*", "lo"):
             address, mask = (ipaddress.IPv4Address(struct.pack("=I", int(row[at], 16))) for at in (1, 7))
             yield row[0], ipaddress.IPv4Network(f"{address}/{mask}")

@@ -1,8 +1,9 @@
-"""A task's wire: one veth pair and a /32, made, adopted and removed with netlink. Blocking; all calls from one thread.
+"""A task's wire: one veth pair, a /32 and perhaps a /128, made, adopted and removed with netlink. Blocking; all calls
+from one thread.
 
-The kernel keeps the truth: the host's end of a pair carries "TASK STACK ADDRESS NETWORK,NETWORK" as its alias, with the
-networks' ids, a "!" after them if nothing else may be reached, a "+" if the host may. It is written last, so a pair
-without an alias was never finished and nobody uses it.
+The kernel keeps the truth: the host's end of a pair carries "TASK STACK ADDRESS NETWORK,NETWORK" as its alias: with
+IPv6, that address after a comma; the networks' ids, those with IPv6 marked "~"; a "!" after them if nothing else may be
+reached, a "+" if the host may. It is written last, so a pair without an alias was never finished and nobody uses it.
 """
 
 from __future__ import annotations
@@ -15,12 +16,14 @@ from pathlib import Path
 
 from agent.decide.networks import default
 from agent.decide.nft_rules import Member, network_id
-from agent.kit.pools import GATEWAY
-from agent.network import links, routes
+from agent.kit.pools import GATEWAY, Slice
+from agent.network import links, netlink, routes
 from agent.network.netlink import Netlink
 from agent.ports import Attachment
 
 _ETH = "eth0"
+_ALIAS = 255
+_IPV6 = Path("/proc/sys/net/ipv6/conf")
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
@@ -33,17 +36,37 @@ def link_name(instance: str, index: int) -> str:
     return f"g{instance}{digits}"
 
 
-def _record(link: links.Link) -> tuple[str, Member] | None:
-    """(task, its place) of a finished pair. One that an older version made is on its stack's own network."""
+def alias(attachment: Attachment) -> str:
+    """The record on a pair; `_record`, back. As much of the stack's name as fits is there for people."""
+    addresses = ",".join(filter(None, (attachment.address, attachment.address_6)))
+    marks = {network_id(name): "~" if name in attachment.networks_6 else "" for name in attachment.networks}
+    networks = ",".join(f"{network}{mark}" for network, mark in sorted(marks.items()))
+    words = f" {addresses} {networks}{'' if attachment.outside else '!'}{'+' if attachment.host else ''}"
+    return f"{attachment.task} {attachment.stack}"[: _ALIAS - len(words)] + words
+
+
+def seats(attachment: Attachment, link: str) -> tuple[Member, ...]:
+    return _seats(link, alias(attachment).split()[2:])
+
+
+def _seats(link: str, words: list[str]) -> tuple[Member, ...]:
+    addresses, written = words
+    host, written = written.endswith("+"), written.removesuffix("+")
+    networks, outside = written.removesuffix("!").split(","), not written.endswith("!")
+    found = []
+    for address in addresses.split(","):
+        on = frozenset(one.removesuffix("~") for one in networks if ":" not in address or one.endswith("~"))
+        found.append(Member(link, address, on, outside, host))
+    return tuple(found)
+
+
+def _record(link: links.Link) -> tuple[str, tuple[Member, ...]] | None:
+    """(task, its place of each family) of a finished pair. One that an older version made is on its stack's own
+    network."""
     words = link.alias.split()
-    if len(words) not in (3, 4):
-        return None
-    task, stack, address = words[:3]
     if len(words) == 3:
-        return task, Member(link.name, address, frozenset({network_id(default(stack))}))
-    host, written = words[3].endswith("+"), words[3].removesuffix("+")
-    networks = frozenset(written.removesuffix("!").split(","))
-    return task, Member(link.name, address, networks, outside=not written.endswith("!"), host=host)
+        return words[0], (Member(link.name, words[2], frozenset({network_id(default(words[1]))})),)
+    return (words[0], _seats(link.name, words[2:])) if len(words) == 4 else None
 
 
 @contextmanager
@@ -55,21 +78,25 @@ def _opened(path: Path) -> Iterator[int]:
         os.close(fd)
 
 
+def _allow_ipv6(net_ns: int, name: str) -> None:
+    """On both ends, whatever the host's default for new links is; no router is listened to in the task.
+    FileNotFoundError when the kernel has no IPv6."""
+    (_IPV6 / name / "disable_ipv6").write_text("0")
+    with netlink.entered(net_ns):
+        for key in ("accept_ra", "disable_ipv6"):
+            (_IPV6 / _ETH / key).write_text("0")
+
+
 class Wire:
-    def __init__(self, instance: str, subnet: str) -> None:
+    def __init__(self, instance: str, slice_: Slice) -> None:
         self._instance = instance
-        self._subnet = subnet
+        self._slice = slice_
         self._socket: Netlink | None = None
         self._mtu = 0
 
-    def present(self) -> dict[str, Member]:
-        """Task → its place, of every finished pair of this instance."""
-        found = {}
-        for link in self._ours():
-            if record := _record(link):
-                task, member = record
-                found[task] = member
-        return found
+    def present(self) -> dict[str, tuple[Member, ...]]:
+        """Task → its places, of every finished pair of this instance."""
+        return dict(record for link in self._ours() if (record := _record(link)))
 
     def tidy(self) -> None:
         """Delete pairs that were never finished."""
@@ -78,19 +105,27 @@ class Wire:
     def prepare(self) -> None:
         """Before the first pair: addresses of the subnet that are no task's are refused here; the uplink's MTU is
         read."""
-        self._host.request(links.refuse_route(self._subnet, present=True))
+        self._lead(self._slice.subnet, self._slice.virtual_nets[0])
         found = [links.find(self._host, name) for name in routes.uplinks()]
         self._mtu = min((link.mtu for link in found if link), default=1500)
 
-    def withdraw(self) -> None:
-        self._host.request(links.refuse_route(self._subnet, present=False))
+    def prepare_6(self) -> None:
+        self._lead(self._slice.subnet_6, self._slice.virtual_nets[1])
 
-    def connect(self, attachment: Attachment, member: Member) -> None:
+    def _lead(self, subnet: str, virtuals: str) -> None:
+        loopback = links.find(self._host, "lo")
+        requests = [links.add_virtual_route(virtuals, loopback.index)] if loopback else []
+        self._host.request(links.refuse_route(subnet), *requests)
+
+    def withdraw(self) -> None:
+        slice_ = self._slice
+        self._host.request(*map(links.remove_route, (slice_.subnet, slice_.subnet_6, *slice_.virtual_nets)))
+
+    def connect(self, attachment: Attachment, name: str) -> None:
         """Everything between the task's eth0 and the host's routing table, or what of it is missing. OSError."""
-        ours, theirs = links.macs(attachment.address)
-        name = member.link
+        ends = ours, theirs = links.macs(attachment.address, attachment.mac)
         with _opened(attachment.net_ns) as net_ns, Netlink.inside(net_ns) as inside:
-            host, task = self._pair(inside, net_ns, name, attachment.address)
+            host, task = self._pair(inside, net_ns, name, ends, attachment.mtu or self._mtu)
             loopback = links.find(inside, "lo")
             # The host's end first: the kernel makes the end that comes up last ready to send at once, the other a
             # moment later, and a SYN lost in that moment costs the task a second.
@@ -110,9 +145,21 @@ class Wire:
                 links.add_route(f"{GATEWAY}/32", f"route {GATEWAY}", index=task.index),
                 links.add_route("0.0.0.0/0", "default route", index=task.index, via=GATEWAY),
             )
-        networks = ",".join(sorted(member.networks)) + ("" if member.outside else "!") + ("+" if member.host else "")
-        alias = f"{attachment.task} {attachment.stack} {attachment.address} {networks}"
-        self._host.request(links.set_alias(host.index, alias, name))
+            if address := attachment.address_6:
+                _allow_ipv6(net_ns, name)
+                gateway = self._slice.gateway_6
+                self._host.request(
+                    links.add_address(host.index, gateway, f"address {gateway} on {name}", local_only=True),
+                    links.add_neighbour(host.index, address, theirs, f"neighbour {address}"),
+                    links.add_route(f"{address}/128", f"route {address}", index=host.index),
+                )
+                inside.request(
+                    links.add_address(task.index, address, f"address {address}"),
+                    links.add_neighbour(task.index, gateway, ours, f"neighbour {gateway}"),
+                    links.add_route(f"{gateway}/128", f"route {gateway}", index=task.index),
+                    links.add_route("::/0", "default route of IPv6", index=task.index, via=gateway),
+                )
+        self._host.request(links.set_alias(host.index, alias(attachment), name))
         links.find(self._host, name)  # asked for its state, the kernel (6.8 on) first finishes what is pending for it
 
     def isolate(self, net_ns: Path) -> None:
@@ -144,12 +191,14 @@ class Wire:
     def _ours(self) -> list[links.Link]:
         return list(links.dump(self._host, f"g{self._instance}"))
 
-    def _pair(self, inside: Netlink, net_ns: int, name: str, address: str) -> tuple[links.Link, links.Link]:
+    def _pair(
+        self, inside: Netlink, net_ns: int, name: str, ends: tuple[bytes, bytes], mtu: int
+    ) -> tuple[links.Link, links.Link]:
         """Both ends. One that is there is kept if its ends belong together; else (the sandbox was made anew)
         replaced."""
         for _ in range(2):
             try:
-                self._host.request(links.create_pair(name, _ETH, net_ns, address, self._mtu))
+                self._host.request(links.create_pair(name, _ETH, net_ns, ends, mtu))
             except OSError as error:
                 if error.errno != errno.EEXIST:
                     raise

@@ -77,21 +77,33 @@ def moved() -> Iterator[Namespace]:
 
 
 def machine(host_address: str, address: str, link: str = "lan0") -> Namespace:
-    """Another machine, on a wire of its own to the host: "192.0.2.1/24", "192.0.2.9/24"."""
+    """Another machine, on a wire of its own to the host: "192.0.2.1/24", "192.0.2.9/24". IPv6 works at once."""
     space = Namespace()
     run("ip", "link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", str(space.path))
-    run("ip", "address", "add", host_address, "dev", link)
+    run("ip", "address", "add", host_address, "dev", link, *_at_once(host_address))
     run("ip", "link", "set", link, "up")
-    for command in (f"address add {address} dev eth0", "link set eth0 up", "link set lo up"):
+    for command in (
+        " ".join((f"address add {address} dev eth0", *_at_once(address))),
+        "link set eth0 up",
+        "link set lo up",
+    ):
         space.run("ip", *command.split())
     run("ip", "link", "show", link)  # asked for its state, the kernel first makes the end that came up before ready
     return space
+
+
+def _at_once(address: str) -> tuple[str, ...]:
+    return ("nodad",) if ":" in address else ()
 
 
 def run(*command: str) -> str:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{' '.join(command)}: {done.stderr}"
     return done.stdout
+
+
+def _family(address: str) -> int:
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
 
 
 @asynccontextmanager
@@ -103,8 +115,10 @@ async def serving(space: Namespace, address: str, port: int, says: str) -> Async
             writer.write(f"{says} sees {writer.get_extra_info('peername')[0]}\n".encode())
         writer.close()
 
-    listener = space.socket()
+    listener = space.socket(family=_family(address))
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if listener.family == socket.AF_INET6:
+        listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
     listener.bind((address, port))
     server = await asyncio.start_server(answer, sock=listener)
     async with server:
@@ -119,7 +133,7 @@ class Talk:
 
     @classmethod
     async def open(cls, space: Namespace, address: str, port: int, source: str | None = None) -> Talk:
-        client = space.socket()
+        client = space.socket(family=_family(address))
         if source:
             client.bind((source, 0))
         try:

@@ -13,20 +13,21 @@ from agent.decide.nft_rules import (
     Backend,
     Member,
     Policy,
-    Ruleset,
     Served,
     backends_from,
     check,
     chosen,
-    delta,
     network_id,
     ruleset,
     served_from,
-    whole,
 )
+from agent.decide.nft_text import Ruleset, delta, whole
+from agent.kit.pools import Slice
 
 ONE, TWO, THREE = "10.181.8.16", "10.181.8.17", "10.181.8.18"
+ONE_6, TWO_6 = (Slice(1).twin(address) for address in (ONE, TWO))
 VIP, OTHER = "10.181.12.16", "10.181.12.17"
+VIP_6 = Slice(1).twin(VIP)
 
 
 def ids(*names: str) -> frozenset[str]:
@@ -46,9 +47,7 @@ def policy(
     )
     return Policy(
         "abcd1234",
-        "10.181.8.0/21",
-        "10.181.0.0/16",
-        "10.181.12.16-10.181.15.255",
+        Slice(1),
         router=router,
         members=places,
         served=frozenset(served or []),
@@ -101,6 +100,38 @@ def test_what_depends_on_tasks_as_text() -> None:
     ]
 
 
+DUAL = policy(
+    [(ONE, "visits shop"), (ONE_6, "visits"), (TWO, "visits"), (TWO_6, "visits!")],
+    [web(ONE), web(ONE_6, host_ip="::"), web(TWO_6, 53, "2001:db8::1", "udp")],
+    backends=(Backend(VIP, ONE, True), Backend(VIP_6, ONE_6, True), Backend(VIP_6, TWO_6, True)),
+)
+
+
+def test_ipv6_has_groups_and_chains_of_its_own() -> None:
+    lines = [line.replace(" inet gorae_abcd1234", "") for line in whole(ruleset(DUAL)).splitlines()]
+    visits = VISITS.replace("net_", "net6_")
+    vip = f"vip_{VIP_6.replace(':', '_')}"
+    assert [line for line in lines if line.startswith("add element") and "fd67" in line] == [
+        f"add element backends6 {{ {VIP_6} . {ONE_6} . 1, {VIP_6} . {TWO_6} . 1 }}",
+        f"add element inside6 {{ {TWO_6} }}",
+        f"add element {visits} {{ {ONE_6}, {TWO_6} }}",
+        f"add element selves6 {{ {ONE_6} . {ONE_6}, {TWO_6} . {TWO_6} }}",
+        f"add element senders6 {{ {ONE_6} : goto {visits}, {TWO_6} : goto {visits} }}",
+        f"add element served6 {{ {ONE_6} . tcp . 8080 . :: . 80, {TWO_6} . udp . 53 . 2001:db8::1 . 80 }}",
+        f'add element sources6 {{ "gabcd123410" . {ONE_6}, "gabcd123411" . {TWO_6} }}',
+        f"add element virtual6 {{ {VIP_6} : goto {vip} }}",
+    ]
+    assert [line for line in lines if re.match(r"add rule (nets?6|tcp6|udp6|vip_fd67)_", line)] == [
+        f"add rule {visits} ip6 daddr @{visits} accept",
+        f"add rule {visits} goto refuse",
+        f"add rule tcp6_8080 meta l4proto tcp dnat ip6 to numgen inc mod 1 map {{ 0 : {ONE_6} . 80 }}",
+        f"add rule udp6_53_2001_db8__1 meta l4proto udp dnat ip6 to numgen inc mod 1 map {{ 0 : {TWO_6} . 80 }}",
+        f"add rule {vip} dnat ip6 to numgen inc mod 2 map {{ 0 : {ONE_6}, 1 : {TWO_6} }}",
+    ]
+    assert "add element published6 { tcp . 8080 : goto tcp6_8080 }" in lines
+    assert "add element published6_at { 2001:db8::1 . udp . 53 : goto udp6_53_2001_db8__1 }" in lines
+
+
 def test_one_endpoint_more_is_two_small_changes() -> None:
     before, after = policy([(ONE, "v"), (TWO, "v")], [web(ONE)]), policy([(ONE, "v"), (TWO, "v")], [web(ONE), web(TWO)])
     assert delta(ruleset(before), ruleset(after)).replace(" inet gorae_abcd1234", "").splitlines() == [
@@ -143,11 +174,7 @@ def test_strangers_are_dropped_only_where_nothing_was_forwarded_before(router: b
 def test_what_is_no_id_of_a_network_is_refused(network: str) -> None:
     member = Member("gabcd12340", ONE, frozenset({network}))
     with pytest.raises(ValueError, match="not a network's id"):
-        ruleset(
-            Policy(
-                "abcd1234", "10.181.8.0/21", "10.181.0.0/16", "10.181.12.16-10.181.15.255", members=frozenset({member})
-            )
-        )
+        ruleset(Policy("abcd1234", Slice(1), members=frozenset({member})))
 
 
 @pytest.mark.parametrize(
@@ -156,6 +183,8 @@ def test_what_is_no_id_of_a_network_is_refused(network: str) -> None:
         web("not an address"),
         web("fd00::1"),
         web(ONE, host_ip="::"),
+        web(ONE_6),
+        web("fd00::1%0 accept", host_ip="::"),
         web(ONE, host_ip="0.0.0.0 accept"),
         web(ONE, 0),
         web(ONE, 65536),
@@ -164,24 +193,16 @@ def test_what_is_no_id_of_a_network_is_refused(network: str) -> None:
     ids=repr,
 )
 def test_what_is_no_rule_is_refused(served: Served) -> None:
-    with pytest.raises(ValueError, match=r"not|Expected|Octet|permitted"):
+    with pytest.raises(ValueError, match=r"not|families"):
         check(served)
-    with pytest.raises(ValueError, match=r"not|Expected|Octet|permitted"):
+    with pytest.raises(ValueError, match=r"not|families"):
         ruleset(policy(served=[served]))
 
 
 @pytest.mark.parametrize("link", ['g"x', "eth0", "g" * 20, "", "g1 }"])
 def test_a_link_name_that_is_not_ours_is_refused(link: str) -> None:
     with pytest.raises(ValueError, match="not a link name"):
-        ruleset(
-            Policy(
-                "abcd1234",
-                "10.181.8.0/21",
-                "10.181.0.0/16",
-                "10.181.12.16-10.181.15.255",
-                members=frozenset({Member(link, ONE, ids("v"))}),
-            )
-        )
+        ruleset(Policy("abcd1234", Slice(1), members=frozenset({Member(link, ONE, ids("v"))})))
 
 
 def test_the_record_is_read_back() -> None:
@@ -290,7 +311,7 @@ class Model:
         return self.groups, self.chains
 
 
-_addresses = st.integers(10, 99).map(lambda n: f"10.181.8.{n}")
+_addresses = st.integers(10, 99).flatmap(lambda n: st.sampled_from([f"10.181.8.{n}", f"fd67:6f72:6165:1::{n}"]))
 _policies = st.builds(
     policy,
     st.dictionaries(
@@ -298,7 +319,12 @@ _policies = st.builds(
     ).map(lambda d: list(d.items())),
     st.lists(
         st.builds(
-            web,
+            lambda address, port, here, protocol: web(
+                address,
+                port,
+                {"0.0.0.0": "::", "127.0.0.1": "::1"}[here] if ":" in address else here,
+                protocol,
+            ),
             _addresses,
             st.integers(80, 84),
             st.sampled_from(["0.0.0.0", "127.0.0.1"]),
@@ -306,9 +332,15 @@ _policies = st.builds(
         ),
         max_size=6,
     ),
-    backends=st.lists(st.builds(Backend, st.sampled_from([VIP, OTHER]), _addresses, st.booleans()), max_size=4).map(
-        lambda them: tuple({one.address: one for one in them}.values())
-    ),
+    backends=st.lists(
+        st.builds(
+            lambda virtual, address, ready: Backend(VIP_6 if ":" in address else virtual, address, ready),
+            st.sampled_from([VIP, OTHER]),
+            _addresses,
+            st.booleans(),
+        ),
+        max_size=4,
+    ).map(lambda them: tuple({one.address: one for one in them}.values())),
     router=st.booleans(),
 )
 
@@ -322,7 +354,9 @@ def test_a_change_ends_where_a_new_table_would(before: Policy, after: Policy) ->
 
 
 @pytest.mark.host
-@pytest.mark.parametrize("example", [policy(), BUSY, policy(router=True)], ids=["empty", "busy", "router"])
+@pytest.mark.parametrize(
+    "example", [policy(), BUSY, DUAL, policy(router=True)], ids=["empty", "busy", "dual", "router"]
+)
 def test_nft_takes_the_table(example: Policy) -> None:
     _check_with_nft(whole(ruleset(example)))
 
@@ -337,6 +371,7 @@ def test_the_kernel_takes_every_change() -> None:
         policy([(ONE, "w"), (THREE, "w x!")], [web(ONE)]),
         policy([(ONE, "w"), (THREE, "w x!")], backends=(Backend(VIP, ONE, True), Backend(VIP, THREE, True))),
         policy([(ONE, "w"), (THREE, "w x!")], backends=(Backend(VIP, ONE, False), Backend(OTHER, THREE, False))),
+        DUAL,
         policy([(ONE, "x!"), (THREE, "w x")], [web(THREE), web(THREE, 8081)], router=True),
         policy(),
     ]

@@ -36,6 +36,10 @@ class Room:
     address: str
     attachment: Attachment
 
+    @property
+    def address_6(self) -> str:
+        return self.attachment.address_6
+
 
 class World:
     def __init__(self, host: Namespace, root: Path) -> None:
@@ -71,16 +75,23 @@ class World:
         on: tuple[str, ...] = (),
         outside: bool = True,
         host: bool = False,
+        on_6: tuple[str, ...] = (),
     ) -> Room:
-        """`on`: its networks, the stack's default one if none is given. `host`: it may reach the host."""
+        """`on`: its networks, the stack's default one if none is given; `on_6`: those of them with IPv6. `host`: it may
+        reach the host."""
         space = Namespace()
         self.stack.callback(space.close)
         index, network = len(self.rooms), network or self.network
         address, networks = self.slices[network].address(index), frozenset(on or {f"{stack}_default"})
-        attachment = Attachment(name, stack, space.path, index, address, networks, outside, host)
+        address_6 = self.slices[network].twin(address) if on_6 else ""
+        attachment = Attachment(
+            name, stack, space.path, index, address, networks, outside, host, address_6, frozenset(on_6)
+        )
         await network.attach(attachment)
         room = self.rooms[name] = Room(name, stack, space, attachment.address, attachment)
-        await self.stack.enter_async_context(serving(space, "0.0.0.0", WEB, name))
+        await self.serve(space, WEB, name)
+        if on_6:
+            await self.serve(space, WEB, name, "::")
         return room
 
     async def publish(self, room: Room, published: int = 8080, host_ip: str = "", protocol: str = "tcp") -> None:

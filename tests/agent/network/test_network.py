@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from agent.decide import nft_rules
+from agent.decide import nft_rules, nft_text
 from agent.kit.errors import Permanent, Temporary, UserError
 from agent.kit.pools import Slice
 from agent.network import conntrack, links, nft
@@ -429,7 +429,8 @@ async def test_those_that_run_answer_until_one_is_ready_and_without_any_it_is_re
     client, one, two = [await world.task(name) for name in ("client", "one", "two")]
     virtual = world.slice.virtual(0)
     began = time.monotonic()
-    assert await outcome(client.space, virtual, WEB) == "unreachable"
+    for space in (client.space, world.host):
+        assert await outcome(space, virtual, WEB) == "refused"
     assert time.monotonic() - began < 0.5
     for room in (one, two):
         await world.join(room, ready=False)
@@ -439,7 +440,17 @@ async def test_those_that_run_answer_until_one_is_ready_and_without_any_it_is_re
     await world.leave(two)
     assert await ask(client.space, virtual, WEB) == f"one sees {client.address}"
     await world.leave(one)
-    assert await outcome(client.space, virtual, WEB) == "unreachable"
+    assert await outcome(client.space, virtual, WEB) == "refused"
+
+
+async def test_the_host_reaches_virtual_addresses_and_nobody_else_does(world: World) -> None:
+    one = await world.task("one")
+    virtual = await world.join(one)
+    assert await ask(world.host, virtual, WEB) == f"one sees {GATEWAY}"
+    FORWARD.write_text("1")
+    outside = world.machine()
+    outside.run("ip", "route", "add", "10.181.0.0/16", "via", LAN)
+    assert await outcome(outside, virtual, WEB) == "refused"
 
 
 async def test_no_request_fails_when_an_endpoint_drains_and_goes(world: World) -> None:
@@ -848,13 +859,13 @@ def _services(changed: int) -> nft_rules.Policy:
 
 
 def _policy(**more: Any) -> nft_rules.Policy:
-    return nft_rules.Policy("abcd1234", Slice(1).subnet, "10.181.0.0/16", Slice(1).virtuals, **more)
+    return nft_rules.Policy("abcd1234", Slice(1), **more)
 
 
 @pytest.mark.parametrize("policy", [_ports, _services], ids=["ports", "services"])
 def test_one_endpoint_among_a_thousand(host: Namespace, policy: Callable[[int], nft_rules.Policy]) -> None:
     before = nft_rules.ruleset(policy(81))
-    whole = nft_rules.whole(before)
+    whole = nft_text.whole(before)
     nft.commit(whole)
     began, rounds = _cpu(), range(82, 92)
     for _ in rounds:
@@ -864,7 +875,7 @@ def test_one_endpoint_among_a_thousand(host: Namespace, policy: Callable[[int], 
     began = _cpu()
     for step in steps:
         after = nft_rules.ruleset(step)
-        nft.commit(nft_rules.delta(before, after))
+        nft.commit(nft_text.delta(before, after))
         before = after
     changed = _cpu() - began
     assert changed < replaced / 3, "a ninth when this was written"

@@ -15,12 +15,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agent.decide import nft_rules
+from agent.decide import nft_rules, nft_text
 from agent.decide.nft_rules import Backend, Member, Policy, Served
 from agent.kit.ids import instance_id
 from agent.kit.layout import Layout
 from agent.kit.pools import Slice
-from agent.network import nft
+from agent.network import forwarding, nft
 from agent.network.network import RoutedNetwork
 from agent.network.wire import link_name
 from agent.ports import Attachment, Serving
@@ -33,14 +33,16 @@ TASKS = 3
 
 _tasks = st.integers(0, TASKS - 1)
 _networks = st.sets(st.sampled_from(["a", "b", "c"]), max_size=3)
-_attach = st.tuples(st.just("attach"), _tasks, _networks, st.booleans())
+_attach = st.tuples(st.just("attach"), _tasks, _networks, st.booleans(), st.booleans())
 _publish = st.tuples(
     st.just("publish"), _tasks, st.sampled_from(["ready", "running", "draining", "gone"]), st.integers(0, 1)
 )
 _rare = st.one_of(
     st.tuples(st.just("detach"), _tasks), *(st.tuples(st.just(name)) for name in ("flush", "kill", "flush_and_kill"))
 )
-_begun = st.tuples(*(st.tuples(st.just("attach"), st.just(n), _networks, st.booleans()) for n in range(TASKS)))
+_begun = st.tuples(
+    *(st.tuples(st.just("attach"), st.just(n), _networks, st.booleans(), st.booleans()) for n in range(TASKS))
+)
 _lives = st.builds(
     lambda begun, steps: [*begun, *steps],
     _begun,
@@ -55,7 +57,7 @@ class Life:
     root: Path
     spaces: list[Namespace]
     instance: str = field(default_factory=instance_id)
-    members: dict[int, Member] = field(default_factory=dict)
+    members: dict[int, tuple[Member, ...]] = field(default_factory=dict)
     serving: dict[int, Serving] = field(default_factory=dict)
     agents: list[RoutedNetwork] = field(default_factory=list)
 
@@ -73,16 +75,32 @@ class Life:
     async def step(self, kind: str, *what: Any) -> None:
         await getattr(self, kind)(*what)
 
-    async def attach(self, n: int, networks: set[str], outside: bool) -> None:
-        attachment = Attachment(f"t{n}", "s", self.spaces[n].path, n, SLICE.address(n), frozenset(networks), outside)
+    async def attach(self, n: int, networks: set[str], outside: bool, ipv6: bool) -> None:
+        """Network c never has IPv6."""
+        address, networks_6 = SLICE.address(n), frozenset(networks - {"c"} if ipv6 else ())
+        address_6 = SLICE.twin(address) if networks_6 else ""
+        attachment = Attachment(
+            f"t{n}",
+            "s",
+            self.spaces[n].path,
+            n,
+            address,
+            frozenset(networks),
+            outside,
+            address_6=address_6,
+            networks_6=networks_6,
+        )
         await self.network.attach(attachment)
-        ids = frozenset(map(nft_rules.network_id, networks))
-        member = Member(link_name(self.instance, n), SLICE.address(n), ids, outside)
-        if self.members.get(n) != member:
+        members = tuple(
+            Member(link_name(self.instance, n), at, frozenset(map(nft_rules.network_id, on)), outside)
+            for at, on in ((address, networks), (address_6, networks_6))
+            if on
+        )
+        if self.members.get(n) != members:
             self.serving.pop(n, None)
         self.members.pop(n, None)
-        if networks:
-            self.members[n] = member
+        if members:
+            self.members[n] = members
 
     async def detach(self, n: int) -> None:
         await self.network.detach(f"t{n}")
@@ -120,22 +138,22 @@ class Life:
             await self.network.publish(f"t{n}", serving)
 
     def policy(self) -> Policy:
+        seats = [(self.serving[n], seat.address) for n in self.serving for seat in self.members[n]]
         served = {
-            Served(port.protocol, port.published, "0.0.0.0", serving.address, port.target)
-            for serving in self.serving.values()
+            Served(port.protocol, port.published, "::" if ":" in address else "0.0.0.0", address, port.target)
+            for serving, address in seats
             for port in serving.ports
         }
         backends = {
-            Backend(serving.virtual, serving.address, serving.state == "ready")
-            for serving in self.serving.values()
-            if serving.virtual
+            Backend(SLICE.twin(virtual) if ":" in address else virtual, address, serving.state == "ready")
+            for serving, address in seats
+            if (virtual := serving.virtual)
         }
-        members = frozenset(self.members.values())
+        members = frozenset(seat for seats in self.members.values() for seat in seats)
         return Policy(
             self.instance,
-            SLICE.subnet,
-            SLICE.pool,
-            SLICE.virtuals,
+            SLICE,
+            router_6=self.network._router_6 is not False,
             members=members,
             served=frozenset(served),
             backends=frozenset(backends),
@@ -180,7 +198,9 @@ def test_the_kernel_holds_what_is_wanted(steps: list[tuple[Any, ...]]) -> None:
         asyncio.run(_live(Life(root, spaces), steps))
         assert "inet gorae_" not in run("nft", "list", "tables")
         assert [line for line in run("ip", "-o", "link").splitlines() if ": g" in line] == []
-        assert Path("/proc/sys/net/ipv4/ip_forward").read_text().strip() == "0"
+        for sysctl in (forwarding.IPV4, forwarding.IPV6):
+            assert sysctl.read_text().strip() == "0"
+        assert [line for line in run("ip", "-6", "route").splitlines() if "unreachable" in line] == []
 
 
 async def _live(life: Life, steps: list[tuple[Any, ...]]) -> None:
@@ -191,7 +211,7 @@ async def _live(life: Life, steps: list[tuple[Any, ...]]) -> None:
     if life.members:
         await life.network.publish("t-none", Serving(SLICE.address(99), "draining"))  # a commit, after any flush
         held: tuple[Any, ...] = table(name), rules(name)
-        nft.commit(nft_rules.whole(nft_rules.ruleset(life.policy())))
+        nft.commit(nft_text.whole(nft_rules.ruleset(life.policy())))
         assert held == (table(name), rules(name))
     for n in range(TASKS):
         await life.network.detach(f"t{n}")
