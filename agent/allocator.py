@@ -6,11 +6,11 @@ What runs without being known (the journal was lost) keeps what it has.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from agent.board import Board
-from agent.decide import mounts
+from agent.decide import addresses, mounts, networks
 from agent.decide.diff import Observed, adopted, free_index
 from agent.decide.record import TaskRecord
 from agent.effects import Ports
@@ -33,7 +33,7 @@ class Allocator:
         self.reserved = {index for task in tasks if (index := self._host.trace(task)[1]) is not None}
 
     def records(
-        self, stack: str, tasks: Iterable[Task], seen: Observed, cause: str | None
+        self, stack: str, tasks: Sequence[Task], seen: Observed, cause: str | None
     ) -> tuple[list[TaskRecord], list[Event]]:
         """Records with an allocation each; what can be given none gets an event instead, and is asked for again."""
         taken = {record.allocation.index for record in self._board.records.values()} | self.reserved
@@ -44,7 +44,7 @@ class Allocator:
             known = self._host.trace(task.id)[1] if there else None
             try:
                 index = self._index(task, taken) if known is None else known
-                allocation = self._allocation(task, index, made)
+                allocation = self._allocation(stack, task, index, made, tasks)
             except GoraeError as error:
                 log.error("%s", error)
                 place: dict[str, Any] = {"stack": stack, "service": task.service, "slot": task.slot, "task": task.id}
@@ -94,7 +94,9 @@ class Allocator:
         self._next = (index + 1) % TASKS
         return index
 
-    def _allocation(self, task: Task, index: int, made: list[TaskRecord]) -> Allocation:
+    def _allocation(
+        self, stack: str, task: Task, index: int, made: list[TaskRecord], together: Sequence[Task]
+    ) -> Allocation:
         others = [*self._board.records.values(), *made]
         taken = {(port.protocol, port.published) for other in others for port in other.allocation.ports}
         ports: list[PublishedPort] = []
@@ -105,4 +107,11 @@ class Allocator:
             ports.append(
                 PublishedPort(target=port.target, published=number, protocol=port.protocol, host_ip=port.host_ip)
             )
-        return Allocation(index, self._slice.address(index), self._slice.uid_base(index), tuple(ports))
+        own, on = self._slice.address(index), networks.memberships(stack, task.container)
+        held: set[str] = set()
+        if any(membership.subnets for membership in on):
+            held = {address for one in others for address in (one.allocation.address, one.allocation.address_6)}
+            assigned = [task for one in self._board.assignments.values() for task in one.tasks]
+            held |= addresses.chosen([*assigned, *together])
+        address, address_6 = addresses.pick(on, index, own, self._slice.twin(own), held)
+        return Allocation(index, address, self._slice.uid_base(index), tuple(ports), address_6)

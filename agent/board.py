@@ -14,6 +14,7 @@ from agent.decide.health import Check
 from agent.decide.networks import Names
 from agent.decide.record import Ending, TaskRecord, status
 from agent.decide.view import World
+from agent.decide.zone import Place
 from agent.wire.messages import Assignment, Task, TaskStatus
 
 _GATED = frozenset({"pending", "preparing", "backoff"})
@@ -29,11 +30,11 @@ class _Stack:
 
 
 class Board:
-    """`virtual`: the address of a number (kit/pools.py)."""
+    """`virtual`, `twin`: the address of a number, and its like in IPv6 (kit/pools.py)."""
 
-    def __init__(self, boot: str, virtual: Callable[[int], str]) -> None:
+    def __init__(self, boot: str, virtual: Callable[[int], str], twin: Callable[[str], str]) -> None:
         self.boot = boot
-        self._virtual = virtual
+        self._virtual, self._twin = virtual, twin
         self.records: dict[str, TaskRecord] = {}
         self.mounted: frozenset[str] = frozenset()  # mount points of the host
         self._stacks: dict[str, _Stack] = {}
@@ -66,9 +67,9 @@ class Board:
             for need in task.policy.depends_on:
                 stack.dependents.setdefault(need.service, []).append(task.id)
         stack.addresses = {
-            service: (self._virtual(assignment.virtual[service]),)
+            service: (virtual := self._virtual(assignment.virtual[service]), self._twin(virtual))
             if service in assignment.virtual
-            else tuple(self.records[i].allocation.address for i in ids if i in self.records)
+            else tuple(address for i in ids if i in self.records for address in self._place(stack.tasks[i]).addresses)
             for service, ids in stack.services.items()
         }
         self._rename(assignment.stack, networks.names(assignment.stack, stack.tasks.values(), stack.addresses))
@@ -112,8 +113,8 @@ class Board:
     def zone(self) -> str:
         """What the resolver is to know of every task: decide/zone.py."""
         places = [
-            zone.Place(name, task, self.records[task.id].allocation.address)
-            for name, stack in self._stacks.items()
+            self._place(task)
+            for stack in self._stacks.values()
             for task in stack.tasks.values()
             if task.id in self.records
         ]
@@ -125,6 +126,10 @@ class Board:
         leaving = {task: sight for task, sight in self._sights.items() if task in self.records}
         self._sights = {**leaving, **zone.sights(places, reached)}
         return zone.text(self._sights)
+
+    def _place(self, task: Task) -> Place:
+        record = self.records[task.id]
+        return Place(record.stack, task, record.allocation.address, record.allocation.address_6)
 
     def task(self, record: TaskRecord) -> Task | None:
         stack = self._stacks.get(record.stack)

@@ -91,12 +91,14 @@ async def write_names(ports: Ports, task: Task, record: TaskRecord, peers: netwo
     `peers`: all that it finds on its networks. Its own service's name means its own address in it."""
     on = networks.memberships(record.stack, task.container)
     naming = task.container.naming
-    address = record.allocation.address if on else "127.0.0.1"
+    address, address_6 = (record.allocation.address, record.allocation.address_6) if on else ("127.0.0.1", "")
+    own = (address, address_6) if address_6 else (address,)
     files = await ports.network.names(
         record.id,
         hostname(task),
         address,
-        {**peers, **besides(task, peers), record.service: (address,)},
+        {**peers, **besides(task, peers), record.service: own},
+        address_6=address_6,
         domain=naming.domain,
         search=naming.search,
         options=naming.options,
@@ -131,6 +133,10 @@ async def prepare(
                 frozenset(membership.network for membership in on),
                 networks.reaches_outside(on),
                 reaches_host(task),
+                allocation.address_6,
+                frozenset(membership.network for membership in on if membership.ipv6),
+                task.container.mac,
+                min((membership.mtu for membership in on if membership.mtu), default=0),
             )
         )
         return await write_names(ports, task, record, peers)

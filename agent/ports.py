@@ -24,12 +24,14 @@ UID_RANGE = 65536  # ids of one task's user namespace
 @dataclass(frozen=True, slots=True)
 class Allocation:
     """What one task holds of the host; journalled before use. `index` (from 0, < 1024 per instance) gives all the rest:
-    the address and the uid range are pure functions of (slice, index)."""
+    the uid range and, unless its networks say otherwise (decide/addresses.py), the addresses are pure functions of
+    (slice, index)."""
 
     index: int
     address: str  # "10.181.3.7"
     uid_base: int  # host id of the container's root; UID_RANGE ids follow
     ports: tuple[PublishedPort, ...] = ()
+    address_6: str = ""  # "" without IPv6
 
 
 # Sandboxes -------------------------------------------------------------------------------------------------------
@@ -370,6 +372,7 @@ class Network(Protocol):
         address: str,
         peers: Mapping[str, tuple[str, ...]],
         *,
+        address_6: str = "",
         domain: str = "",
         search: Sequence[str] | None = None,
         options: Sequence[str] = (),

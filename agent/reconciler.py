@@ -66,7 +66,7 @@ class Reconciler:
         self.journal_id, self.epoch = state.journal_id, state.epoch
         if state.last_event is not None:
             ports.ulids = Ulids(state.last_event[1])  # ids go on growing though the clock was set back
-        self._board = Board(self._host.run_id(), self._slice.virtual)
+        self._board = Board(self._host.run_id(), self._slice.virtual, self._slice.twin)
         self._board.wake = self._wake_worker
         self._reporter = Reporter(self._bus, ports.journal, self._board, self._host, ports.clock, self)
         self._reporter.acknowledged = state.acknowledged

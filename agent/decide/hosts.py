@@ -15,21 +15,24 @@ RESOLVER = "127.0.0.11"  # the address that Docker uses, and nginx configuration
 _NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,252}[A-Za-z0-9_])?\Z")
 
 
-def hosts(hostname: str, address: str, peers: Mapping[str, tuple[str, ...]], domain: str = "") -> str:
+def hosts(
+    hostname: str, address: str, peers: Mapping[str, tuple[str, ...]], domain: str = "", address_6: str = ""
+) -> str:
     """/etc/hosts (hosts(5)): localhost, the task's own name, then each peer with all its addresses, own ones first.
     With a domain, the whole name comes first in its line: that is what `hostname -f` says.
 
     A name that no resolver would look up (a blank, a control character) is left out: it could smuggle in a line.
     ValueError for an address that is none.
     """
-    own = _lines((f"{hostname}.{domain}", hostname) if domain else (hostname,), (address,))
+    mine = (address, address_6) if address_6 else (address,)
+    own = _lines((f"{hostname}.{domain}", hostname) if domain else (hostname,), mine)
     others = []
     for name in sorted(peers):
         if name != hostname:
             addresses = peers[name]
             if address in addresses and len(addresses) > 1:
-                others.append(_lines((name,), (address,)))
-                addresses = tuple(other for other in addresses if other != address)
+                others.append(_lines((name,), mine))
+                addresses = tuple(other for other in addresses if other not in mine)
             others.append(_lines((name,), addresses))
     return "".join(("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n", own, *others))
 

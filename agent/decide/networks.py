@@ -29,6 +29,11 @@ def reaches_outside(on: Iterable[Membership]) -> bool:
     return any(not membership.internal for membership in on)
 
 
+def there(on: Membership, addresses: Iterable[str]) -> tuple[str, ...]:
+    """Those of `addresses` that are reached on a network: without IPv6 none of its."""
+    return tuple(address for address in addresses if on.ipv6 or ":" not in address)
+
+
 def names(stack: str, tasks: Iterable[Task], addresses: Names) -> dict[str, dict[str, tuple[str, ...]]]:
     """Network → the names of one stack's services there: each service's own and its aliases. `addresses`: service →
     where it is reached."""
@@ -37,7 +42,7 @@ def names(stack: str, tasks: Iterable[Task], addresses: Names) -> dict[str, dict
         for membership in memberships(stack, task.container):
             on = found.setdefault(membership.network, {})
             for name in (task.service, *membership.aliases):
-                _add(on, name, addresses.get(task.service, ()))
+                _add(on, name, there(membership, addresses.get(task.service, ())))
     return found
 
 

@@ -26,6 +26,11 @@ class Place:
     stack: str
     task: Task
     address: str
+    address_6: str = ""
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        return (self.address, self.address_6) if self.address_6 else (self.address,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +101,7 @@ def sights(places: Sequence[Place], reached: Mapping[tuple[str, str], tuple[str,
                 known = {**pointers[network], **known}
             views[key] = View(networks.seen_from(place.stack, (tables[network] for network in key[1])), known)
         mine = (place.task.service, hostname(place.task), container_name(place), fully_qualified(place.task))
-        own = {**besides(place.task, views[key].names), **{name: (place.address,) for name in mine if name}}
+        own = {**besides(place.task, views[key].names), **{name: place.addresses for name in mine if name}}
         servers = place.task.container.naming.servers
         found[place.task.id] = Sight(views[key], own, networks.reaches_outside(on), servers)
     return found
@@ -115,14 +120,16 @@ def _tables(
             network = membership.network
             table = lists.setdefault(network, {}).setdefault(place.stack, {})
             mine = pointers.setdefault(network, {})
-            mine[place.address] = f"{container}.{network}"
-            for address in at:
+            there = networks.there(membership, at)
+            for address in networks.there(membership, place.addresses):
+                mine[address] = f"{container}.{network}"
+            for address in there:
                 mine.setdefault(address, f"{service}.{network}")
             for name in (service, *membership.aliases):
                 for one in (name, f"{name}.{network}"):
-                    table.setdefault(one, {}).update(dict.fromkeys(at))
+                    table.setdefault(one, {}).update(dict.fromkeys(there))
             for name in (f"tasks.{service}", container, f"{container}.{network}"):
-                table.setdefault(name, {})[place.address] = None
+                table.setdefault(name, {}).update(dict.fromkeys(networks.there(membership, place.addresses)))
     tables = {
         network: {stack: {name: tuple(them) for name, them in table.items()} for stack, table in stacks.items()}
         for network, stacks in lists.items()

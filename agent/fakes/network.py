@@ -50,6 +50,7 @@ class FakeNetwork:
         address: str,
         peers: Mapping[str, tuple[str, ...]],
         *,
+        address_6: str = "",
         domain: str = "",
         search: Sequence[str] | None = None,
         options: Sequence[str] = (),
@@ -57,7 +58,7 @@ class FakeNetwork:
         self._maybe_fail("names")
         base = Path("/fake") / task
         files = NameFiles(base / "hosts", base / "resolv.conf", base / "hostname")
-        self.files[files.hosts] = hosts.hosts(hostname, address, peers, domain)
+        self.files[files.hosts] = hosts.hosts(hostname, address, peers, domain, address_6)
         self.files[files.resolv] = hosts.resolv("nameserver 192.0.2.53\n", search, options)
         self.files[files.hostname] = f"{hostname}\n"
         return files

@@ -141,6 +141,7 @@ class RoutedNetwork:
         address: str,
         peers: Mapping[str, tuple[str, ...]],
         *,
+        address_6: str = "",
         domain: str = "",
         search: Sequence[str] | None = None,
         options: Sequence[str] = (),
@@ -150,7 +151,7 @@ class RoutedNetwork:
         files = NameFiles(*(directory / name for name in names.FILES))
         try:
             directory.mkdir(mode=0o711, parents=True, exist_ok=True)
-            names.rewrite(files.hosts, hosts.hosts(hostname, address, peers, domain))
+            names.rewrite(files.hosts, hosts.hosts(hostname, address, peers, domain, address_6))
             names.rewrite(files.resolv, hosts.resolv(names.read(self._resolv), search, options))
             names.rewrite(files.hostname, f"{hostname}\n")
         except OSError as error:

@@ -89,13 +89,28 @@ class Port(Wire):
     host_ip: str = ""
 
 
+class Subnet(Wire):
+    """A range of addresses of a network. `subnet`, `among`: "172.28.0.0/16"; addresses are taken out of `among`, "" for
+    all of it. `reserved`: not given out (gateways and others that the file names)."""
+
+    subnet: str = Field(max_length=45)
+    among: str = Field(default="", max_length=45)
+    reserved: tuple[Address, ...] = ()
+
+
 class Membership(Wire):
     """A task's place on one network. `network`: its full name, the same in every stack that shares it. `aliases`: names
-    of the service there besides its own. `internal`: the network leads nowhere else."""
+    of the service there besides its own. `internal`: the network leads nowhere else. `ipv6`: it has IPv6 besides.
+    `subnets`: where addresses of its tasks come from, where the file says so. `addresses`: chosen for the service, one
+    of a family at most. `mtu`: 0 for that of the way out."""
 
     network: str = Field(min_length=1, max_length=255)
     aliases: tuple[str, ...] = ()
     internal: bool = False
+    ipv6: bool = False
+    subnets: tuple[Subnet, ...] = ()
+    addresses: tuple[Address, ...] = ()
+    mtu: int = Field(default=0, ge=0, le=65535)
 
 
 class Naming(Wire):
@@ -137,6 +152,7 @@ class ContainerSpec(Wire):
     networks: tuple[Membership, ...] = Field(default=(), max_length=NETWORKS)
     network_mode: Literal["", "none"] = ""
     naming: Naming = Naming()
+    mac: str = Field(default="", pattern=r"^(([0-9a-f]{2}:){5}[0-9a-f]{2})?$")  # of its link; "": one of ours
 
 
 class Restart(Wire):

@@ -30,6 +30,13 @@ def test_hosts(peers: dict[str, tuple[str, ...]], lines: str) -> None:
     assert hosts("me", "10.181.0.16", peers) == f"{LOCAL}10.181.0.16\tme\n{lines}"
 
 
+def test_a_task_with_ipv6_has_both_addresses_first() -> None:
+    peers = {"web": ("10.181.0.17", "fd67::11", "10.181.0.16", "fd67::10")}
+    assert hosts("me", "10.181.0.16", peers, address_6="fd67::10") == (
+        f"{LOCAL}10.181.0.16\tme\nfd67::10\tme\n10.181.0.16\tweb\nfd67::10\tweb\n10.181.0.17\tweb\nfd67::11\tweb\n"
+    )
+
+
 def test_the_whole_name_comes_first() -> None:
     """`hostname -f` says the first name of the line its short one is in (gethostbyname(3), h_name)."""
     assert hosts("me", "10.181.0.16", {}, "example.org") == f"{LOCAL}10.181.0.16\tme.example.org me\n"

@@ -130,3 +130,20 @@ def test_what_would_smuggle_in_a_line_does_not_come_over_the_bus(said: dict[str,
 )
 def test_hostname(given: str | None, name: str) -> None:
     assert hostname(task("t", "A_service", 2, container={"hostname": given[:64] if given else None})) == name
+
+
+def test_ipv6_is_told_where_the_network_has_it() -> None:
+    six, four = {"network": "six", "ipv6": True}, {"network": "four"}
+    places = [
+        Place("shop", task("w1", "web", 1, container={"networks": [six, four]}), "10.0.0.1", "fd67::1"),
+        Place("shop", task("d1", "db", 1, container={"networks": [six]}), "10.0.0.2", "fd67::2"),
+        Place("shop", task("o1", "old", 1, container={"networks": [four]}), "10.0.0.3"),
+    ]
+    seen = sights(places, {("shop", "web"): ("10.0.1.1", "fd67::101")})
+    assert seen["d1"].view.names["web"] == ("10.0.1.1", "fd67::101")
+    assert seen["d1"].view.names["tasks.web"] == ("10.0.0.1", "fd67::1")
+    assert seen["d1"].view.pointers["fd67::1"] == "shop-web-1.six"
+    assert seen["o1"].view.names["web"] == ("10.0.1.1",)
+    assert seen["o1"].view.names["tasks.web"] == ("10.0.0.1",)
+    assert "fd67::1" not in seen["o1"].view.pointers
+    assert seen["w1"].own["web"] == ("10.0.0.1", "fd67::1")

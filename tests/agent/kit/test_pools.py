@@ -120,3 +120,13 @@ def test_claims_at_the_same_time_differ(tmp_path: Path, registry: Path) -> None:
         numbers = pool.starmap(_claim, [(f"i{n}", tmp_path, registry) for n in range(12)])
     assert sorted(numbers) == list(range(12))
     assert len(json.loads(registry.read_text())) == 12
+
+
+def test_every_address_has_a_twin() -> None:
+    slice_ = Slice(1)
+    assert slice_.twin(slice_.address(0)) == "fd67:6f72:6165:1::10"
+    assert slice_.twin(slice_.virtual(0)) == "fd67:6f72:6165:1::410"
+    assert slice_.virtuals_6 == "fd67:6f72:6165:1::410-fd67:6f72:6165:1::7ff"
+    assert slice_.virtual_nets == ("10.181.12.0/22", "fd67:6f72:6165:1::400/118")
+    with pytest.raises(ValueError, match="is not in"):
+        slice_.twin("10.181.16.0")
