@@ -12,6 +12,7 @@ from typing import Any
 from agent.board import Board
 from agent.decide import addresses, mounts, networks
 from agent.decide.diff import Observed, adopted, free_index
+from agent.decide.joining import joins
 from agent.decide.record import TaskRecord
 from agent.effects import Ports
 from agent.events import event
@@ -41,7 +42,8 @@ class Allocator:
         failed: list[Event] = []
         for task in tasks:
             there = task.id in seen.parts or task.id in seen.attempts
-            known = self._host.trace(task.id)[1] if there else None
+            # What a task wrote that joined another has that one's ids.
+            known = self._host.trace(task.id)[1] if there and not joins(task.container) else None
             try:
                 index = self._index(task, taken) if known is None else known
                 allocation = self._allocation(stack, task, index, made, tasks)
@@ -108,6 +110,8 @@ class Allocator:
                 PublishedPort(target=port.target, published=number, protocol=port.protocol, host_ip=port.host_ip)
             )
         own, on = self._slice.address(index), networks.memberships(stack, task.container)
+        if not on:
+            return Allocation(index, "", self._slice.uid_base(index), tuple(ports))
         held: set[str] = set()
         if any(membership.subnets for membership in on):
             held = {address for one in others for address in (one.allocation.address, one.allocation.address_6)}

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from agent.decide import depends, networks, zone
+from agent.decide import depends, joining, networks, zone
+from agent.decide.depends import Gate
 from agent.decide.health import Check
 from agent.decide.networks import Names
-from agent.decide.record import Ending, TaskRecord, status
+from agent.decide.record import Ending, Joined, TaskRecord, status
 from agent.decide.view import World
 from agent.decide.zone import Place
 from agent.wire.messages import Assignment, Task, TaskStatus
@@ -23,6 +24,7 @@ _GATED = frozenset({"pending", "preparing", "backoff"})
 @dataclass(slots=True)
 class _Stack:
     assignment: Assignment
+    number: int  # of its assignment among all
     tasks: dict[str, Task] = field(default_factory=dict)  # assigned now; empty under a tombstone
     services: dict[str, list[str]] = field(default_factory=dict)  # service → assigned task ids
     dependents: dict[str, list[str]] = field(default_factory=dict)  # service → tasks that depend on it
@@ -38,11 +40,13 @@ class Board:
         self.records: dict[str, TaskRecord] = {}
         self.mounted: frozenset[str] = frozenset()  # mount points of the host
         self._stacks: dict[str, _Stack] = {}
+        self._count = 0  # assignments taken
         self._statuses: dict[str, TaskStatus] = {}  # of every record
         self._ids: dict[str, set[str]] = {}  # stack → tasks that have a record
         self._slots: dict[tuple[str, str, int], set[str]] = {}
         self._networks: dict[str, dict[str, Names]] = {}  # network → stack → names there
         self._versions: dict[str, int] = {}  # of each network's names
+        self._owners: dict[str, str] = {}  # task → whose sandbox it joins
         self._views: dict[tuple[str, tuple[str, ...]], tuple[int, Names]] = {}
         self._sights: dict[str, zone.Sight] = {}  # of each task; one on its way out keeps what it saw
         self.wake: Callable[[str], None] = lambda task: None
@@ -60,7 +64,8 @@ class Board:
 
     def assign(self, assignment: Assignment) -> None:
         """Its new tasks' records must have been put before: their addresses are part of everybody's names."""
-        stack = self._stacks[assignment.stack] = _Stack(assignment)
+        self._count += 1
+        stack = self._stacks[assignment.stack] = _Stack(assignment, self._count)
         for task in () if assignment.removed else assignment.tasks:
             stack.tasks[task.id] = task
             stack.services.setdefault(task.service, []).append(task.id)
@@ -72,10 +77,19 @@ class Board:
             else tuple(address for i in ids if i in self.records for address in self._place(stack.tasks[i]).addresses)
             for service, ids in stack.services.items()
         }
+        self._rejoin()
         self._rename(assignment.stack, networks.names(assignment.stack, stack.tasks.values(), stack.addresses))
+
+    def _rejoin(self) -> None:
+        before = self._owners
+        self._owners = joining.owners({name: self.tasks(name) for name in self._stacks}, before)
+        for task in before.keys() | self._owners.keys():
+            if before.get(task) != self._owners.get(task):
+                self.wake(task)
 
     def forget(self, stack: str) -> None:
         self._stacks.pop(stack, None)
+        self._rejoin()
         self._rename(stack, {})
         self._views = {key: view for key, view in self._views.items() if key[0] != stack}
 
@@ -99,8 +113,13 @@ class Board:
         self.renamed()
 
     def names(self, record: TaskRecord) -> tuple[int, Names]:
-        """What a task finds on its networks, and a number that changes with it."""
+        """What a task finds on its networks, and a number that changes with it. One that joins another finds what that
+        one does."""
+        owner = self.records.get(self._owners.get(record.id, ""))
+        record = owner or record
         task = self.task(record)
+        if task is not None and task.container.network_mode == "host":
+            return self._beside_host(record.stack)
         on = networks.memberships(record.stack, task.container) if task else ()
         found = tuple(membership.network for membership in on if membership.network in self._networks)
         version = sum(self._versions[network] for network in found)
@@ -109,6 +128,28 @@ class Board:
             view = version, networks.seen_from(record.stack, (self._networks[network] for network in found))
             self._views[record.stack, found] = view
         return view
+
+    def _beside_host(self, stack: str) -> tuple[int, Names]:
+        """What a task in the host's network finds: the services of its stack, whatever their networks."""
+        known = self._stacks[stack]
+        tables = networks.names(stack, known.tasks.values(), known.addresses)
+        return known.number, networks.seen_from(stack, ({stack: table} for table in tables.values()))
+
+    def joined(self, task: str) -> Joined | None:
+        """The sandbox of another that a task is to be in; None: it has its own, or the other's is not there yet."""
+        owner = self.records.get(self._owners.get(task, ""))
+        if owner is None or not owner.space.startswith(f"{self.boot} "):
+            return None
+        allocation = owner.allocation
+        return Joined(owner.id, owner.space, allocation.address, allocation.uid_base, allocation.address_6)
+
+    def _network(self, task: Task) -> Gate:
+        if not joining.joins(task.container) or self.joined(task.id):
+            return depends.OPEN
+        kind, _, name = task.container.network_mode.partition(":")
+        owner = self.records.get(self._owners.get(task.id, ""))
+        why = f"it is {owner.state}" if owner else "there is none that has a network"
+        return Gate(False, f"waiting for the network of {kind} {name} ({why})")
 
     def zone(self) -> str:
         """What the resolver is to know of every task: decide/zone.py."""
@@ -156,6 +197,10 @@ class Board:
         self._slots.setdefault((record.stack, record.service, record.slot), set()).add(record.id)
         if before is None or (before.state, before.health.status) != (record.state, record.health.status):
             self._wake_around(record)
+        if before is None or before.space != record.space:
+            for task, owner in self._owners.items():
+                if owner == record.id:
+                    self.wake(task)
         return shown != told
 
     def drop(self, task: str) -> None:
@@ -227,6 +272,8 @@ class Board:
             ending=ending,
             unmounted=tuple(sorted(set(record.mounts.values()) - self.mounted)),
             virtual=self._virtual_of(stack, task.service) if stack and task else "",
+            joined=self.joined(record.id),
+            network=self._network(task) if task else depends.OPEN,
             peers=self.names(record)[0],
             roll=roll,
         )

@@ -41,6 +41,7 @@ from agent.ports import (
 )
 from agent.wire.messages import Task
 
+LOOPBACK = "127.0.0.1"
 _A = TypeVar("_A")
 _B = TypeVar("_B")
 
@@ -91,17 +92,20 @@ async def write_names(ports: Ports, task: Task, record: TaskRecord, peers: netwo
     `peers`: all that it finds on its networks. Its own service's name means its own address in it."""
     on = networks.memberships(record.stack, task.container)
     naming = task.container.naming
-    address, address_6 = (record.allocation.address, record.allocation.address_6) if on else ("127.0.0.1", "")
+    in_host = task.container.network_mode == "host"
+    place = record.joined or record.allocation
+    address, address_6 = place.address or LOOPBACK, place.address_6
     own = (address, address_6) if address_6 else (address,)
     files = await ports.network.names(
         record.id,
         hostname(task),
         address,
-        {**peers, **besides(task, peers), record.service: own},
+        {**peers, **(besides(task, peers, LOOPBACK) if in_host else besides(task, peers)), record.service: own},
         address_6=address_6,
         domain=naming.domain,
         search=naming.search,
         options=naming.options,
+        servers=naming.servers if in_host else None,
     )
     if on:
         await ports.resolver.serve(record.id)
@@ -119,9 +123,15 @@ async def prepare(
     name = hostname(task)
     allocation = record.allocation
     async with ports.preparing:
-        sandbox = await ports.sandboxes.ensure(record.id, allocation.uid_base)
+        if (joined := record.joined) is not None:
+            sandbox = await ports.sandboxes.join(record.id, joined.task, joined.uid_base)
+        else:
+            in_host = task.container.network_mode == "host"
+            sandbox = await ports.sandboxes.ensure(record.id, allocation.uid_base, host_network=in_host)
 
     async def attach() -> NameFiles:
+        if joined is not None or sandbox.net_ns is None:
+            return await write_names(ports, task, record, peers)
         on = networks.memberships(record.stack, task.container)
         await ports.network.attach(
             Attachment(

@@ -28,7 +28,7 @@ class Allocation:
     (slice, index)."""
 
     index: int
-    address: str  # "10.181.3.7"
+    address: str  # "10.181.3.7"; "": it is on no network
     uid_base: int  # host id of the container's root; UID_RANGE ids follow
     ports: tuple[PublishedPort, ...] = ()
     address_6: str = ""  # "" without IPv6
@@ -39,16 +39,22 @@ class Allocation:
 
 @dataclass(frozen=True, slots=True)
 class Sandbox:
-    """Namespaces pinned by bind mounts; a restart reuses them, with the address."""
+    """Namespaces pinned by bind mounts; a restart reuses them, with the address. `net_ns` None: the network is the
+    host's. `space` tells these namespaces from those of another life of the sandbox."""
 
     task: str
     user_ns: Path
-    net_ns: Path
+    net_ns: Path | None
     uid_base: int
+    space: str = ""
 
 
 class Sandboxes(Protocol):
-    async def ensure(self, task: str, uid_base: int) -> Sandbox: ...
+    async def ensure(self, task: str, uid_base: int, *, host_network: bool = False) -> Sandbox: ...
+
+    async def join(self, task: str, owner: str, uid_base: int) -> Sandbox:
+        """The sandbox of `owner`, whose range begins at `uid_base`, for `task`, which has none of its own. Temporary
+        sandbox-absent."""
 
     async def remove(self, task: str) -> None: ...
 
@@ -376,11 +382,13 @@ class Network(Protocol):
         domain: str = "",
         search: Sequence[str] | None = None,
         options: Sequence[str] = (),
+        servers: Sequence[str] | None = None,
     ) -> NameFiles:
         """Write /etc/hosts, /etc/resolv.conf and /etc/hostname of a task; rewritten in place, so that a running
         container
         sees the change. peers: name → addresses, own names among them. domain: of the host name, "" for none. search,
-        options: of resolv.conf; None and (): the host's."""
+        options: of resolv.conf; None and (): the host's. servers: of a task in the host's network, which knows the
+        names in the host's own /etc/hosts as well and asks these, () the host's; None: it asks the resolver."""
 
     async def list(self) -> frozenset[str]:
         """Tasks that have a veth or an element in the table."""

@@ -125,8 +125,8 @@ class Worker:
         self._woken.clear()
         check, end = self._known()
         world = self._board.world(self._record, check, end, self._ports.random())
-        if world.unmounted and self._seen.prepared:
-            self._see(prepared=False)  # what was made of the old mount is not the new one
+        if (world.unmounted or world.joined != self._record.joined) and self._seen.prepared:
+            self._see(prepared=False)  # what was made of the old mount, or with another's sandbox, is not the new one
         action = next_action(self._task, self._record, self._seen, world, self._ports.clock.wall())
         if isinstance(action, Move):
             self._move(action)
@@ -282,7 +282,9 @@ class Worker:
         others = {service: await self._first(service) for service in mounts.needed(task)}
         self._see(leftovers=True)
         self._prepared = await effects.prepare(self._ports, task, self._record, peers, self._image, others)
-        self._see(prepared=True, named=version)
+        sandbox = self._prepared.sandbox
+        own = sandbox.net_ns is not None and self._record.joined is None
+        self._see(prepared=True, named=version, space=f"{self._board.boot} {sandbox.space}" if own else "")
 
     async def _first(self, service: str) -> tuple[Task, ImageConfig]:
         """The service's first slot, whose volumes this task takes over."""
@@ -375,7 +377,7 @@ class Worker:
             age = max(0.0, clock.wall() - started)
             try:
                 result = await self._ports.prober.probe(
-                    self.id, attempt, process, check.spec, record.allocation.address, check.timeout
+                    self.id, attempt, process, check.spec, self._address(), check.timeout
                 )
             except GoraeError as error:
                 result = ProbeResult(False, error.message)
@@ -384,6 +386,13 @@ class Worker:
             self._see(probes=(*self._seen.probes, probed))
             self.wake()
             pause = health.pause(state, check, clock.wall() - started)
+
+    def _address(self) -> str:
+        """Where the agent reaches it; "": nowhere."""
+        record, task = self._record, self._task
+        if task is not None and task.container.network_mode == "host":
+            return effects.LOOPBACK
+        return record.joined.address if record.joined else record.allocation.address
 
     def _name(self) -> str:
         record = self._record

@@ -43,6 +43,25 @@ def _lines(names: tuple[str, ...], addresses: tuple[str, ...]) -> str:
     return "".join(f"{address}\t{' '.join(names)}\n" for address in found) if all(map(_NAME.match, names)) else ""
 
 
+def host_hosts(host: str) -> str:
+    """What a task in the host's network has of the host's file: all but the names that it calls itself by."""
+    lines = [line for line in host.splitlines() if (words := line.split("#")[0].split()) and "localhost" not in words]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def host_resolv(
+    host: str, servers: Sequence[str] = (), search: Sequence[str] | None = None, options: Sequence[str] = ()
+) -> str:
+    """The resolv.conf(5) of a task in the host's network: the host's, but for what the task has of its own."""
+    own = {"nameserver": [*servers], "search": [" ".join(search or ())], "options": [" ".join(options)]}
+    replaced = {key for key, given in (("nameserver", servers), ("search", search), ("options", options)) if given}
+    if search is not None:
+        replaced |= {"search", "domain"}
+    kept = [line for line in host.splitlines() if not (words := line.split()) or words[0] not in replaced]
+    added = [f"{key} {value}" for key in sorted(replaced & own.keys()) for value in own[key] if value not in ("", ".")]
+    return "".join(f"{line}\n" for line in (*kept, *added))
+
+
 def resolv(host: str, search: Sequence[str] | None = None, options: Sequence[str] = ()) -> str:
     """A task's resolv.conf(5): the resolver, which asks the host's servers itself, so that they may be anywhere.
 

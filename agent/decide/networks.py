@@ -14,8 +14,8 @@ Names = Mapping[str, tuple[str, ...]]  # name → addresses
 
 
 def memberships(stack: str, container: ContainerSpec) -> tuple[Membership, ...]:
-    """Every network of a task; () for network_mode none."""
-    if container.network_mode == "none":
+    """Every network of a task; () for one with a network_mode."""
+    if container.network_mode:
         return ()
     return container.networks or (Membership(network=default(stack)),)
 

@@ -7,7 +7,7 @@ States in which nothing runs are decided here; running.py and stopping.py have t
 from __future__ import annotations
 
 from agent.decide import running, stopping
-from agent.decide.action import Action, Clean, Draft, Gone, Move, Prepare, Start, Tail, Wait
+from agent.decide.action import Action, Clean, Discard, Draft, Gone, Move, Prepare, Start, Tail, Wait
 from agent.decide.record import TaskRecord
 from agent.decide.restart import Happened, judge
 from agent.decide.steps import clear, enter, failed_to_start, hold, note, retry, withdraw
@@ -31,13 +31,16 @@ def _pending(v: View) -> Action:
 
 
 def _blocked(v: View) -> Action | None:
-    """Why an attempt may not be prepared yet: the slot's previous task, a disk that is away, or the dependencies."""
+    """Why an attempt may not be prepared yet: the slot's previous task, a disk that is away, the dependencies, or the
+    network of another task."""
     if not v.world.slot_free:
         return hold(v, "slot-busy", "waiting for the slot's previous task to be gone")
     if v.world.unmounted:
         return _mount_missing(v)
     if v.record.met != v.world.boot and not v.world.gate.open:
         return hold(v, "waiting", v.world.gate.message)
+    if not v.world.network.open:
+        return hold(v, "network-awaited", v.world.network.message)
     return None
 
 
@@ -70,6 +73,8 @@ def _preparing(v: View) -> Action:
     for found in v.seen.attempts:
         if found.process is not None:  # never two live attempts
             return retry(v, Clean(found.attempt))
+    if v.record.joined != v.world.joined:
+        return _join(v)
     if not v.seen.prepared:
         return Prepare()
     record = v.record
@@ -83,9 +88,22 @@ def _preparing(v: View) -> Action:
         attempt=attempt,
         restarts=record.restarts + (1 if record.attempt else 0),
         process=None,
+        space=v.seen.space,
         ending=v.world.ending or record.ending,
         restart_request=v.task.restart_request if v.task else record.restart_request,
     )
+
+
+def _join(v: View) -> Action:
+    """Into the sandbox of another task. What it wrote belongs to ids that end with the task it was with before: with
+    another one it begins anew, as with docker compose, which makes a new container."""
+    before, joined = v.record.joined, v.world.joined
+    if before is not None and joined is not None and before.task != joined.task:
+        for found in v.seen.attempts:
+            return retry(v, Clean(found.attempt))
+        if v.seen.leftovers:
+            return retry(v, Discard())
+    return note(v, durable=True, joined=joined)
 
 
 def _starting(v: View) -> Action:

@@ -81,14 +81,14 @@ def oci_config(
     linux: dict[str, Any] = {
         "namespaces": [
             {"type": "user", "path": str(sandbox.user_ns)},
-            {"type": "network", "path": str(sandbox.net_ns)},
+            *([] if sandbox.net_ns is None else [{"type": "network", "path": str(sandbox.net_ns)}]),
             *({"type": kind} for kind in ("pid", "ipc", "uts", "mount", *(["cgroup"] if cgroup == "v2" else []))),
         ],
         "cgroupsPath": f"/gorae-{instance}/{task.id}.{attempt}",
         "resources": resources(task.policy.resources),
         "maskedPaths": list(MASKED),
         "readonlyPaths": list(READ_ONLY),
-        "sysctl": dict(SYSCTL),
+        "sysctl": {} if sandbox.net_ns is None else dict(SYSCTL),
     }
     if seccomp is not None:
         linux["seccomp"] = seccomp
@@ -109,7 +109,7 @@ def oci_config(
             "noNewPrivileges": True,
             "oomScoreAdj": 0,  # whatever a service manager gave the agent, a container must not inherit it
         },
-        "mounts": [*_system_mounts(cgroup), *_binds(binds), *_name_mounts(names)],
+        "mounts": [*_system_mounts(cgroup, sandbox.net_ns is None), *_binds(binds), *_name_mounts(names)],
         "annotations": {
             "gorae.instance": instance,
             "gorae.stack": stack,
@@ -202,8 +202,9 @@ def _mount(target: str, kind: str, source: str, *options: str) -> dict[str, Any]
     return {"destination": target, "type": kind, "source": source, "options": list(options)}
 
 
-def _system_mounts(cgroup: str) -> list[dict[str, Any]]:
-    """/dev is always a tmpfs: over an image's own /dev, crun 1.8.1 would follow a symlink into the host."""
+def _system_mounts(cgroup: str, in_host: bool) -> list[dict[str, Any]]:
+    """/dev is always a tmpfs: over an image's own /dev, crun 1.8.1 would follow a symlink into the host. In the host's
+    network a user namespace may mount no sysfs: /sys is the host's, as Docker has it there, read-only to the last."""
     quiet = ("nosuid", "noexec", "nodev")
     mounts = [
         _mount("/proc", "proc", "proc", *quiet),
@@ -213,7 +214,9 @@ def _system_mounts(cgroup: str) -> list[dict[str, Any]]:
         ),
         _mount("/dev/shm", "tmpfs", "shm", *quiet, "mode=1777", "size=65536k"),
         _mount("/dev/mqueue", "mqueue", "mqueue", *quiet),
-        _mount("/sys", "sysfs", "sysfs", *quiet, "ro"),
+        _mount("/sys", "bind", "/sys", "rbind", "rro", *quiet)
+        if in_host
+        else _mount("/sys", "sysfs", "sysfs", *quiet, "ro"),
     ]
     if cgroup == "v2":
         mounts.append(_mount("/sys/fs/cgroup", "cgroup", "cgroup", *quiet, "relatime", "ro"))

@@ -27,6 +27,18 @@ class Ending:
 
 
 @dataclass(frozen=True, slots=True)
+class Joined:
+    """Another task's sandbox that a task is in: whose, which one of its lives (`space`), and what comes with it.
+    `address` "": it is on no network."""
+
+    task: str
+    space: str
+    address: str
+    uid_base: int
+    address_6: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Stop:
     """A stop under way. `deadline` None: not signalled yet. `delay`: of the attempt that follows, if one does."""
 
@@ -47,6 +59,8 @@ class TaskRecord:
     since: float = 0.0  # when `state` was entered
     allocation: Allocation
     virtual: str = ""  # its service's virtual address; "": none
+    space: str = ""  # the boot and the namespaces of its own sandbox; "": none was made yet
+    joined: Joined | None = None  # the sandbox it is in, if that is another's
     attempt: int = 0  # number of the attempt begun last; 0: none
     process: Process | None = None
     boot: str = ""  # the run (world.boot) in which its state was last looked at
@@ -127,7 +141,7 @@ def status(record: TaskRecord) -> TaskStatus:
         message=record.message,
         evidence=record.evidence,
         next_at=record.until if record.state == "backoff" else None,
-        address=record.allocation.address,
+        address=(record.joined.address if record.joined else record.allocation.address) or None,
         ports=record.allocation.ports,
         restart_request=record.restart_request,
     )

@@ -21,6 +21,7 @@ Happened = Literal[
     "start-failed",  # for now: may work later
     "cannot-start",  # never, unchanged: no such command
     "conmon-lost",  # the process runs on, without log and exit code
+    "network-renewed",  # of another task, which it shares: what it is in now leads nowhere
     "host-rebooted",  # it was running when the host went down
     "rested-well",  # at boot: it had completed
     "rested-badly",  # at boot: it had failed
@@ -35,6 +36,7 @@ _SAME: dict[Happened, Outcome] = {
     "start-failed": "again",
     "cannot-start": "failed",
     "conmon-lost": "again",
+    "network-renewed": "at-once",
     "user-stop": "stopped",
     "user-start": "at-once",
     "restart-request": "at-once",

@@ -66,6 +66,9 @@ def _stop(v: View) -> Action | None:
         return stopping.begin_restart(
             v, "conmon-lost", "its monitor (conmon) died: no log, no exit code", cause="world"
         )
+    if v.world.joined is not None and record.joined is not None and v.world.joined != record.joined:
+        message = "the network that it shares was made anew"
+        return stopping.begin_restart(v, "network-renewed", message, cause="world")
     if record.health.status == "unhealthy":
         return stopping.begin_unhealthy(v)
     return None
@@ -106,6 +109,8 @@ def _keep(v: View) -> Action:
         return note(v, durable=True, event=event, resources=seen.resources)
     if v.world.virtual != record.virtual:
         return note(v, durable=True, virtual=v.world.virtual)
+    if record.joined is None and v.world.joined is not None:  # adopted without a record
+        return note(v, durable=True, joined=v.world.joined)
     todo: list[Action] = []
     if seen.published != serves(record) and (record.virtual or record.allocation.ports or seen.published):
         todo.append(Publish(serves(record)))

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from agent.decide.depends import OPEN, Gate
 from agent.decide.health import Check
-from agent.decide.record import Ending, TaskRecord
+from agent.decide.record import Ending, Joined, TaskRecord
 from agent.kit import backoff
 from agent.ports import Found, ProbeResult, Serving
 from agent.wire.messages import Resources, Task
@@ -49,6 +49,7 @@ class Seen:
     prepared: bool = False  # everything of Prepare is there; False after an agent's start: it is made sure again
     leftovers: bool = False  # some part of a sandbox, root file system, mount or network may be there
     published: Serving | None = None  # None: not known
+    space: str = ""  # its sandbox's, as prepared
     named: int | None = None  # version of the peers in /etc/hosts; None: not known
     resources: Resources | None = None  # applied; None: as recorded
     signalled: bool = False
@@ -98,6 +99,8 @@ class World:
     ending: Ending | None = None  # by spec and image; None: not known
     unmounted: tuple[str, ...] = ()  # mounts of the host on which its binds lay, and that are not there now
     virtual: str = ""  # its service's virtual address; "": none
+    joined: Joined | None = None  # the sandbox of another task that it is to be in
+    network: Gate = OPEN  # whether that is there; open for a task with a network of its own, or none
     peers: int = 0  # version of the names on its networks
     roll: float = 0.5  # in [0, 1): the caller's random number
 

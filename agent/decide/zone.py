@@ -64,12 +64,12 @@ def fully_qualified(task: Task) -> str:
     return f"{hostname(task)}.{domain}" if domain else ""
 
 
-def besides(task: Task, seen: Names) -> dict[str, tuple[str, ...]]:
+def besides(task: Task, seen: Names, gateway: str = GATEWAY) -> dict[str, tuple[str, ...]]:
     """What its file lets it know besides its networks: links, by what is `seen` there, and extra_hosts."""
     naming = task.container.naming
     links = {alias: seen[service] for alias, service in naming.links.items() if service in seen}
     given = {
-        name: tuple(GATEWAY if address == HOST_GATEWAY else address for address in addresses)
+        name: tuple(gateway if address == HOST_GATEWAY else address for address in addresses)
         for name, addresses in naming.hosts.items()
     }
     return {**links, **given}

@@ -54,12 +54,18 @@ class FakeNetwork:
         domain: str = "",
         search: Sequence[str] | None = None,
         options: Sequence[str] = (),
+        servers: Sequence[str] | None = None,
     ) -> NameFiles:
         self._maybe_fail("names")
         base = Path("/fake") / task
         files = NameFiles(base / "hosts", base / "resolv.conf", base / "hostname")
         self.files[files.hosts] = hosts.hosts(hostname, address, peers, domain, address_6)
-        self.files[files.resolv] = hosts.resolv("nameserver 192.0.2.53\n", search, options)
+        host = "nameserver 192.0.2.53\n"
+        self.files[files.resolv] = (
+            hosts.resolv(host, search, options)
+            if servers is None
+            else hosts.host_resolv(host, servers, search, options)
+        )
         self.files[files.hostname] = f"{hostname}\n"
         return files
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from agent.kit.errors import GoraeError, Temporary
+from agent.kit.errors import GoraeError, Permanent, Temporary
 from agent.ports import ImageConfig, Sandbox, UserIds
 from agent.rootfs.passwd import resolve
 
@@ -24,11 +24,14 @@ class FakeRootfs:
         self.writable: set[str] = set()
         self.sizes: dict[str, int] = {}
         self.failures: dict[str, list[GoraeError]] = {}
+        self._bases: dict[str, int] = {}  # of the ids that the writable layer belongs to
         self._passwd, self._group = passwd, group
 
     async def ensure(self, task: str, image: ImageConfig, sandbox: Sandbox) -> Path:
         if self.failures.get(task):
             raise self.failures[task].pop(0)
+        if self._bases.setdefault(task, sandbox.uid_base) != sandbox.uid_base:
+            raise Permanent(f"cannot mount the writable layer of task {task}: other ids", code="uid-range-changed")
         self.mounted[task] = image.id
         self.writable.add(task)
         return Path("/fake/tasks") / task / "rootfs"
@@ -36,6 +39,7 @@ class FakeRootfs:
     async def remove(self, task: str) -> None:
         self.mounted.pop(task, None)
         self.writable.discard(task)
+        self._bases.pop(task, None)
 
     async def user(self, task: str, user: str) -> UserIds:
         if task not in self.mounted:

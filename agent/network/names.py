@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 HOST_RESOLV = Path("/etc/resolv.conf")
-
+HOST_HOSTS = Path("/etc/hosts")
 
 FILES = ("hosts", "resolv.conf", "hostname")  # in the order of ports.NameFiles
 

@@ -145,14 +145,21 @@ class RoutedNetwork:
         domain: str = "",
         search: Sequence[str] | None = None,
         options: Sequence[str] = (),
+        servers: Sequence[str] | None = None,
     ) -> NameFiles:
         _check_name(task)
         directory = self._layout.run_tasks / task
         files = NameFiles(*(directory / name for name in names.FILES))
         try:
             directory.mkdir(mode=0o711, parents=True, exist_ok=True)
-            names.rewrite(files.hosts, hosts.hosts(hostname, address, peers, domain, address_6))
-            names.rewrite(files.resolv, hosts.resolv(names.read(self._resolv), search, options))
+            known, resolv = hosts.hosts(hostname, address, peers, domain, address_6), names.read(self._resolv)
+            if servers is None:
+                resolv = hosts.resolv(resolv, search, options)
+            else:
+                known += hosts.host_hosts(names.read(names.HOST_HOSTS))
+                resolv = hosts.host_resolv(resolv, servers, search, options)
+            names.rewrite(files.hosts, known)
+            names.rewrite(files.resolv, resolv)
             names.rewrite(files.hostname, f"{hostname}\n")
         except OSError as error:
             raise Temporary(f"cannot write the names of task {task}: {error}", code="names-failed") from error

@@ -44,6 +44,8 @@ class HostProber:
         self, task: str, attempt: int, process: Process, check: Healthcheck, address: str, timeout: float
     ) -> ProbeResult:
         match check.kind:
+            case "http" | "tcp" if not address:
+                return ProbeResult(False, "cannot check: it has no network that leads there; check with a command")
             case "none":
                 return ProbeResult(True, "")
             case "http" if check.port is not None:

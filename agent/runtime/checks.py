@@ -25,15 +25,20 @@ def rootfs(path: Path) -> None:
             )
 
 
-def created(pid: int, name: str) -> None:
-    """Raises Permanent host-sysfs or bad-workdir; `pid` waits in `crun create`'s last line, its mounts are made."""
+def created(pid: int, name: str, *, in_host: bool) -> None:
+    """Raises Permanent host-sysfs or bad-workdir; `pid` waits in `crun create`'s last line, its mounts are made.
+    `in_host`: it is in the host's network, and its /sys the host's, read-only."""
     host = Path("/sys").stat().st_dev
     mounts: set[str] = set()
     for line in Path(f"/proc/{pid}/mountinfo").read_text().splitlines():
         left, _, right = line.partition(" - ")
-        number, _, device, *_ = left.split()
+        number, _, device, _, point, options, *_ = left.split()
         mounts.add(number)
-        if right.split()[0] == "sysfs" and device == f"{os.major(host)}:{os.minor(host)}":
+        if in_host and (point == "/sys" or point.startswith("/sys/")) and "ro" not in options.split(","):
+            raise Permanent(
+                f"cannot start {name}: {point}, which is the host's, could be written to", code="host-sysfs"
+            )
+        if not in_host and right.split()[0] == "sysfs" and device == f"{os.major(host)}:{os.minor(host)}":
             raise Permanent(
                 f"cannot start {name}: its /sys would be the host's",
                 code="host-sysfs",

@@ -73,12 +73,12 @@ class CrunRuntime:
         if pid < 0:
             raise failures.from_crun(said, name, list(bundle.config["process"]["args"]))
         self._filters.learn(bundle.config, self._layout.crun_root / cid)
-        return await self._release(cid, pid, name, directory)
+        return await self._release(cid, pid, name, directory, in_host=bundle.sandbox.net_ns is None)
 
-    async def _release(self, cid: str, pid: int, name: str, directory: Path) -> Process:
+    async def _release(self, cid: str, pid: int, name: str, directory: Path, *, in_host: bool) -> Process:
         ticks = pidfd.start_ticks(pid)
         try:
-            checks.created(pid, name)
+            checks.created(pid, name, in_host=in_host)
             await self._exec(cid)
         except OSError as error:  # no such process, no reader: it died under our hands
             raise Temporary(f"cannot start {name}: it was killed while it was created", code="start-failed") from error

@@ -4,7 +4,8 @@ Why a process: a user namespace cannot be made by a process with threads (unshar
 itself, with its event loop, threads and locks, would be a gamble. It speaks JSON lines on one socket and lives as long
 as the agent:
 
-    {"id": n, "dir": "RUN/tasks/TASK", "base": uid, "size": ids}  →  {"id": n} | {"id": n, "error": text, "errno": n}
+    {"id": n, "dir": "RUN/tasks/TASK", "base": uid, "size": ids, "kinds": ["user", "net"]}
+        →  {"id": n} | {"id": n, "error": text, "errno": n}
 
 It imports little (memory, start-up), keeps no state, and must not touch anything outside the directory it is given.
 """
@@ -33,13 +34,14 @@ _SYSCTLS = {"ip_unprivileged_port_start": "0", "ping_group_range": "0 {last}"}
 
 class Job:
     """One sandbox being made. The child and we take turns, one byte each, so neither is ahead of the other:
-    child: own user namespace → we: maps → child: own network namespace → we: pins → child: ends."""
+    child: own user namespace → we: maps → child: own network namespace, if any → we: pins → child: ends."""
 
     def __init__(self, request: dict[str, Any]) -> None:
         self.id = request["id"]
         self.dir: str = request["dir"]
         self.base: int = request["base"]
         self.size: int = request["size"]
+        self.kinds: list[str] = request["kinds"]
         self.pid = 0
         self.mapped = False
         self.ours: socket.socket
@@ -48,14 +50,14 @@ class Job:
         """Fork the child; False when the sandbox is there already."""
         ns_dir = f"{self.dir}/ns"
         pins.make_room(self.dir, self.base)
-        if pins.holds(ns_dir, self.base):
+        if pins.held(ns_dir, self.base, self.kinds):
             return False
         pins.discard(ns_dir)
         self.ours, theirs = socket.socketpair()
         self.pid = os.fork()
         if self.pid == 0:
             self.ours.close()
-            _child(theirs, self.size)
+            _child(theirs, self.size, "net" in self.kinds)
         theirs.close()
         return True
 
@@ -72,7 +74,7 @@ class Job:
             self.mapped = True
             self.ours.send(b"+")
             return False
-        pins.pin(self.pid, f"{self.dir}/ns", self.base)
+        pins.pin(self.pid, f"{self.dir}/ns", self.base, self.kinds)
         return True
 
 
@@ -84,7 +86,7 @@ def _write(path: str, text: str) -> None:
         os.close(fd)
 
 
-def _child(theirs: socket.socket, size: int) -> None:
+def _child(theirs: socket.socket, size: int, network: bool) -> None:
     """Never returns: whichever way it leaves, the process ends."""
     try:
         syscalls.prctl(syscalls.PR_SET_PDEATHSIG, 9)
@@ -92,12 +94,13 @@ def _child(theirs: socket.socket, size: int) -> None:
         theirs.send(b"+")
         if not theirs.recv(1):
             return  # the helper is gone
-        # After the maps: files of the new network namespace then belong to the container's root.
-        syscalls.unshare(syscalls.CLONE_NEWNET)
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
-            fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", _IFF_UP))
-        for name, value in _SYSCTLS.items():
-            _write(f"/proc/sys/net/ipv4/{name}", value.format(last=size - 1))
+        if network:
+            # After the maps: files of the new network namespace then belong to the container's root.
+            syscalls.unshare(syscalls.CLONE_NEWNET)
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+                fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", _IFF_UP))
+            for name, value in _SYSCTLS.items():
+                _write(f"/proc/sys/net/ipv4/{name}", value.format(last=size - 1))
         theirs.send(b"+")
         theirs.recv(1)
     except OSError as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+from collections.abc import Sequence
 from pathlib import Path
 
 from agent.kit import threads, trees
@@ -30,15 +31,25 @@ class PinnedSandboxes:
         self._link: Link | None = None
         self._starting = asyncio.Lock()
 
-    async def ensure(self, task: str, uid_base: int) -> Sandbox:
+    async def ensure(self, task: str, uid_base: int, *, host_network: bool = False) -> Sandbox:
         """Make or adopt. A pair that is incomplete, or maps other ids, is made anew."""
         directory = self._tasks / trees.component(task)
         if not 0 < uid_base < 2**32 - UID_RANGE:
             raise Permanent(f"cannot give task {task} the ids from {uid_base}: out of range", code="bad-uid-base")
         ns_dir = directory / "ns"
-        if not pins.holds(str(ns_dir), uid_base):
-            await self._make(task, directory, uid_base)
-        return Sandbox(task, ns_dir / "user", ns_dir / "net", uid_base)
+        kinds = pins.USER if host_network else pins.BOTH
+        if not pins.held(str(ns_dir), uid_base, kinds):
+            await self._make(task, directory, uid_base, kinds)
+        net_ns = None if host_network else ns_dir / "net"
+        return Sandbox(task, ns_dir / "user", net_ns, uid_base, pins.held(str(ns_dir), uid_base, kinds))
+
+    async def join(self, task: str, owner: str, uid_base: int) -> Sandbox:
+        directory, ns_dir = self._tasks / trees.component(task), self._tasks / trees.component(owner) / "ns"
+        space = pins.held(str(ns_dir), uid_base, pins.BOTH)
+        if not space:
+            raise Temporary(f"cannot join the network of task {owner}: it is not there", code="sandbox-absent")
+        await threads.run(f"make room for {task}", pins.make_room, str(directory), uid_base)
+        return Sandbox(task, ns_dir / "user", ns_dir / "net", uid_base, space)
 
     async def remove(self, task: str) -> None:
         """The namespaces, then the task's whole run directory, so call it last. Temporary still-mounted if another
@@ -58,8 +69,8 @@ class PinnedSandboxes:
         if self._link is not None:
             self._link.close()
 
-    async def _make(self, task: str, directory: Path, uid_base: int) -> None:
-        request = {"dir": str(directory), "base": uid_base, "size": UID_RANGE}
+    async def _make(self, task: str, directory: Path, uid_base: int, kinds: Sequence[str]) -> None:
+        request = {"dir": str(directory), "base": uid_base, "size": UID_RANGE, "kinds": kinds}
         try:
             answer = await (await self._helper()).ask(**request)
         except Temporary:  # it died: a fresh one takes the same request, which finds or clears what was half done

@@ -31,6 +31,7 @@ State = Literal[
 ]
 Health = Literal["none", "starting", "healthy", "unhealthy"]
 Desired = Literal["running", "stopped"]
+NETWORK_MODE = r"^(|none|host|service:[a-zA-Z0-9][a-zA-Z0-9._-]{0,62}|container:[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,253})$"
 HOSTNAME = re.compile(r"[a-zA-Z0-9_]([a-zA-Z0-9_.-]{0,62}[a-zA-Z0-9_])?")
 HostName = Annotated[str, Field(pattern=f"^{HOSTNAME.pattern}$")]
 Address = Annotated[str, Field(pattern=r"^[0-9a-fA-F:.]{2,45}$")]
@@ -132,7 +133,9 @@ class ContainerSpec(Wire):
     """What forces a new container when it changes; its hash is the task's template.
 
     None means "as the image says"; an empty tuple resets the image's value. `networks`: empty means the stack's own,
-    STACK_default. `network_mode` none: no network but the container's loopback.
+    STACK_default. `network_mode` none: no network but the container's loopback; host: the host's own;
+    service:NAME, container:NAME: that of a task of the service in this stack, or of the task that others know by this
+    name (Naming.container), in any stack.
     """
 
     image: str  # as the user wrote it
@@ -150,7 +153,7 @@ class ContainerSpec(Wire):
     expose: tuple[str, ...] = ()
     labels: dict[str, str] = {}
     networks: tuple[Membership, ...] = Field(default=(), max_length=NETWORKS)
-    network_mode: Literal["", "none"] = ""
+    network_mode: Annotated[str, Field(pattern=NETWORK_MODE)] = ""
     naming: Naming = Naming()
     mac: str = Field(default="", pattern=r"^(([0-9a-f]{2}:){5}[0-9a-f]{2})?$")  # of its link; "": one of ours
 

@@ -472,3 +472,61 @@ async def test_an_observation_does_not_overrule_a_watch() -> None:
 
 async def _nothing() -> list[object]:
     return []
+
+
+async def test_one_that_joins_waits_for_the_sandbox_and_follows_it() -> None:
+    async with running() as world:
+        vpn = task(world, "v1", "vpn")
+        side = task(world, "s1", "side", container={"network_mode": "service:vpn"})
+        await world.assign(side)
+        await world.settle(1)
+        told = world.task("s1")
+        assert told is not None and (told.state, told.reason) == ("pending", "network-awaited")
+        assert told.message == "waiting for the network of service vpn (there is none that has a network)"
+        await world.assign(vpn, side, generation=2)
+        await world.until(lambda: world.state("s1") == "running")
+        first, bundle = world.sandboxes.made["v1"], world.runtime.running("s1")
+        assert bundle is not None and bundle.sandbox == replace(first, task="s1")
+        assert world.network.attached.keys() == world.resolver.served == {"v1"}
+        told, own = world.task("s1"), world.task("v1")
+        assert told is not None and own is not None and told.address == own.address
+        hosts = next(
+            text for path, text in world.network.files.items() if path.parent.name == "s1" and path.name == "hosts"
+        )
+        assert f"{own.address}\tside\n" in hosts
+
+        await world.restart()
+        world.runtime.finish("v1", 1)
+        await world.until(lambda: len(world.runtime.started) == 3)
+        await world.settle(1)
+        assert ("s1", 2) not in world.runtime.started, "the sandbox is the same"
+
+        del world.sandboxes.made["v1"]
+        await world.restart()
+        world.runtime.finish("v1", 1)
+        await world.until(lambda: ("s1", 2) in world.runtime.started)
+        bundle = world.runtime.running("s1")
+        assert bundle is not None and bundle.sandbox.space == world.sandboxes.made["v1"].space != first.space
+        await world.assign(task(world, "v2", "vpn"), side, generation=3)
+        await world.until(lambda: ("s1", 3) in world.runtime.started)
+        bundle = world.runtime.running("s1")
+        assert bundle is not None and bundle.sandbox == replace(world.sandboxes.made["v2"], task="s1")
+        assert world.state("s1") == "running", "what it wrote, which belongs to other ids, went"
+
+        await world.assign(generation=4)
+        await world.until(world.nothing_left)
+
+
+async def test_one_in_the_network_of_the_host_finds_the_services_of_its_stack() -> None:
+    async with running() as world:
+        host = task(world, "h1", "tool", container={"network_mode": "host"})
+        await world.assign(host, task(world, "w1", "web"), task(world, "w2", "web", 2), virtual={"web": 7})
+        await world.until(lambda: world.state("h1") == "running")
+        bundle, told = world.runtime.running("h1"), world.task("h1")
+        assert bundle is not None and told is not None and (bundle.sandbox.net_ns, told.address) == (None, None)
+        kinds = {namespace["type"] for namespace in bundle.config["linux"]["namespaces"]}
+        assert "user" in kinds and "network" not in kinds and bundle.config["linux"]["sysctl"] == {}
+        assert "h1" not in world.network.attached and "h1" not in world.resolver.served
+        files = {path.name: text for path, text in world.network.files.items() if path.parent.name == "h1"}
+        assert f"{Slice(0).virtual(7)}\tweb\n" in files["hosts"]
+        assert "127.0.0.11" not in files["resolv.conf"]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
 from agent.fakes.sandboxes import FakeSandboxes
+from agent.kit.errors import Temporary
 from agent.kit.pools import UID_POOL
 from agent.ports import Sandboxes
 from agent.sandbox.sandboxes import PinnedSandboxes
@@ -50,3 +52,30 @@ async def test_remove_takes_one_and_is_idempotent(subject: Sandboxes) -> None:
         assert await subject.list() == {"t2"}
     await subject.remove("t2")
     assert await subject.list() == frozenset()
+
+
+async def test_another_task_joins_what_is_there(subject: Sandboxes) -> None:
+    own = await subject.ensure("t1", UID_POOL)
+    joined = await subject.join("t2", "t1", UID_POOL)
+    assert joined == replace(own, task="t2") and joined.space
+    assert await subject.list() == {"t1", "t2"}
+    await subject.remove("t2")
+    assert await subject.list() == {"t1"} and await subject.ensure("t1", UID_POOL) == own
+
+
+@pytest.mark.parametrize(
+    "base", [pytest.param(UID_POOL, id="not there"), pytest.param(UID_POOL + 65536, id="other ids")]
+)
+async def test_what_is_not_there_cannot_be_joined(subject: Sandboxes, base: int) -> None:
+    if base != UID_POOL:
+        await subject.ensure("t1", UID_POOL)
+    with pytest.raises(Temporary, match="cannot join the network of"):
+        await subject.join("t2", "t1", base)
+
+
+async def test_in_the_network_of_the_host(subject: Sandboxes) -> None:
+    made = await subject.ensure("t1", UID_POOL, host_network=True)
+    assert made.net_ns is None and made.space
+    assert await subject.ensure("t1", UID_POOL, host_network=True) == made
+    with pytest.raises(Temporary):
+        await subject.join("t2", "t1", UID_POOL)

@@ -21,6 +21,7 @@ unhealthy        again      leave      again      again      again
 start-failed     again      again      again      again      again
 cannot-start     failed     failed     failed     failed     failed
 conmon-lost      again      again      again      again      again
+network-renewed  at-once    at-once    at-once    at-once    at-once
 host-rebooted    at-once    failed     at-once    at-once    at-once
 rested-well      leave      leave      leave      at-once    at-once
 rested-badly     leave      leave      at-once    at-once    at-once

@@ -119,7 +119,7 @@ async def test_a_damaged_pair_is_made_anew(sandboxes: PinnedSandboxes, host_room
     assert callable(damage)
     damage(made.user_ns.parent)
     again = await sandboxes.ensure("t1", host_room.base)
-    assert pins.holds(str(again.user_ns.parent), host_room.base)
+    assert pins.held(str(again.user_ns.parent), host_room.base)
     assert host_room.inside(again, "cat", "/proc/self/uid_map").stdout.split()[1] == str(host_room.base)
     assert len(mounts.points(host_room.layout.run_tasks)) == 2
 
@@ -158,7 +158,7 @@ async def test_a_helper_killed_under_load_costs_nothing(sandboxes: PinnedSandbox
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         sandboxes._link.process.kill()
     for number in range(9):
-        assert pins.holds(str(host_room.layout.run_tasks / f"t{number}" / "ns"), host_room.uid_base(number))
+        assert pins.held(str(host_room.layout.run_tasks / f"t{number}" / "ns"), host_room.uid_base(number))
 
 
 async def test_close_ends_the_helper(host_room: Room) -> None:
@@ -215,7 +215,7 @@ async def test_the_helper_dies_with_the_agent_and_the_sandbox_stays(host_room: R
     await asyncio.wait_for(ended.wait(), 5)
     asyncio.get_running_loop().remove_reader(helper)
     os.close(helper)
-    assert pins.holds(str(host_room.layout.run_tasks / "t1" / "ns"), host_room.base)
+    assert pins.held(str(host_room.layout.run_tasks / "t1" / "ns"), host_room.base)
 
 
 async def test_orphans_without_mounts_are_listed_and_removed(sandboxes: PinnedSandboxes, host_room: Room) -> None:
