@@ -9,12 +9,14 @@ import json
 import os
 import platform
 import uuid
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
 
 from agent.kit.layout import Layout
 from agent.kit.pools import TASKS, UID_POOL, UID_RANGE, Slice
 from agent.network.ports import free_port, listeners
+from agent.network.relay import LOCAL, Door
 from agent.ports import Capacity
 from agent.wire.messages import Listener, Port
 
@@ -22,8 +24,10 @@ BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class RealHost:
-    def __init__(self, layout: Layout, slice_: Slice) -> None:
+    def __init__(self, layout: Layout, slice_: Slice, doors: Callable[[], Collection[Door]] = tuple) -> None:
+        """`doors`: where this process itself listens for published ports, which is nobody else's listening."""
         self._layout = layout
+        self._doors = doors
         self._slice = slice_
 
     def boot_id(self) -> str:
@@ -63,10 +67,14 @@ class RealHost:
     def listeners(self, known: tuple[Listener, ...] | None = None) -> tuple[Listener, ...]:
         """Listening sockets. `known`: the last answer; holders are looked up only when the sockets have changed."""
         if known is not None:
-            bare = listeners(frozenset())
+            bare = self._foreign(listeners(frozenset()))
             if [(s.protocol, s.address, s.port) for s in bare] == [(s.protocol, s.address, s.port) for s in known]:
                 return known
-        return listeners()
+        return self._foreign(listeners())
+
+    def _foreign(self, found: tuple[Listener, ...]) -> tuple[Listener, ...]:
+        ours = {(LOCAL, *door) for door in self._doors()}
+        return tuple(one for one in found if (one.address, one.protocol, one.port) not in ours)
 
     def free_port(self, port: Port, taken: frozenset[int]) -> int:
         """Temporary no-free-port."""

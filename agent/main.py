@@ -138,7 +138,8 @@ async def serve(layout: Layout, instance: str, slice_: Slice, bus: Bus, *, signa
         stack.push_async_callback(resolver.close)
         runtime = CrunRuntime(layout, instance)
         stack.callback(runtime.close)
-        images, logs, host = ImageStore(layout, limits=limits), FileLogs(layout), RealHost(layout, slice_)
+        images, logs = ImageStore(layout, limits=limits), FileLogs(layout)
+        host = RealHost(layout, slice_, network.doors)
         volumes, mounts, rootfs = HostVolumes(layout), HostMounts(), OverlayRootfs(layout)
         stack.callback(mounts.close)
         ports = Ports(

@@ -339,6 +339,7 @@ def _static_chains(policy: Policy) -> dict[str, Chain]:
                 "ip6 daddr vmap @virtual6",
                 f"ip daddr {slice_.virtuals} goto refuse",
                 f"ip6 daddr {slice_.virtuals_6} goto refuse",
+                "ip6 daddr ::1 accept",  # no way leads from there into a task: agent/network/relay.py answers
                 "fib daddr type local goto translate",
             ),
         ),

@@ -26,6 +26,7 @@ from agent.kit.layout import Layout
 from agent.kit.pools import Slice
 from agent.network import conntrack, forwarding, names, nft, routes, watching
 from agent.network.coalesce import Coalesced
+from agent.network.relay import LOCAL, Door, Relay, Target
 from agent.network.wire import Wire, link_name, seats
 from agent.ports import Attachment, NameFiles, Serving
 from agent.wire.messages import PublishedPort
@@ -60,6 +61,9 @@ class RoutedNetwork:
         self._members: dict[str, tuple[Member, ...]] = {}  # its places, one of each family that it has
         self._served: dict[str, frozenset[Served]] = {}
         self._backends: dict[str, frozenset[Backend]] = {}
+        self._relay, self._locally = Relay(), asyncio.Lock()
+        self._local: dict[str, Mapping[Door, Target]] = {}  # task → what it answers for on ::1
+        self._unheard: frozenset[Door] = frozenset()  # said once
         self._router: bool | None = None  # None: forwarding was not asked for yet
         self._router_6: bool | None = None
         self._committed: nft_text.Ruleset | None = None  # None: not known, the next commit replaces the table
@@ -109,6 +113,7 @@ class RoutedNetwork:
         self._members.pop(task, None)
         self._served.pop(task, None)
         self._backends.pop(task, None)
+        await self._answer_locally(task, {})
         await self._commit()
         names.remove(self._layout.run_tasks / task)
         if members:
@@ -120,7 +125,8 @@ class RoutedNetwork:
         has not."""
         await self._ready()
         addresses = [serving.address, *(one.address for one in self._members.get(task, ()) if ":" in one.address)]
-        served = frozenset(one for port in serving.ports for one in _served(port, addresses))
+        ports = [port for port in serving.ports if port.host_ip != LOCAL]
+        served = frozenset(one for port in ports for one in _served(port, addresses))
         self._served.pop(task, None)
         self._backends.pop(task, None)
         if served:
@@ -130,6 +136,14 @@ class RoutedNetwork:
             ready = serving.state == "ready"
             self._backends[task] = frozenset(Backend(v, a, ready) for v, a in zip(virtual, addresses, strict=False))
         await self._commit()
+        await self._answer_locally(
+            task,
+            {
+                Door(port.protocol, port.published): (serving.address, port.target)
+                for port in serving.ports
+                if port.host_ip in ("", LOCAL)
+            },
+        )
         if serving.state == "gone":
             self._silent.update(addresses)
             await self._forget()
@@ -175,6 +189,7 @@ class RoutedNetwork:
         await self._ready()
         if not self._wanted():
             await self._commit()
+        await self._relay.close()
         await self._on_links("close", self._wire.close)
         for thread in (self._links, self._filter):
             thread.shutdown()
@@ -201,7 +216,28 @@ class RoutedNetwork:
         pool = self._slice.pool
         return await self._on_filter(lambda: (*nft.forward_blockers(self._table, pool), *routes.overlaps(pool)))
 
+    def doors(self) -> frozenset[Door]:
+        """Where this process listens itself, on ::1."""
+        return self._relay.doors()
+
     # Work -------------------------------------------------------------------------------------------------------------
+
+    async def _answer_locally(self, task: str, doors: Mapping[Door, Target]) -> None:
+        """On ::1. What stands in the way there (no IPv6 on this host, a program that has the port) is no reason to
+        serve nobody."""
+        self._local.pop(task, None)
+        if doors:
+            self._local[task] = doors
+        async with self._locally:
+            wanted: dict[Door, list[Target]] = {}
+            for _, theirs in sorted(self._local.items()):
+                for door, target in theirs.items():
+                    wanted.setdefault(door, []).append(target)
+            failed = await self._relay.serve(wanted)
+        for door, error in failed.items():
+            if door not in self._unheard:
+                log.warning("cannot serve %s port %d on ::1: %s", door.protocol, door.port, error.strerror)
+        self._unheard = frozenset(failed)
 
     async def _ready(self) -> None:
         if not self._observed:

@@ -29,6 +29,7 @@ class Place(NamedTuple):
 def addresses(stack: str, tasks: Sequence[Task], before: Sequence[Task]) -> Iterator[Refusal]:
     """What `tasks` ask for at an address where nothing can be published. `before`: what the stack holds already."""
     held = {port for task in before for port in task.container.ports}
+    dual = {task.service for task in tasks if any(one.ipv6 for one in task.container.networks)}
     for service, port in dict.fromkeys((task.service, port) for task in tasks for port in task.container.ports):
         if port in held or not port.host_ip:
             continue
@@ -37,7 +38,8 @@ def addresses(stack: str, tasks: Sequence[Task], before: Sequence[Task]) -> Iter
         except ValueError:
             why = "that is no address"
         else:
-            why = "" if found.version == 4 or found.is_loopback else "containers have no IPv6 address"
+            fine = found.version == 4 or found.is_loopback or service in dual
+            why = "" if fine else "no network of the service has enable_ipv6"
         if why:
             yield Refusal(
                 "bad-address",

@@ -94,9 +94,11 @@ class World:
             await self.serve(space, WEB, name, "::")
         return room
 
-    async def publish(self, room: Room, published: int = 8080, host_ip: str = "", protocol: str = "tcp") -> None:
+    async def publish(
+        self, room: Room, published: int = 8080, host_ip: str = "", protocol: str = "tcp", target: int = WEB
+    ) -> None:
         port = PublishedPort.model_validate(
-            {"target": WEB, "published": published, "protocol": protocol, "host_ip": host_ip}
+            {"target": target, "published": published, "protocol": protocol, "host_ip": host_ip}
         )
         await self.network.publish(room.name, Serving(room.address, "ready", (port,)))
 

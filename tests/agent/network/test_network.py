@@ -355,7 +355,7 @@ async def test_udp_clients_of_a_task_that_is_gone_move_to_the_next(
     await bystander.close()
 
 
-@pytest.mark.parametrize("host_ip", ["::", "::1", "not-an-address", "1.2.3.4 accept"])
+@pytest.mark.parametrize("host_ip", ["::", "2001:db8::1", "not-an-address", "1.2.3.4 accept"])
 async def test_a_host_ip_that_cannot_be_served_is_refused(world: World, host_ip: str) -> None:
     web = await world.task("web")
     with pytest.raises(UserError, match="cannot publish port 8080") as caught:

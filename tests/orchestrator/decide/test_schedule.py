@@ -139,8 +139,8 @@ REDIS = Listener(protocol="tcp", address="0.0.0.0", port=8080, holder="redis-ser
                 id=f"on {address}",
             )
             for published, address, why in (
-                (8080, "2001:db8::1", "containers have no IPv6 address"),
-                (None, "::", "containers have no IPv6 address"),
+                (8080, "2001:db8::1", "no network of the service has enable_ipv6"),
+                (None, "::", "no network of the service has enable_ipv6"),
                 (8080, "localhost", "that is no address"),
                 (8080, "1.2.3", "that is no address"),
             )
