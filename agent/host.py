@@ -15,10 +15,11 @@ from pathlib import Path
 
 from agent.kit.layout import Layout
 from agent.kit.pools import TASKS, UID_POOL, UID_RANGE, Slice
+from agent.network import routes
 from agent.network.ports import free_port, listeners
 from agent.network.relay import LOCAL, Door
 from agent.ports import Capacity
-from agent.wire.messages import Listener, Port
+from agent.wire.messages import Listener, Port, Route
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -62,6 +63,8 @@ class RealHost:
                 "seccomp": Path("/proc/sys/kernel/seccomp").exists(),
                 "user_namespaces": Path("/proc/self/ns/user").exists(),
             },
+            routes=tuple(Route(network=network, link=link) for network, link in routes.own()),
+            pool=self._slice.pool,
         )
 
     def listeners(self, known: tuple[Listener, ...] | None = None) -> tuple[Listener, ...]:

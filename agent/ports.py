@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from agent.wire.messages import Event, Healthcheck, Listener, Mount, Port, PublishedPort, Resources
+from agent.wire.messages import Event, Healthcheck, Listener, Mount, Port, PublishedPort, Resources, Route
 
 UID_RANGE = 65536  # ids of one task's user namespace
 
@@ -636,6 +636,8 @@ class Capacity:
     cpus: int
     memory: int  # bytes
     features: Mapping[str, bool]
+    routes: tuple[Route, ...] = ()  # the host's own
+    pool: str = ""  # where addresses of tasks come from
 
 
 class Host(Protocol):

@@ -29,6 +29,7 @@ from agent.wire.messages import (
     Listener,
     Online,
     Report,
+    Route,
     StackStatus,
     Wire,
 )
@@ -77,6 +78,7 @@ class Reporter:
         self._reported: set[str] = set()
         self._host_due = True
         self._listeners: tuple[Listener, ...] | None = None
+        self._routes: tuple[Route, ...] = ()
         self._acked = 0  # the orchestrator's cursor
         self.acknowledged = 0  # the highest it ever was: an orchestrator's database can go back
         self._sent: int | None = None  # end of the batch that is under way
@@ -223,7 +225,7 @@ class Reporter:
 
     def _host_status(self) -> HostStatus:
         who, capacity = self._who, self._host.capacity()
-        self._listeners = self._host.listeners(self._listeners)
+        self._listeners, self._routes = self._host.listeners(self._listeners), capacity.routes
         return HostStatus(
             instance=who.instance,
             bound_store_id=who.bound,
@@ -237,6 +239,8 @@ class Reporter:
             cpus=capacity.cpus,
             memory=capacity.memory,
             listeners=self._listeners,
+            routes=self._routes,
+            pool=capacity.pool,
             features=dict(capacity.features),
             stacks={stack: a.generation for stack, a in self._board.assignments.items()},
             acknowledged=self.acknowledged,
@@ -252,7 +256,8 @@ class Reporter:
             if waited >= RESEND:
                 waited, self._sent, self._events_due = 0, None, True
                 self._wake.set()
-            if self._host.listeners(self._listeners) != self._listeners:
+            changed = self._host.capacity().routes != self._routes
+            if changed or self._host.listeners(self._listeners) != self._listeners:
                 self._host_due = True
                 self._wake.set()
 

@@ -4,10 +4,13 @@ addresses."""
 from __future__ import annotations
 
 import ipaddress
+import re
 import struct
 from collections.abc import Iterator
 from pathlib import Path
 
+_TABLE_6 = Path("/proc/thread-self/net/ipv6_route")
+_OURS = re.compile(r"g[0-9a-f]{8}[0-9a-z]+\Z")  # of any instance
 _TABLE = Path("/proc/thread-self/net/route")
 
 
@@ -20,8 +23,27 @@ def overlaps(pool: str) -> Iterator[str]:
     """For `doctor`: a sentence for each route of somebody else into the pool our tasks' addresses come from."""
     ours = ipaddress.IPv4Network(pool)
     for name, network in _rows():
-        if network.prefixlen and network.overlaps(ours) and not name.startswith("g"):
+        if network.prefixlen and network.overlaps(ours) and not _OURS.match(name):
             yield f"the host's route to {network} (link {name}) overlaps {pool}, which tasks get their addresses from"
+
+
+def own() -> tuple[tuple[str, str], ...]:
+    """(network, link) of every route of the host's own, in both families: neither the default ones nor those to
+    tasks."""
+    four = [(str(network), name) for name, network in _rows() if network.prefixlen]
+    return tuple(sorted({(network, name) for network, name in (*four, *_rows_6()) if not _OURS.match(name)}))
+
+
+def _rows_6() -> Iterator[tuple[str, str]]:
+    """(destination, link) of global ones (proc(5), net/ipv6_route)."""
+    try:
+        lines = _TABLE_6.read_text().splitlines()
+    except FileNotFoundError:
+        return  # no IPv6 here
+    for row in (line.split() for line in lines):
+        network = ipaddress.IPv6Network((bytes.fromhex(row[0]), int(row[1], 16)))
+        if row[9] != "lo" and network.prefixlen and not (network.is_link_local or network.is_multicast):
+            yield str(network), row[9]
 
 
 def _rows() -> Iterator[tuple[str, ipaddress.IPv4Network]]:

@@ -305,6 +305,13 @@ class Listener(Wire):
     holder: str = ""
 
 
+class Route(Wire):
+    """A route of the host's own that leads somewhere in particular. `network`: in CIDR form."""
+
+    network: str
+    link: str
+
+
 class HostStatus(Wire):
     """What planning needs and an unprivileged process cannot see."""
 
@@ -321,6 +328,8 @@ class HostStatus(Wire):
     cpus: int
     memory: int  # bytes
     listeners: tuple[Listener, ...] = ()
+    routes: tuple[Route, ...] = ()
+    pool: str = ""  # where addresses of tasks come from
     features: dict[str, bool] = {}
     stacks: dict[str, int] = {}  # every stack in the journal → generation of its last accepted assignment
     acknowledged: int = 0  # highest cursor that was obeyed: a database that knows less is an older copy

@@ -71,13 +71,22 @@ def _parts(document: dict[str, Any], name: str, of: str) -> list[Any]:
     return [_counted(kept, ROOT.children["services"].children["*"]), behind]
 
 
+_NETWORK = ("enable_ipv6", "ipam", "driver_opts")
+_USE = ("ipv4_address", "ipv6_address", "mac_address")
+
+
 def _networks(document: dict[str, Any], uses: dict[str, Any]) -> dict[str, Any]:
     """By name, and as nobody changed it for a stack's default network alone (orchestrator/decide/networks.py)."""
     plain = f"{document['name']}_default"
     found = {}
     for key, use in uses.items():
         network = document.get("networks", {}).get(key) or {}
-        found[network.get("name", plain)] = [network.get("internal", False), (use or {}).get("aliases", [])]
+        said = [{k: one[k] for k in keys if one.get(k)} for one, keys in ((network, _NETWORK), (use or {}, _USE))]
+        found[network.get("name", plain)] = [
+            network.get("internal", False),
+            (use or {}).get("aliases", []),
+            *([said] if any(said) else []),
+        ]
     return {"default": None} if found == {plain: [False, []]} else found
 
 

@@ -52,7 +52,8 @@ def _one(node: Node, branch: Branch, path: str, named: str) -> Iterator[Finding]
         yield Finding(rule.verdict, path, value, mark, rule.why)
     if judged and rule.verdict != "differs":
         return
-    below = [] if rule.shape else list(_below(node, branch, path))
+    plain = rule.shape and all(child.rule.verdict == "supported" for child in branch.children.values())
+    below = [] if plain else list(_below(node, branch, path))
     yield from below
     if not below and not named and not judged:
         yield Finding("supported", path, "", node.key_at, "")

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from agent.wire.messages import Naming, PortNumber
+from agent.wire.messages import Naming, PortNumber, Subnet
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 ServiceName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9._-]{0,62}$")]
@@ -59,6 +59,7 @@ class NetworkUse(Model):
     """05-services.md, networks. `aliases`: names there besides the service's own."""
 
     aliases: tuple[str, ...] = ()
+    addresses: tuple[str, ...] = ()  # ipv4_address, ipv6_address
 
 
 class HealthcheckModel(Model):
@@ -118,6 +119,7 @@ class Service(Model):
     mounts: tuple[ServiceMount, ...] = ()
     volumes_from: tuple[VolumesFrom, ...] = ()
     networks: dict[str, NetworkUse] = {}  # by key; empty: the default one
+    mac_address: str = Field(default="", pattern=r"^(([0-9a-f]{2}:){5}[0-9a-f]{2})?$")
     network_mode: Literal["", "none"] = ""
     depends_on: dict[ServiceName, DependsOn] = {}
     healthcheck: HealthcheckModel | None = None
@@ -146,11 +148,14 @@ class Volume(Model):
 
 class Network(Model):
     """06-networks.md. `name`: stacks that say the same one share it (STACK_KEY unless given). `internal`: it leads
-    nowhere else; of an external one, as the stack that declares it says."""
+    nowhere else. `ipv6`: it has IPv6 besides. Of an external one, all of that is as the stack that declares it says."""
 
     name: str = Field(min_length=1, max_length=255)
     external: bool = False
     internal: bool = False
+    ipv6: bool = False
+    subnets: tuple[Subnet, ...] = ()
+    mtu: int = Field(default=0, ge=0, le=65535)
 
 
 class LockedImage(Model):

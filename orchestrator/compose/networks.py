@@ -7,28 +7,138 @@ shortest file and the longest that means the same are one model.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from ipaddress import ip_address, ip_network
+from typing import TypeVar
 
-from agent.wire.messages import NETWORKS
+from agent.wire.messages import NETWORKS, Subnet
 from orchestrator.compose import model
 from orchestrator.compose.context import Context
 from orchestrator.compose.nodes import Node, fields, flag, items, text
 
+T = TypeVar("T")
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,199}")
+_MAC = re.compile(r"[0-9a-f]{2}(?::[0-9a-f]{2}){5}")
+MTU = "com.docker.network.driver.mtu"
 _ALIAS = re.compile(r"[a-zA-Z0-9_](?:[a-zA-Z0-9_.-]{0,252}[a-zA-Z0-9_])?")
 
 
 def networks(stack: str, nodes: dict[str, Node], context: Context) -> dict[str, model.Network]:
     """The top-level section."""
-    found = {key: _network(key, node, context) for key, node in nodes.items()}
+    found = {key: _network(key, node, context) for key, node in nodes.items() if not _is_none(node)}
     plain = model.Network(name=f"{stack}_default")
     return {key: made for key, made in found.items() if made and not (key == "default" and made == plain)}
+
+
+def _is_none(node: Node | None) -> bool:
+    """Docker's driver of this name leaves a container its loopback alone."""
+    return text(fields(node).get("driver")) == "none"
+
+
+def without(path: str, entry: dict[str, Node], nodes: dict[str, Node], context: Context) -> bool:
+    """Whether a service is on a network of the driver none: as if its network_mode said so."""
+    used = fields(entry.get("networks"))
+    found = [node for key, node in used.items() if _is_none(nodes.get(key))]
+    service = path.removeprefix("services.")
+    if found and len(found) < len(used):
+        context.report.problem(found[0].key_at, f"cannot put {service} on a network of the driver none and on others")
+    if found and items(entry.get("ports")):
+        context.report.problem(entry["ports"].key_at, f"cannot publish ports of {service}: its network is none")
+    return bool(found)
 
 
 def _network(key: str, node: Node, context: Context) -> model.Network | None:
     entry = fields(node)
     name = context.value(entry.get("name"), f"networks.{key}.name", _name)
-    external = flag(entry.get("external"), False)
-    return model.Network(name=name, external=external, internal=flag(entry.get("internal"), False)) if name else None
+    pools = enumerate(items(fields(entry.get("ipam")).get("config")))
+    subnets = tuple(
+        one for at, pool in pools if (one := _subnet(fields(pool), f"networks.{key}.ipam.config[{at}]", context))
+    )
+    options = fields(entry.get("driver_opts"))
+    if name is None:
+        return None
+    return model.Network(
+        name=name,
+        external=flag(entry.get("external"), False),
+        internal=flag(entry.get("internal"), False),
+        ipv6=flag(entry.get("enable_ipv6"), False) or any(":" in one.subnet for one in subnets),
+        subnets=subnets,
+        mtu=context.value(options.get(MTU), f"networks.{key}.driver_opts.{MTU}", _mtu) or 0,
+    )
+
+
+def _subnet(entry: dict[str, Node], path: str, context: Context) -> Subnet | None:
+    """None where the file names no subnet."""
+
+    def read(key: str, understand: Callable[[str], T]) -> T | None:
+        return context.value(entry.get(key), f"{path}.{key}", understand)
+
+    whole, among, gateway = read("subnet", _range), read("ip_range", _range), read("gateway", _address)
+    others = [
+        context.value(node, f"{path}.aux_addresses.{name}", _address)
+        for name, node in fields(entry.get("aux_addresses")).items()
+    ]
+    if whole is None:
+        if "subnet" not in entry and among is not None:
+            context.report.problem(entry["ip_range"].at, f"cannot use {path}.ip_range: it needs a subnet beside it")
+        return None
+    for key, part in (("ip_range", among), ("gateway", gateway)):
+        inner = ip_network(part) if part else None
+        if inner and not (inner.version == ip_network(whole).version and inner.subnet_of(ip_network(whole))):  # type: ignore[arg-type]
+            context.report.problem(entry[key].at, f"cannot use {part} as {path}.{key}: it is not in {whole}")
+            return None
+    reserved = tuple(one for one in (gateway, *others) if one)
+    return Subnet(subnet=whole, among=among or "", reserved=reserved)
+
+
+def _range(written: str) -> str:
+    try:
+        return str(ip_network(written, strict=False))
+    except ValueError:
+        raise ValueError("a range is written like 172.28.0.0/16") from None
+
+
+def _address(written: str) -> str:
+    try:
+        return str(ip_address(written.partition("/")[0]))
+    except ValueError:
+        raise ValueError("that is no address") from None
+
+
+def _mtu(written: object) -> int:
+    text = str(written)
+    if not (text.isascii() and text.isdecimal() and 576 <= int(text[:6]) <= 65535):
+        raise ValueError("an MTU is a number of bytes from 576 to 65535")
+    return int(text)
+
+
+def _ipv4(written: str) -> str:
+    return _of(4, _address(written))
+
+
+def _ipv6(written: str) -> str:
+    return _of(6, _address(written))
+
+
+def _of(version: int, address: str) -> str:
+    if ip_address(address).version != version:
+        raise ValueError(f"that is no IPv{version} address")
+    return address
+
+
+def mac(path: str, entry: dict[str, Node], context: Context) -> str:
+    """The service's own word, else that of one of its networks: a container has one link."""
+    found = context.value(entry.get("mac_address"), f"{path}.mac_address", _mac)
+    for key, node in fields(entry.get("networks")).items():
+        found = found or context.value(fields(node).get("mac_address"), f"{path}.networks.{key}.mac_address", _mac)
+    return found or ""
+
+
+def _mac(written: str) -> str:
+    plain = written.lower().replace("-", ":")
+    if not _MAC.fullmatch(plain) or int(plain[:2], 16) & 1 or plain == "00:00:00:00:00:00":
+        raise ValueError("the address of one link is written like 02:42:ac:11:00:02, its first byte even")
+    return plain
 
 
 def _name(written: str) -> str:
@@ -44,7 +154,13 @@ def uses(path: str, entry: dict[str, Node], context: Context) -> dict[str, model
     found = {}
     for key, node in fields(entry.get("networks")).items():
         aliases = context.each(fields(node), "aliases", f"{path}.networks.{key}", _alias)
-        found[key] = model.NetworkUse(aliases=tuple(dict.fromkeys(aliases)))
+        written = [
+            context.value(fields(node).get(name), f"{path}.networks.{key}.{name}", understand)
+            for name, understand in (("ipv4_address", _ipv4), ("ipv6_address", _ipv6))
+        ]
+        found[key] = model.NetworkUse(
+            aliases=tuple(dict.fromkeys(aliases)), addresses=tuple(address for address in written if address)
+        )
     if len(found) > NETWORKS:
         message = f"cannot put {path.removeprefix('services.')} on {len(found)} networks: {NETWORKS} at most"
         context.report.problem(entry["networks"].at, message)

@@ -32,6 +32,8 @@ def stack(name: str, root: Node, context: Context) -> model.Stack:
             message = f"cannot name a service {key[:80]!r}: a name is 1 to 63 letters, digits, '.', '_' and '-'"
             context.report.problem(node.key_at, message)
         services[key] = service(f"services.{key}", fields(node), fields(top.get("services")).keys(), context)
+        if networks.without(f"services.{key}", fields(node), fields(top.get("networks")), context):
+            services[key] |= {"network_mode": "none", "networks": {}}
         if "build" in fields(node):
             services[key] = {"pull_policy": "build", **services[key]}
             services[key]["image"] = services[key]["image"] or f"{name}-{key}".lower()
@@ -67,6 +69,7 @@ def service(path: str, entry: dict[str, Node], services: Collection[str], contex
         "volumes_from": context.each(entry, "volumes_from", path, storage.volumes_from),
         "networks": networks.uses(path, entry, context),
         "network_mode": networks.mode(path, entry, context),
+        "mac_address": networks.mac(path, entry, context),
         "depends_on": {
             other: model.DependsOn.model_validate(
                 {key: node.value for key, node in fields(needs).items() if key != "restart" and node.value is not BAD}

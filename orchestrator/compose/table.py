@@ -108,8 +108,7 @@ label_file              texts
 labels                  entries
 links                   list:text
 logging                 map                                     refused @later
-mac_address             text                                    refused it follows from the container's address, which
-                                                                gorae gives out
+mac_address             text
 mem_limit               limit
 mem_reservation         limit                           differs it sets no limit; what all stacks reserve together must
                                                         fit the host, or up refuses
@@ -293,15 +292,15 @@ model_var               text
 
 [services.*.networks.*]
 aliases                 list:text
-driver_opts             options                                 refused a container has one link, whatever its networks
+driver_opts             options                                 warned a container has one link, whatever its networks
 gw_priority             int!                                    ignored a container has one link, whatever its networks
 interface_name          text                                    refused a container has one link, eth0
-ipv4_address            text                                    refused gorae gives out the addresses; refer to services
-                                                                by name
-ipv6_address            text                                    refused containers have no IPv6 yet
+ipv4_address            text                            differs a container has one IPv4 address, whatever its
+                                                        networks: this one
+ipv6_address            text                            differs a container has one IPv6 address, whatever its
+                                                        networks: this one
 link_local_ips          list:text                               refused a container has one address
-mac_address             text                                    refused it follows from the container's address, which
-                                                                gorae gives out
+mac_address             text                            differs a container has one link, whatever its networks
 priority                int!                                    ignored a container has one link, whatever its networks
 
 [services.*.ports]
@@ -581,27 +580,30 @@ working_dir             text
 
 [networks.*]
 attachable              bool                                    ignored everything gorae runs is in a stack
-driver                  text                                    refused but bridge default: gorae routes between
+driver                  text                                    refused but bridge default none: gorae routes between
                                                                 containers itself, whatever the driver; leave it out
-driver_opts             options                                 warned gorae has no bridges to set up; links have the
-                                                                MTU of the way out
+driver_opts             options
 enable_ipv4             bool                                    refused but true: containers have IPv4 and nothing else
-enable_ipv6             bool                                    refused but false: containers have no IPv6 yet
+enable_ipv6             bool
 external                bool|map                                differs nobody must have made it: stacks that name the
                                                                 same network share it
 internal                bool
-ipam                    map                                     refused gorae gives out the addresses; refer to
-                                                                services by name
+ipam                    map
 labels                  entries                                 ignored gorae shows no networks
 name                    text
 
 [networks.*.external]
 name                    text
 
+[networks.*.driver_opts]
+*                       option|null                             warned but com.docker.network.driver.mtu: gorae has no
+                                                                bridges to set up
+
 [networks.*.ipam]
 config                  list
-driver                  text
-options                 map
+driver                  text                                    refused but default: gorae gives out the addresses
+                                                                itself
+options                 map                                     warned they are for other programs
 
 [networks.*.ipam.options]
 *                       text
@@ -611,7 +613,8 @@ options                 map
 
 [networks.*.ipam.config.[]]
 aux_addresses           map
-gateway                 text
+gateway                 text                            differs it is not given out; the way out is 169.254.1.1,
+                                                        whatever the network
 ip_range                text
 subnet                  text
 

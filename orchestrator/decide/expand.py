@@ -136,6 +136,7 @@ def _container(stack: Stack, name: str, model: Service, image_id: str, mounts: M
         labels=model.labels,
         networks=memberships(stack, name),
         network_mode=model.network_mode,
+        mac=model.mac_address,
     )
 
 

@@ -26,7 +26,17 @@ def memberships(stack: Stack, service: str) -> tuple[Membership, ...]:
                 code="network-undefined",
                 hint=f"add networks: {{{key}: }}",
             )
-        found.append(Membership(network=network.name, aliases=use.aliases, internal=network.internal))
+        found.append(
+            Membership(
+                network=network.name,
+                aliases=use.aliases,
+                internal=network.internal,
+                ipv6=network.ipv6,
+                subnets=network.subnets,
+                addresses=use.addresses,
+                mtu=network.mtu,
+            )
+        )
     return () if found == [Membership(network=plain.name)] else tuple(sorted(found, key=lambda one: one.network))
 
 
@@ -35,16 +45,18 @@ def _uses(service: Service) -> Mapping[str, NetworkUse]:
 
 
 def settled(stack: Stack, others: Iterable[Mapping[str, Any]]) -> Stack:
-    """External networks are internal where the stack that declares them says so. `others`: models of other stacks, as
-    stored."""
-    internal = {
-        network["name"]
+    """External networks are what the stack that declares them says: internal, with IPv6, with their subnets. `others`:
+    models of other stacks, as stored."""
+    declared = {
+        network["name"]: Network.model_validate(network)
         for model in others
         for network in model.get("networks", {}).values()
-        if network.get("internal") and not network.get("external")
+        if not network.get("external")
     }
     networks = {
-        key: network.model_copy(update={"internal": network.name in internal}) if network.external else network
+        key: declared.get(network.name, Network(name=network.name)).model_copy(update={"external": True})
+        if network.external
+        else network
         for key, network in stack.networks.items()
     }
     return stack.model_copy(update={"networks": networks})

@@ -9,8 +9,8 @@ from agent.kit.errors import UserError
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """`code`: no-room, stack-too-large, bad-address, port-conflict, port-taken, port-in-use, memory-short,
-    cpu-short."""
+    """`code`: no-room, stack-too-large, bad-address, port-conflict, port-taken, port-in-use, address-taken,
+    subnet-taken, memory-short, cpu-short."""
 
     code: str
     service: str

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from agent.kit.pools import TASKS
 from agent.wire.messages import MESSAGE_LIMIT, HostStatus, Task, TaskStatus
-from orchestrator.decide import ports
+from orchestrator.decide import addresses, ports
 from orchestrator.decide.expand import Desired
 from orchestrator.decide.refusal import Refusal
 
@@ -69,6 +69,7 @@ def admit(
     refusals = [
         *ports.addresses(stack, running, before),
         *ports.conflicts(stack, running, before, beside, host, reported or {}),
+        *addresses.conflicts(stack, running, before, beside, host, reported or {}),
     ]
     if host is not None:
         refusals += _capacity(stack, running, before, beside, host)

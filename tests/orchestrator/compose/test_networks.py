@@ -45,6 +45,44 @@ def test_networks(tmp_path: Path, keys: str, top: str, uses: dict[str, Any], net
     assert (found["services"]["a"].get("networks", {}), found.get("networks", {})) == (uses, networks)
 
 
+def test_addresses(tmp_path: Path) -> None:
+    text = """services:
+  a:
+    image: x
+    networks: {n: {ipv4_address: 172.28.0.10, ipv6_address: "2001:DB8::A", mac_address: 02-42-AC-11-00-02}}
+networks:
+  n:
+    enable_ipv6: true
+    driver_opts: {com.docker.network.driver.mtu: "1400", com.docker.network.bridge.name: br0}
+    ipam:
+      driver: default
+      config:
+        - {subnet: 172.28.0.0/16, ip_range: 172.28.5.0/24, gateway: 172.28.0.1, aux_addresses: {printer: 172.28.5.9}}
+        - {subnet: "2001:db8::/64"}
+"""
+    done = loaded(tmp_path, text)
+    found = done.stack.model_dump(exclude_defaults=True)
+    assert found["services"]["a"]["networks"] == {"n": {"addresses": ("172.28.0.10", "2001:db8::a")}}
+    assert found["services"]["a"]["mac_address"] == "02:42:ac:11:00:02"
+    subnets = (
+        {"subnet": "172.28.0.0/16", "among": "172.28.5.0/24", "reserved": ("172.28.0.1", "172.28.5.9")},
+        {"subnet": "2001:db8::/64"},
+    )
+    assert found["networks"] == {"n": network("p_n", ipv6=True, subnets=subnets, mtu=1400)}
+    (warning,) = done.warnings
+    assert "driver_opts.com.docker.network.bridge.name is ignored: gorae has no bridges to set up" in warning
+
+
+def test_a_subnet_of_ipv6_is_enough(tmp_path: Path) -> None:
+    text = 'services: {a: {image: x, networks: [n]}}\nnetworks: {n: {ipam: {config: [{subnet: "2001:db8::/64"}]}}}\n'
+    assert loaded(tmp_path, text).stack.networks["n"].ipv6
+
+
+def test_the_driver_none(tmp_path: Path) -> None:
+    found = loaded(tmp_path, "services: {a: {image: x, networks: [n]}}\nnetworks: {n: {driver: none}}\n").stack
+    assert (found.services["a"].network_mode, found.services["a"].networks, found.networks) == ("none", {}, {})
+
+
 def test_none(tmp_path: Path) -> None:
     found = loaded(tmp_path, "services: {a: {image: x, network_mode: none}}\n").stack
     assert found.services["a"].network_mode == "none"
@@ -63,7 +101,15 @@ MANY = ", ".join(f"n{number}" for number in range(NETWORKS + 1))
         pytest.param("networks: [n]", "{n: {name: host}}", "it is Docker's name for what `network_mode` says", id="the host's"),
         pytest.param("networks: [n]", "{n: {name: 'a b'}}", "a network's name has letters", id="a name"),
         pytest.param("networks: [n]", "{n: {driver: overlay}}", "cannot use networks.n.driver: 'overlay': gorae routes", id="a driver"),
-        pytest.param("networks: [n]", "{n: {enable_ipv6: true}}", "containers have no IPv6 yet", id="IPv6"),
+        pytest.param("networks: [n]", "{n: {driver: macvlan}}", "cannot use networks.n.driver: 'macvlan': gorae routes between", id="driver"),
+        pytest.param("networks: [n, m]", "{n: {driver: none}, m: }", "cannot put a on a network of the driver none and on others", id="none and others"),
+        pytest.param("networks: [n]", "{n: {ipam: {config: [{subnet: x}]}}}", "a range is written like 172.28.0.0/16", id="no subnet"),
+        pytest.param("networks: [n]", "{n: {ipam: {config: [{subnet: 172.28.0.0/16, gateway: 172.29.0.1}]}}}", "it is not in 172.28.0.0/16", id="gateway"),
+        pytest.param("networks: [n]", "{n: {ipam: {config: [{ip_range: 172.28.0.0/24}]}}}", "it needs a subnet beside it", id="a part of nothing"),
+        pytest.param("networks: {n: {ipv4_address: 'fd00::1'}}", "{n: }", "that is no IPv4 address", id="family"),
+        pytest.param("networks: {n: {ipv6_address: 'x'}}", "{n: }", "that is no address", id="no address"),
+        pytest.param("mac_address: 03:42:ac:11:00:02", "{}", "its first byte even", id="mac of a group"),
+        pytest.param("networks: [n]", "{n: {driver_opts: {com.docker.network.driver.mtu: 12}}}", "from 576 to 65535", id="mtu"),
         pytest.param(f"networks: [{MANY}]", "{" + MANY + "}", "4:15: cannot put a on 13 networks: 12 at most", id="too many"),
     ],
 )  # fmt: skip
