@@ -3,6 +3,9 @@ last instance is gone.
 
 The registry, one small file for all instances of a host, says what was before us and who needs it now. It is written
 before the sysctl. It belongs to one boot: the sysctl does not outlive it either.
+
+A host that forwards IPv6 no longer listens to its routers, and drops the default route they gave it, unless the link's
+accept_ra is 2. So where a router has been heard, that is set before, and put back after.
 """
 
 from __future__ import annotations
@@ -11,12 +14,15 @@ import fcntl
 import json
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 REGISTRY = Path("/run/gorae-forwarding.json")
 IPV4 = Path("/proc/sys/net/ipv4/ip_forward")
 IPV6 = Path("/proc/sys/net/ipv6/conf/all/forwarding")
+_CONF_6 = Path("/proc/sys/net/ipv6/conf")
+_ROUTES_6 = Path("/proc/thread-self/net/ipv6_route")
+_ADDRCONF = 0x40000  # RTF_ADDRCONF, linux/ipv6_route.h: a router said so
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -29,30 +35,36 @@ class Forwarding:
 
     def require(self) -> bool:
         """Forwarding is on when this returns. True: the host forwarded before any instance asked."""
-        with self._locked() as (before, instances):
+        with self._locked() as (before, instances, links):
             before = before if instances else self._read()
-            if self._instance not in instances:
-                self._save(before, sorted({*instances, self._instance}))
-        if self._read() != "1":
-            self._sysctl.write_text("1")
+            deaf = [] if self._sysctl != IPV6 or self._read() == "1" else _would_be_deaf()
+            if self._instance not in instances or deaf:
+                self._save(before, sorted({*instances, self._instance}), sorted({*links, *deaf}))
+            for link in deaf:
+                _write(_CONF_6 / link / "accept_ra", "2")
+            if self._read() != "1":
+                self._sysctl.write_text("1")
         return before == "1"
 
     def release(self, alive: Callable[[str], bool]) -> None:
         """This instance needs it no more. `alive` says of another whether it still does (one may have died without a
         word). When none is left and it was off before us and is still on, it is switched off."""
-        with self._locked() as (before, instances):
+        with self._locked() as (before, instances, links):
             if self._instance not in instances:
                 return
             left = [other for other in instances if other != self._instance and alive(other)]
             if left:
-                self._save(before, left)
+                self._save(before, left, links)
                 return
             if before == "0" and self._read() == "1":
                 self._sysctl.write_text("0")
+            for link in links:
+                if _read(_CONF_6 / link / "accept_ra") == "2":
+                    _write(_CONF_6 / link / "accept_ra", "1")
             self._registry.unlink(missing_ok=True)
 
     @contextmanager
-    def _locked(self) -> Iterator[tuple[str, list[str]]]:
+    def _locked(self) -> Iterator[tuple[str, list[str], list[str]]]:
         self._registry.parent.mkdir(parents=True, exist_ok=True)
         lock = os.open(self._registry.with_suffix(".lock"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         try:
@@ -61,20 +73,46 @@ class Forwarding:
         finally:
             os.close(lock)
 
-    def _load(self) -> tuple[str, list[str]]:
+    def _load(self) -> tuple[str, list[str], list[str]]:
+        """(before, instances, links that were made to go on listening)."""
         try:
             entry = json.loads(self._registry.read_text())
             if entry["boot"] == _BOOT_ID.read_text().strip():
-                return str(entry["before"]), [str(instance) for instance in entry["instances"]]
+                links = [str(link) for link in entry.get("links", ())]
+                return str(entry["before"]), [str(instance) for instance in entry["instances"]], links
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             pass  # none, or torn by a power cut: as after a boot
-        return self._read(), []
+        return self._read(), [], []
 
-    def _save(self, before: str, instances: list[str]) -> None:
+    def _save(self, before: str, instances: list[str], links: list[str]) -> None:
         temporary = self._registry.with_suffix(".tmp")
         boot = _BOOT_ID.read_text().strip()
-        temporary.write_text(json.dumps({"boot": boot, "before": before, "instances": instances}))
+        temporary.write_text(json.dumps({"boot": boot, "before": before, "instances": instances, "links": links}))
         temporary.replace(self._registry)
 
     def _read(self) -> str:
         return self._sysctl.read_text().strip()
+
+
+def deafened(routes: str, accept: Callable[[str], str]) -> list[str]:
+    """Links on which a router was heard (`routes`: proc(5)'s net/ipv6_route) that would not be heard any more if the
+    host forwarded. `accept`: a link's accept_ra."""
+    rows = [line.split() for line in routes.splitlines()]
+    return sorted({row[9] for row in rows if int(row[8], 16) & _ADDRCONF and accept(row[9]) == "1"})
+
+
+def _would_be_deaf() -> list[str]:
+    return deafened(_read(_ROUTES_6), lambda link: _read(_CONF_6 / link / "accept_ra"))
+
+
+def _read(path: Path) -> str:
+    """ "" where there is none: the link is gone, or the host has no IPv6."""
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""
+
+
+def _write(path: Path, value: str) -> None:
+    with suppress(FileNotFoundError):  # the link is gone
+        path.write_text(value)
