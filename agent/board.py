@@ -13,12 +13,17 @@ from agent.decide import depends, joining, networks, zone
 from agent.decide.depends import Gate
 from agent.decide.health import Check
 from agent.decide.networks import Names
-from agent.decide.record import Ending, Joined, TaskRecord, status
+from agent.decide.record import Ending, Joined, TaskRecord, health_of, status
 from agent.decide.view import World
 from agent.decide.zone import Place
 from agent.wire.messages import Assignment, Task, TaskStatus
 
 _GATED = frozenset({"pending", "preparing", "backoff"})
+
+
+def _concern(record: TaskRecord) -> tuple[object, ...]:
+    """What others wait for."""
+    return record.state, health_of(record), record.greeting, record.restart_request
 
 
 @dataclass(slots=True)
@@ -69,8 +74,9 @@ class Board:
         for task in () if assignment.removed else assignment.tasks:
             stack.tasks[task.id] = task
             stack.services.setdefault(task.service, []).append(task.id)
-            for need in task.policy.depends_on:
-                stack.dependents.setdefault(need.service, []).append(task.id)
+            waits_for_first = {task.service} if task.container.pre_start else set()
+            for service in {need.service for need in task.policy.depends_on} | waits_for_first:
+                stack.dependents.setdefault(service, []).append(task.id)
         stack.addresses = {
             service: (virtual := self._virtual(assignment.virtual[service]), self._twin(virtual))
             if service in assignment.virtual
@@ -195,7 +201,7 @@ class Board:
         self.records[record.id] = record
         self._ids.setdefault(record.stack, set()).add(record.id)
         self._slots.setdefault((record.stack, record.service, record.slot), set()).add(record.id)
-        if before is None or (before.state, before.health.status) != (record.state, record.health.status):
+        if before is None or _concern(before) != _concern(record):
             self._wake_around(record)
         if before is None or before.space != record.space:
             for task, owner in self._owners.items():
@@ -236,7 +242,7 @@ class Board:
         stack = self._stacks.get(record.stack)
         for task in stack.dependents.get(record.service, ()) if stack else ():
             other = self.records.get(task)
-            if other is not None and other.state in _GATED and other.met != self.boot:
+            if other is not None and (other.upstream or (other.state in _GATED and other.met != self.boot)):
                 self.wake(task)
         if record.ending.needs and record.state not in ("pending", "preparing", "starting"):
             for task in self._ids.get(record.stack, ()):
@@ -253,12 +259,17 @@ class Board:
     def world(self, record: TaskRecord, check: Check | str | None, ending: Ending | None, roll: float) -> World:
         stack = self._stacks.get(record.stack)
         task = stack.tasks.get(record.id) if stack else None
-        gate = depends.OPEN
-        if stack and task and task.policy.depends_on and record.met != self.boot and record.state in _GATED:
-            current = {
-                name: [self.records[i] for i in ids if i in self.records] for name, ids in stack.services.items()
-            }
-            gate = depends.gate(task.policy.depends_on, current, self.boot)
+        gate, upstream, renewed = depends.OPEN, {}, ""
+        if stack and task and record.met != self.boot and record.state in _GATED:
+            if task.policy.depends_on:
+                gate = depends.gate(task.policy.depends_on, self._current(stack), self.boot)
+            if gate.open and task.container.pre_start:
+                gate = depends.first_of_all(task, self._current(stack)[task.service])
+        if stack and task and any(need.restart for need in task.policy.depends_on):
+            needs, assigned = task.policy.depends_on, self._assigned(stack)
+            upstream = depends.upstream(needs, assigned)
+            if record.state == "running":
+                renewed = depends.renewed(needs, record.upstream, assigned, self._current(stack), self.boot)
         holders: tuple[str, ...] = ()
         if record.state == "running" and (task is None or task.desired == "stopped"):
             everyone = [self.records[i] for i in self._ids.get(record.stack, ())]
@@ -268,6 +279,8 @@ class Board:
             gate=gate,
             slot_free=all(self._beside(record, other) for other in self._slot_mates(record)),
             holders=holders,
+            upstream=upstream,
+            renewed=renewed,
             check=check if isinstance(check, Check) or check is None else "unknown",
             ending=ending,
             unmounted=tuple(sorted(set(record.mounts.values()) - self.mounted)),
@@ -287,6 +300,12 @@ class Board:
         return any(
             newer in tasks and tasks[newer].beside == older for newer, older in ((record.id, other), (other, record.id))
         )
+
+    def _current(self, stack: _Stack) -> dict[str, list[TaskRecord]]:
+        return {name: [self.records[i] for i in ids if i in self.records] for name, ids in stack.services.items()}
+
+    def _assigned(self, stack: _Stack) -> dict[str, list[Task]]:
+        return {name: [stack.tasks[i] for i in ids] for name, ids in stack.services.items()}
 
     def _virtual_of(self, stack: _Stack, service: str) -> str:
         number = stack.assignment.virtual.get(service)

@@ -12,16 +12,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from agent.decide import mounts, networks
+from agent.decide import hooks, mounts, networks
 from agent.decide.oci_config import oci_config
 from agent.decide.record import TaskRecord
+from agent.decide.view import Hooked
 from agent.decide.zone import besides, hostname, reaches_host
 from agent.kit.clock import Clock
+from agent.kit.errors import GoraeError, Temporary
 from agent.kit.ids import Ulids
 from agent.ports import (
     Attachment,
     BindSource,
     Bundle,
+    Flows,
     ImageConfig,
     Images,
     Journal,
@@ -39,7 +42,7 @@ from agent.ports import (
     UserIds,
     Volumes,
 )
-from agent.wire.messages import Task
+from agent.wire.messages import Hook, Task
 
 LOOPBACK = "127.0.0.1"
 _A = TypeVar("_A")
@@ -58,12 +61,14 @@ class Ports:
     rootfs: Rootfs
     volumes: Volumes
     network: Network
+    flows: Flows
     resolver: Resolver
     runtime: Runtime
     prober: Prober
     logs: Logs
     mounts: Mounts
     seccomp: Mapping[str, Any] | None = None
+    init: str | None = None  # the host's catatonit
     cgroup: Literal["v2", "v1"] = "v2"
     boot_id: str = ""  # the kernel's
     random: Callable[[], float] = lambda: 0.5
@@ -188,6 +193,7 @@ async def start(ports: Ports, task: Task, record: TaskRecord, prepared: Prepared
         seccomp=ports.seccomp,
         hostname=prepared.hostname,
         cgroup=ports.cgroup,
+        init=ports.init,
     )
     bundle = Bundle(
         task=record.id,
@@ -199,8 +205,33 @@ async def start(ports: Ports, task: Task, record: TaskRecord, prepared: Prepared
         config=config,
         log=ports.logs.path(record.stack, record.service, record.slot, record.id),
     )
+    first = hooks.before(task, record)
+
+    async def prime(process: Process) -> None:
+        done = await run_hooks(ports, record, process, first, "pre_start")
+        if not done.ok:
+            raise Temporary(done.message, code="pre-start", **done.evidence)
+
+    if first:  # they may take long, and then nobody must wait for them
+        return await ports.runtime.start(bundle, prime)
     async with ports.starting:
         return await ports.runtime.start(bundle)
+
+
+async def run_hooks(ports: Ports, record: TaskRecord, process: Process, due: tuple[Hook, ...], kind: str) -> Hooked:
+    """One after the other, until one fails."""
+    for hook in due:
+        text = " ".join(hook.command)[:200]
+        try:
+            ids = None if hook.user is None else await ports.rootfs.user(record.id, hook.user)
+            result = await ports.prober.run(record.id, record.attempt, process, hook, ids, None)
+        except GoraeError as error:
+            return Hooked(False, f"cannot run the {kind} command {text!r}: {error.message}", dict(error.evidence))
+        if not result.ok:
+            how = "did not end well" if result.code is None else f"ended with {result.code}"
+            evidence = {"hook": kind, "hook_output": result.output[-1024:], "hook_code": result.code}
+            return Hooked(False, f"the {kind} command {text!r} {how}", evidence)
+    return Hooked(True)
 
 
 async def discard(ports: Ports, task: str) -> None:

@@ -14,6 +14,7 @@ import os
 import pwd
 import random
 import resource
+import shutil
 import signal
 import sys
 from collections.abc import Sequence
@@ -36,6 +37,7 @@ from agent.kit.version import VERSION
 from agent.logs import keeper
 from agent.logs.logs import FileLogs
 from agent.mounts import HostMounts
+from agent.network.flows import TrackedFlows
 from agent.network.network import RoutedNetwork
 from agent.probes.prober import HostProber
 from agent.reconciler import Reconciler
@@ -43,6 +45,7 @@ from agent.resolver.link import ResolverLink
 from agent.rootfs.overlay import OverlayRootfs
 from agent.runtime import pidfd, seccomp
 from agent.runtime.runtime import CrunRuntime
+from agent.runtime.spawn import PATH
 from agent.sandbox.sandboxes import PinnedSandboxes
 from agent.streams.server import StreamServer
 from agent.volumes.volumes import HostVolumes
@@ -134,6 +137,8 @@ async def serve(layout: Layout, instance: str, slice_: Slice, bus: Bus, *, signa
         stack.push_async_callback(sandboxes.close)
         network = RoutedNetwork(layout, instance, slice_)
         stack.push_async_callback(network.close)
+        flows = TrackedFlows()
+        stack.callback(flows.close)
         resolver = ResolverLink(layout)
         stack.push_async_callback(resolver.close)
         runtime = CrunRuntime(layout, instance)
@@ -151,12 +156,14 @@ async def serve(layout: Layout, instance: str, slice_: Slice, bus: Bus, *, signa
             rootfs=rootfs,
             volumes=volumes,
             network=network,
+            flows=flows,
             resolver=resolver,
             runtime=runtime,
             prober=HostProber(layout, instance),
             logs=logs,
             mounts=mounts,
             seccomp=seccomp.default_profile(),
+            init=shutil.which("catatonit", path=PATH),
             cgroup=runtime.cgroup_version(),
             boot_id=host.boot_id(),
             random=random.random,

@@ -9,12 +9,12 @@ task, one at a time.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from agent.wire.messages import Event, Healthcheck, Listener, Mount, Port, PublishedPort, Resources, Route
+from agent.wire.messages import Event, Healthcheck, Hook, Listener, Mount, Port, PublishedPort, Resources, Route
 
 UID_RANGE = 65536  # ids of one task's user namespace
 
@@ -397,6 +397,12 @@ class Network(Protocol):
         """After the last task: the table goes, sysctls that are still ours are restored."""
 
 
+class Flows(Protocol):
+    async def open(self, address: str) -> int:
+        """TCP connections that others have to an address, through whatever address or port they came. Looks asked for
+        together are one."""
+
+
 class Resolver(Protocol):
     """The process that answers look-ups at 127.0.0.11:53. It may be away: what is asked meanwhile waits."""
 
@@ -456,9 +462,13 @@ class Found:
     exit: Exit | None
 
 
+Before = Callable[[Process], Awaitable[None]]  # in a container that is made, but whose program has not begun
+
+
 class Runtime(Protocol):
-    async def start(self, bundle: Bundle) -> Process:
-        """conmon, crun create, /sys check, crun start. Permanent: command-not-found, not-executable, bad-user …"""
+    async def start(self, bundle: Bundle, before: Before | None = None) -> Process:
+        """conmon, crun create, /sys check, `before`, crun start. Permanent: command-not-found, not-executable, bad-user
+        …; and what `before` raises. On failure nothing is left; cancelled, what is left shows in `list`."""
 
     async def wait(self, task: str, attempt: int, process: Process) -> Exit:
         """Returns when the process has ended (pidfd), with conmon's exit record where there is one."""
@@ -472,7 +482,10 @@ class Runtime(Protocol):
     async def list(self) -> Sequence[Found]:
         """Every attempt of this instance with a crun state, a cgroup, a conmon or an exit file."""
 
-    async def update(self, task: str, attempt: int, resources: Resources) -> None: ...
+    async def update(
+        self, task: str, attempt: int, resources: Resources | None = None, *, frozen: bool | None = None
+    ) -> None:
+        """Change a running attempt in place: its limits, and whether its processes stand still; None: leave that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -488,8 +501,13 @@ class Prober(Protocol):
         self, task: str, attempt: int, process: Process, check: Healthcheck, address: str, timeout: float
     ) -> ProbeResult:
         """One execution; never raises for a failed check. exec: in the container with its environment and user, its
-        whole
-        process group killed at the timeout. http, tcp: by the agent, no process in the container."""
+        whole process group killed at the timeout. http, tcp: by the agent, no process in the container."""
+
+    async def run(
+        self, task: str, attempt: int, process: Process, hook: Hook, ids: UserIds | None, timeout: float | None
+    ) -> ProbeResult:
+        """A command of the task's life, as decide/hooks.py says; `ids`: of its user. What it leaves in the background
+        stays, unless the time was over or this is cancelled."""
 
 
 # Logs -----------------------------------------------------------------------------------------------------------------

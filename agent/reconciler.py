@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from agent.allocator import Allocator
@@ -321,6 +321,37 @@ class Reconciler:
     async def adopt(self, store_id: str) -> None:
         """An operator's word: obey this store from now on."""
         await self._intake.bind(store_id, "bound by an operator")
+
+    async def kill(self, stack: str, services: Collection[str], signal: int, cause: str | None) -> int:
+        """Send a signal to the first process of every task of these services (none named: of all); how many that were.
+        What becomes of one that ends by it, its restart policy says. UserError nothing-runs."""
+        found = [r for r in self._board.of(stack) if r.process is not None and r.state in LIVE]
+        sent = [record for record in found if not services or record.service in services]
+        if not sent:
+            what = ", ".join(f"{stack}/{service}" for service in sorted(services)) or f"stack {stack}"
+            raise UserError(f"cannot send a signal to {what}: no container runs", code="nothing-runs", hint="gorae ps")
+        told = [
+            event(
+                self._ports,
+                "task.signalled",
+                f"sent signal {signal}, as asked for by the user",
+                stack=stack,
+                service=record.service,
+                slot=record.slot,
+                task=record.id,
+                attempt=record.attempt,
+                reason="user-signal",
+                evidence={"signal": signal},
+                cause=cause or record.cause,
+            )
+            for record in sent
+        ]
+        await self._ports.journal.record(Change(events=told))
+        self._reporter.events()
+        for record in sent:
+            assert record.process is not None
+            await self._ports.runtime.signal(record.id, record.attempt, record.process, signal)
+        return len(sent)
 
     async def tell_of_logs(self, message: str, evidence: dict[str, Any]) -> None:
         """An event, if one can be recorded now: the disk may be full, and whoever frees it must not wait."""

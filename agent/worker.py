@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
+from typing import Any
 
 from agent import effects
 from agent.board import Board
-from agent.decide import health, mounts
+from agent.decide import health, hooks, mounts
 from agent.decide.action import (
     Action,
     Clean,
+    Count,
     Discard,
     Draft,
+    Freeze,
     Gone,
     Kill,
     Move,
@@ -37,13 +40,13 @@ from agent.decide.health import Check
 from agent.decide.next_action import next_action
 from agent.decide.record import Ending, TaskRecord, dump, ending
 from agent.decide.running import TAIL_LINES, TAIL_WIDTH
-from agent.decide.view import Probed, Seen, Trouble
+from agent.decide.view import Flows, Probed, Seen, Trouble
 from agent.effects import Ports, Prepared
 from agent.events import bounded, event, persist
 from agent.kit import backoff
 from agent.kit.errors import GoraeError, Permanent, Temporary, UserError
 from agent.ports import Change, Found, ImageConfig, ProbeResult, Process
-from agent.wire.messages import Event, Task
+from agent.wire.messages import Event, Hook, Task
 
 log = logging.getLogger("gorae.agent")
 SIGKILL = 9
@@ -77,6 +80,8 @@ class Worker:
         self._prepared: Prepared | None = None
         self._watching: tuple[int, asyncio.Task[None]] | None = None
         self._probing: tuple[tuple[int, Check], asyncio.Task[None]] | None = None
+        self._hooking: tuple[tuple[str, tuple[Hook, ...]], asyncio.Task[None]] | None = None
+        self._starting: asyncio.Task[Process] | None = None
         self._facts_of: tuple[Task | None, ImageConfig | None] | None = None
         self._facts: tuple[Check | str | None, Ending | None] = ("unknown", None)
 
@@ -86,6 +91,8 @@ class Worker:
         if not self._removed:
             self._task = task
             self._removed = task is None
+        if self._starting is not None and (self._task is None or self._task.desired == "stopped"):
+            self._starting.cancel()
         self.wake()
 
     def wake(self) -> None:
@@ -254,6 +261,12 @@ class Worker:
             case Update(resources):
                 await ports.runtime.update(self.id, record.attempt, resources)
                 self._see(resources=resources)
+            case Freeze(frozen):
+                await ports.runtime.update(self.id, record.attempt, frozen=frozen)
+                self._see(frozen=frozen)
+            case Count():
+                count = await ports.flows.open(record.allocation.address)
+                self._see(flows=Flows(count, ports.clock.wall()))
             case Signal(number):
                 if record.process is not None:
                     await ports.runtime.signal(self.id, record.attempt, record.process, number)
@@ -302,12 +315,26 @@ class Worker:
         task = self._assigned()
         assert self._prepared is not None, "next_action starts only what is prepared"
         try:
-            process = await effects.start(self._ports, task, self._record, self._prepared)
+            start = effects.start(self._ports, task, self._record, self._prepared)
+            process = await (self._interruptible(start) if hooks.before(task, self._record) else start)
         except GoraeError:
             self._seen = self._seen.found(Found(self.id, attempt, None, None))  # whatever is left of it
             raise
-        self._see(resources=task.policy.resources)
+        self._see(resources=task.policy.resources, frozen=False)
         self._seen = self._seen.found(Found(self.id, attempt, process, None))
+
+    async def _interruptible(self, start: Coroutine[Any, Any, Process]) -> Process:
+        """Given up when the task is not wanted any more: pre_start commands may take long."""
+        self._starting = asyncio.ensure_future(start)
+        try:
+            return await self._starting
+        except asyncio.CancelledError:
+            worker = asyncio.current_task()
+            if worker is not None and worker.cancelling():
+                raise
+            raise Temporary("cannot go on: the task was stopped meanwhile", code="stopped") from None
+        finally:
+            self._starting = None
 
     async def _rename(self) -> None:
         task, record = self._assigned(), self._record
@@ -341,7 +368,8 @@ class Worker:
             self._watching = (self._record.attempt, task)
         check, _ = self._known()
         key = None
-        if process is not None and isinstance(check, Check) and self._record.state == "running":
+        asleep = self._record.paused or (self._task is not None and self._task.desired == "paused")
+        if process is not None and isinstance(check, Check) and self._record.state == "running" and not asleep:
             key = (self._record.attempt, check)
         if self._probing is not None and self._probing[0] != key:
             self._probing[1].cancel()
@@ -349,8 +377,24 @@ class Worker:
         if key is not None and process is not None and self._probing is None:
             self._probing = (key, self._group.create_task(self._probe(key[0], process, key[1])))
 
+        self._attend_hooks(process)
+
+    def _attend_hooks(self, process: Process | None) -> None:
+        due = () if process is None else hooks.due(self._task, self._record)
+        key = (self._record.state, due) if due else None
+        if self._hooking is not None and self._hooking[0] != key:
+            self._hooking[1].cancel()
+            self._hooking = None
+        if key is not None and process is not None and self._hooking is None:
+            self._hooking = (key, self._group.create_task(self._hook(process, due)))
+
+    async def _hook(self, process: Process, due: tuple[Hook, ...]) -> None:
+        kind = "post_start" if self._record.state == "running" else "pre_stop"
+        self._see(hooked=await effects.run_hooks(self._ports, self._record, process, due, kind))
+        self.wake()
+
     def _dismiss(self) -> None:
-        for watcher in (self._watching, self._probing):
+        for watcher in (self._watching, self._probing, self._hooking):
             if watcher is not None:
                 watcher[1].cancel()
 
@@ -382,10 +426,12 @@ class Worker:
             except GoraeError as error:
                 result = ProbeResult(False, error.message)
             probed = Probed(attempt, result, age, clock.wall())
-            state = health.fold(state, check, result, age, probed.at)
+            was, state = state, health.fold(state, check, result, age, probed.at)
             self._see(probes=(*self._seen.probes, probed))
             self.wake()
             pause = health.pause(state, check, clock.wall() - started)
+            if result.ok and not was.proven:
+                pause = health.first_pause(state, check, clock.wall() - started, health.phase(self.id))
 
     def _address(self) -> str:
         """Where the agent reaches it; "": nowhere."""

@@ -65,6 +65,18 @@ class Update:
 
 
 @dataclass(frozen=True, slots=True)
+class Freeze:
+    """Stop or resume every process of the attempt, which notices nothing but the time."""
+
+    frozen: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """Look how many connections to the task are open."""
+
+
+@dataclass(frozen=True, slots=True)
 class Signal:
     signal: int
 
@@ -103,4 +115,20 @@ class Gone:
     """Nothing is left; the task can be forgotten."""
 
 
-Action = Move | Prepare | Start | Publish | Rename | Update | Signal | Kill | Tail | Clean | Discard | Wait | Gone
+Action = (
+    Move
+    | Prepare
+    | Start
+    | Publish
+    | Rename
+    | Update
+    | Freeze
+    | Count
+    | Signal
+    | Kill
+    | Tail
+    | Clean
+    | Discard
+    | Wait
+    | Gone
+)

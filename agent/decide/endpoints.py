@@ -6,16 +6,18 @@ of a service's tasks answer at its virtual address is decided where all are know
 
 from __future__ import annotations
 
-from agent.decide.record import TaskRecord
+from agent.decide.record import TaskRecord, health_of
 from agent.ports import Serving
 
 
 def ready(record: TaskRecord) -> bool:
-    return record.state == "running" and record.stop is None and record.health.status in ("none", "healthy")
+    return record.state == "running" and record.stop is None and health_of(record) in ("none", "healthy")
 
 
 def serves(record: TaskRecord) -> Serving:
-    """Of a task that runs."""
+    """Of a task that runs. One that is paused could not answer."""
+    if record.paused:
+        return leaves(record, alive=True)
     address, virtual = record.allocation.address, record.virtual
     if ready(record):
         return Serving(address, "ready", record.allocation.ports, virtual)

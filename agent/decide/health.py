@@ -14,7 +14,7 @@ from agent.wire.messages import Health, Healthcheck
 
 INTERVAL, TIMEOUT, RETRIES, START_PERIOD, START_INTERVAL = 30.0, 30.0, 3, 0.0, 5.0
 SHORTEST = 0.001  # seconds; Docker's floor for every duration
-SPREAD = 0.1  # of the first delay: tasks that start together are not probed together
+SPREAD = 0.1  # of the first delay
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +31,12 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class HealthState:
-    """`streak`: failures in a row that counted. The rest tells of the last probe, for people."""
+    """`streak`: failures in a row that counted. `proven`: this attempt has been healthy. The rest tells of the last
+    probe, for people."""
 
     status: Health = "none"
     streak: int = 0
+    proven: bool = False
     output: str = ""
     code: int | None = None
     timed_out: bool = False
@@ -73,7 +75,7 @@ def fold(state: HealthState, check: Check, result: ProbeResult, age: float, at: 
     """`age`: seconds from the attempt's start to the probe's."""
     told = replace(state, output=result.output, code=result.code, timed_out=result.timed_out, at=at)
     if result.ok:
-        return replace(told, status="healthy", streak=0)
+        return replace(told, status="healthy", streak=0, proven=True)
     if state.status == "starting" and age < check.start_period:
         return told
     streak = state.streak + 1
@@ -93,8 +95,9 @@ def phase(task: str) -> float:
 
 
 def first_pause(state: HealthState, check: Check, age: float, phase: float) -> float:
-    """The first one is shortened by up to a tenth, so that 100 tasks do not all run a probe in the same instant."""
-    return pause(state, check, age) * (1 - SPREAD * phase)
+    """What is shortened once so that 100 tasks do not all run a probe in the same instant: the first pause by up to a
+    tenth (a program gets nearly all the time it was promised), the first after it became healthy by up to all of it."""
+    return pause(state, check, age) * (1 - (1.0 if state.status == "healthy" else SPREAD) * phase)
 
 
 def evidence(state: HealthState) -> dict[str, object]:

@@ -90,6 +90,7 @@ def _preparing(v: View) -> Action:
         process=None,
         space=v.seen.space,
         ending=v.world.ending or record.ending,
+        upstream=dict(v.world.upstream),
         restart_request=v.task.restart_request if v.task else record.restart_request,
     )
 
@@ -109,12 +110,12 @@ def _join(v: View) -> Action:
 def _starting(v: View) -> Action:
     if (found := v.current) is not None and (found.process is not None or found.exit is not None):
         return running.started(v, found)
+    if not v.wanted:
+        return stopping.begin(v, "removed" if v.task is None else "stopped")
     if trouble := v.seen.trouble(Start):
         if trouble.permanent and v.seen.tail is None:
             return Tail()
         return failed_to_start(v, trouble)
-    if not v.wanted:
-        return stopping.begin(v, "removed" if v.task is None else "stopped")
     if found is not None or not v.seen.prepared:
         return enter(v, "backoff", "interrupted", "the agent ended while it was starting", until=v.now)
     return Start(v.record.attempt)

@@ -35,6 +35,18 @@ CAPABILITIES = (
     "CAP_SYS_CHROOT",
 )
 
+# capabilities(7), Linux 5.9 and later: what `privileged` means in a user namespace of one's own.
+EVERY_CAPABILITY = (
+    *CAPABILITIES,
+    *("CAP_AUDIT_CONTROL", "CAP_AUDIT_READ", "CAP_AUDIT_WRITE", "CAP_BLOCK_SUSPEND", "CAP_BPF"),
+    *("CAP_CHECKPOINT_RESTORE", "CAP_DAC_READ_SEARCH", "CAP_IPC_LOCK", "CAP_IPC_OWNER", "CAP_LEASE"),
+    *("CAP_LINUX_IMMUTABLE", "CAP_MAC_ADMIN", "CAP_MAC_OVERRIDE", "CAP_MKNOD", "CAP_NET_ADMIN", "CAP_NET_BROADCAST"),
+    *("CAP_NET_RAW", "CAP_PERFMON", "CAP_SYSLOG", "CAP_SYS_ADMIN", "CAP_SYS_BOOT", "CAP_SYS_MODULE", "CAP_SYS_NICE"),
+    *("CAP_SYS_PACCT", "CAP_SYS_PTRACE", "CAP_SYS_RAWIO", "CAP_SYS_RESOURCE", "CAP_SYS_TIME", "CAP_SYS_TTY_CONFIG"),
+    "CAP_WAKE_ALARM",
+)
+INIT = "/dev/init"  # in the container: /dev is always a tmpfs of ours, so nothing of the image is covered
+
 MASKED = (
     "/proc/acpi",
     "/proc/asound",
@@ -72,10 +84,12 @@ def oci_config(
     seccomp: Mapping[str, Any] | None,
     hostname: str,
     cgroup: Literal["v2", "v1"] = "v1",
+    init: str | None = None,
 ) -> dict[str, Any]:
-    """config.json as a document. `cgroup`: v2 adds a cgroup namespace and /sys/fs/cgroup (read-only).
+    """config.json as a document. `cgroup`: v2 adds a cgroup namespace and /sys/fs/cgroup (read-only). `init`: the
+    host's catatonit, a static program, for a task that asks for one.
 
-    Permanent: no-command, bad-workdir, bad-mount.
+    Permanent: no-command, bad-workdir, bad-mount, no-program.
     """
     domain = task.container.naming.domain
     linux: dict[str, Any] = {
@@ -102,14 +116,19 @@ def oci_config(
         "process": {
             "terminal": False,
             "user": {"uid": ids.uid, "gid": ids.gid, "additionalGids": list(ids.groups), "umask": 0o022},
-            "args": list(arguments(task, image)),
+            "args": [*_init(task, init), *arguments(task, image)],
             "env": list(environment(task, image, ids, hostname)),
             "cwd": working_dir(task, image),
             "capabilities": _capabilities(ids),
             "noNewPrivileges": True,
             "oomScoreAdj": 0,  # whatever a service manager gave the agent, a container must not inherit it
         },
-        "mounts": [*_system_mounts(cgroup, sandbox.net_ns is None), *_binds(binds), *_name_mounts(names)],
+        "mounts": [
+            *_system_mounts(cgroup, sandbox.net_ns is None),
+            *_binds(binds),
+            *_name_mounts(names),
+            *_init_mount(task, init),
+        ],
         "annotations": {
             "gorae.instance": instance,
             "gorae.stack": stack,
@@ -118,6 +137,25 @@ def oci_config(
         },
         "linux": linux,
     }
+
+
+def _init(task: Task, init: str | None) -> tuple[str, ...]:
+    """catatonit(1): it is pid 1, runs the rest, hands it signals and reaps orphans."""
+    if not task.container.init:
+        return ()
+    if init is None:
+        raise Permanent(
+            f"cannot start {task.service}: it asks for an init, and catatonit is not installed",
+            code="no-program",
+            hint="apt-get install catatonit",
+        )
+    return (INIT, "--")
+
+
+def _init_mount(task: Task, init: str | None) -> list[dict[str, Any]]:
+    if not task.container.init or init is None:
+        return []
+    return [_mount(INIT, "bind", init, "bind", "ro", "nosuid", "nodev")]
 
 
 def arguments(task: Task, image: ImageConfig) -> tuple[str, ...]:
@@ -149,7 +187,7 @@ def working_dir(task: Task, image: ImageConfig) -> str:
     """The spec's, else the image's (relative ones are taken from /, as Docker does), else /."""
     given = task.container.working_dir
     path = given if given is not None else posixpath.join("/", image.working_dir)
-    if not _plain(path or "/") or _below(path, "/proc"):
+    if not plain_directory(path or "/"):
         # /proc/self/fd/N as a working directory is the way out of the container (CVE-2024-21626).
         raise Permanent(
             f"cannot start {task.service}: working_dir {path!r} is not a plain absolute path",
@@ -157,6 +195,10 @@ def working_dir(task: Task, image: ImageConfig) -> str:
             hint='give an absolute path without ".." outside /proc',
         )
     return posixpath.normpath(path or "/").replace("//", "/")
+
+
+def plain_directory(path: str) -> bool:
+    return _plain(path) and not _below(path, "/proc")
 
 
 def stop_signal(task: Task, image: ImageConfig) -> int:

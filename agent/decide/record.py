@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 
 from agent.decide.health import HealthState
 from agent.ports import Allocation, Exit, ImageConfig, Process
-from agent.wire.messages import Resources, Restart, State, Task, TaskStatus
+from agent.wire.messages import Health, Hook, Resources, Restart, State, Task, TaskStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +23,8 @@ class Ending:
 
     signal: int = int(signal.SIGTERM)
     grace: float = 10.0  # seconds
+    drain: float = 5.0  # seconds
+    hooks: tuple[Hook, ...] = ()  # pre_stop
     needs: tuple[str, ...] = ()  # services it depends on, which outlive it when both are to go
 
 
@@ -40,11 +42,17 @@ class Joined:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """A stop under way. `deadline` None: not signalled yet. `delay`: of the attempt that follows, if one does."""
+    """A stop under way, in this order: it drains until `drained`, runs its pre_stop commands until `hooked`, and is
+    signalled, to end by `deadline`; None: not so far yet. Times are Unix seconds. `quick`: it does not drain.
+    `delay`: of the attempt that follows, if one does. `fresh`: that attempt gets nothing of what this one wrote."""
 
     then: Literal["stopped", "backoff", "failed", "removed"]
     deadline: float | None = None
     delay: float = 0.0
+    drained: float | None = None
+    hooked: float | None = None
+    quick: bool = False
+    fresh: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +73,10 @@ class TaskRecord:
     process: Process | None = None
     boot: str = ""  # the run (world.boot) in which its state was last looked at
     met: str = ""  # the run in which its dependencies were met
+    upstream: dict[str, str] = field(default_factory=dict)  # depends.upstream() when the attempt was started
+    primed: bool = False  # its pre_start commands have done their work
+    greeting: bool = False  # its post_start commands are not done yet
+    paused: bool = False
     started_at: float | None = None
     exit: Exit | None = None  # of the last attempt that ended
     failures: int = 0  # in a row; the exponent of the backoff
@@ -102,6 +114,8 @@ def ending(task: Task, image: ImageConfig | None) -> Ending:
     return Ending(
         signal=signal_number(name) or int(signal.SIGTERM),
         grace=max(0.0, task.policy.stop_grace),
+        drain=task.policy.drain,
+        hooks=task.policy.pre_stop,
         needs=tuple(sorted({d.service for d in task.policy.depends_on})),
     )
 
@@ -120,6 +134,13 @@ def signal_number(name: str) -> int | None:
     return number if number <= int(signal.SIGRTMAX) else None
 
 
+def health_of(record: TaskRecord) -> Health:
+    """As others see it: one whose post_start commands still run is not ready for anybody."""
+    if record.state != "running":
+        return "none"
+    return "starting" if record.greeting else record.health.status
+
+
 def status(record: TaskRecord) -> TaskStatus:
     """The public face of a record. No validation: every value here is already ours."""
     running = record.state in ("running", "stopping")
@@ -129,9 +150,11 @@ def status(record: TaskRecord) -> TaskStatus:
         slot=record.slot,
         template=record.template,
         state=record.state,
-        health=record.health.status if record.state == "running" else "none",
+        health=health_of(record),
         attempt=record.attempt,
         restarts=record.restarts,
+        failures=record.failures,
+        paused=record.paused and record.state == "running",
         since=record.since,
         started_at=record.started_at,
         pid=record.process.pid if record.process and running else None,

@@ -6,11 +6,11 @@ from dataclasses import replace
 from typing import Any
 
 from agent.decide import health, stopping
-from agent.decide.action import Action, Clean, Draft, Move, Publish, Rename, Tail, Update, Wait
+from agent.decide.action import Action, Clean, Draft, Freeze, Move, Publish, Rename, Tail, Update, Wait
 from agent.decide.endpoints import serves
 from agent.decide.health import HealthState
 from agent.decide.restart import CAP, JITTER, Happened, judge
-from agent.decide.steps import enter, exit_evidence, exit_text, note, retry
+from agent.decide.steps import enter, exit_evidence, exit_text, note, retry, withdraw
 from agent.decide.view import View
 from agent.ports import Exit, Found
 
@@ -35,6 +35,9 @@ def started(v: View, found: Found) -> Move:
         until=None,
         stop=None,
         policy=None,
+        primed=True,
+        greeting=v.task is not None and bool(v.task.policy.post_start),
+        paused=False,
         health=HealthState("starting") if checked else HealthState(),
         resources=v.seen.resources or v.record.resources,
     )
@@ -48,7 +51,7 @@ def step(v: View) -> Action:
         return note(v, durable=True, process=found.process, boot=v.world.boot)
     if v.seen.probes:
         return _probed(v)
-    return _stop(v) or _health(v) or _keep(v)
+    return _stop(v) or _greet(v) or _health(v) or _pause(v) or _keep(v)
 
 
 def _stop(v: View) -> Action | None:
@@ -69,9 +72,38 @@ def _stop(v: View) -> Action | None:
     if v.world.joined is not None and record.joined is not None and v.world.joined != record.joined:
         message = "the network that it shares was made anew"
         return stopping.begin_restart(v, "network-renewed", message, cause="world")
+    if v.world.renewed:
+        message = f"{v.world.renewed}, on which it depends, was restarted"
+        return stopping.begin_restart(v, "dependency-restarted", message, cause="user")
     if record.health.status == "unhealthy":
         return stopping.begin_unhealthy(v)
     return None
+
+
+def _greet(v: View) -> Move | None:
+    """What becomes of its post_start commands, which the worker runs while `greeting` is set."""
+    assert v.task is not None
+    hooked = v.seen.hooked
+    if not v.record.greeting or (hooked is None and v.task.policy.post_start):
+        return None
+    if hooked is not None and not hooked.ok:
+        return stopping.begin_restart(v, "start-failed", hooked.message, cause="task", evidence=hooked.evidence)
+    event = Draft("task.hooked", "post-start", "its post_start commands are done")
+    return note(v, durable=True, event=event, greeting=False)
+
+
+def _pause(v: View) -> Action | None:
+    assert v.task is not None
+    wanted, frozen = v.task.desired == "paused", v.seen.frozen
+    if frozen is not None and frozen != v.record.paused:
+        text = "paused" if frozen else "resumed"
+        event = Draft(f"task.{text}", f"user-{text}", f"{text} by the user", cause="user")
+        return note(v, durable=True, event=event, paused=frozen)
+    if frozen == wanted:
+        return None  # not known: an agent may have died between the deed and its record
+    if wanted and (step := withdraw(v)):
+        return step
+    return retry(v, Freeze(wanted))
 
 
 def _probed(v: View) -> Move:
@@ -107,6 +139,9 @@ def _keep(v: View) -> Action:
     if seen.resources is not None and seen.resources != record.resources:
         event = Draft("task.updated", "resources", "its limits were changed in place", cause="user")
         return note(v, durable=True, event=event, resources=seen.resources)
+    if v.world.upstream.keys() != record.upstream.keys():
+        known = {name: record.upstream.get(name, now) for name, now in v.world.upstream.items()}
+        return note(v, durable=True, upstream=known)
     if v.world.virtual != record.virtual:
         return note(v, durable=True, virtual=v.world.virtual)
     if record.joined is None and v.world.joined is not None:  # adopted without a record

@@ -1,4 +1,5 @@
-"""How a task is brought to its end: out of the ports, the signal, the grace, KILL; and what follows. Pure.
+"""How a task is brought to its end, and what follows. Pure. The order: out of ports and virtual address, and that is
+committed; connections end, or have had their time; pre_stop commands; the stop signal; its grace; KILL.
 
 A stop is over when the process has been seen to end, never because a signal was sent.
 """
@@ -9,7 +10,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from agent.decide import health
-from agent.decide.action import Action, Clean, Draft, Kill, Move, Signal, Wait
+from agent.decide.action import Action, Clean, Count, Discard, Draft, Freeze, Kill, Move, Signal, Wait
 from agent.decide.health import HealthState
 from agent.decide.record import Stop
 from agent.decide.restart import Happened, judge
@@ -18,6 +19,8 @@ from agent.decide.view import View
 from agent.ports import Exit
 
 KILL_AGAIN = 5.0  # seconds; a process in the kernel (D state) dies when it comes out, or needs another one
+COUNT_AGAIN = 0.25  # seconds between two looks at open connections; one look costs about 10 ms
+_HASTY = frozenset({"start-failed", "conmon-lost"})  # what it does is not worth waiting for
 
 _SAID = {"stopped": "stopped by the user", "removed": "no longer assigned"}
 
@@ -30,13 +33,19 @@ def begin(v: View, then: Literal["stopped", "removed"]) -> Move:
     return enter(v, "stopping", reason, _SAID[then], event=event, stop=Stop(then), exit=ended, restart_request=request)
 
 
-def begin_restart(v: View, happened: Happened, message: str, cause: Literal["user", "world", "task"]) -> Move:
+def begin_restart(
+    v: View,
+    happened: Happened,
+    message: str,
+    cause: Literal["user", "world", "task"],
+    evidence: dict[str, Any] | None = None,
+) -> Move:
     """Stop, to run again whatever the policy says."""
     assert v.task is not None
     verdict = judge(
         v.task.policy.restart,
         happened,
-        ran=_age(v),
+        ran=None if happened == "start-failed" else _age(v),
         failures=v.record.failures,
         retries=v.record.retries,
         roll=v.world.roll,
@@ -46,8 +55,9 @@ def begin_restart(v: View, happened: Happened, message: str, cause: Literal["use
         "stopping",
         happened,
         message,
-        event=Draft("task.stopping", happened, message, {"rule": verdict.rule}, cause=cause),
-        stop=Stop("backoff", delay=verdict.delay),
+        event=Draft("task.stopping", happened, message, {"rule": verdict.rule, **(evidence or {})}, cause=cause),
+        evidence=evidence,
+        stop=Stop("backoff", delay=verdict.delay, quick=happened in _HASTY),
         exit=None,
         failures=verdict.failures,
         retries=verdict.retries,
@@ -62,10 +72,12 @@ def begin_unhealthy(v: View) -> Move | None:
     verdict = judge(
         v.task.policy.restart,
         "unhealthy",
-        ran=_age(v),
+        # What never was healthy has not run well, however long it ran.
+        ran=_age(v) if record.health.proven else None,
         failures=record.failures,
         retries=record.retries,
         roll=v.world.roll,
+        on_unhealthy=v.task.policy.on_unhealthy,
     )
     if verdict.outcome == "leave":
         return None
@@ -78,7 +90,12 @@ def begin_unhealthy(v: View) -> Move | None:
         message,
         event=Draft("task.stopping", "unhealthy", message, {"rule": verdict.rule}),
         evidence=evidence,
-        stop=Stop("backoff" if verdict.outcome == "again" else "failed", delay=verdict.delay),
+        stop=Stop(
+            "backoff" if verdict.outcome in ("again", "anew") else "failed",
+            delay=verdict.delay,
+            quick=True,
+            fresh=verdict.outcome == "anew",
+        ),
         exit=None,
         failures=verdict.failures,
         retries=verdict.retries,
@@ -102,19 +119,63 @@ def step(v: View) -> Action:
 
 def _end(v: View, stop: Stop) -> Action:
     """The process still lives."""
-    if step := withdraw(v):
+    if step := withdraw(v) or _thaw(v) or _drain(v, stop) or _hooks(v, stop):
         return step
     grace = v.record.ending.grace
     deadline = stop.deadline
     if deadline is None or deadline > v.now + grace:  # the second: the clock was set back
         # Journalled before the signal: an agent that dies in between sends it again, and the grace is not begun anew.
-        return note(v, durable=True, stop=replace(stop, deadline=v.now + grace))
+        return note(v, durable=True, event=_unwell(v, stop), stop=replace(stop, deadline=v.now + grace))
     if v.now >= deadline:
         return _kill(v)
     if not v.seen.signalled:
-        action = retry(v, Signal(v.record.ending.signal))
-        return action if not isinstance(action, Wait) else Wait(min(action.until or deadline, deadline))
+        return _by(deadline, retry(v, Signal(v.record.ending.signal)))
     return Wait(deadline)
+
+
+def _by(end: float, action: Action) -> Action:
+    """No wait beyond `end`."""
+    return Wait(min(action.until or end, end)) if isinstance(action, Wait) else action
+
+
+def _thaw(v: View) -> Action | None:
+    """A frozen process takes no signal, and answers nobody whose connection is to end."""
+    return None if v.seen.frozen is False else retry(v, Freeze(False))
+
+
+def _drain(v: View, stop: Stop) -> Action | None:
+    record, limit, flows = v.record, v.record.ending.drain, v.seen.flows
+    if stop.quick or not limit or not (record.virtual or record.allocation.ports):
+        return None
+    if stop.hooked is not None or stop.deadline is not None:
+        return None
+    if stop.drained is None or stop.drained > v.now + limit:
+        return note(v, durable=True, stop=replace(stop, drained=v.now + limit))
+    if v.now >= stop.drained or (flows is not None and flows.count == 0):
+        return None
+    if flows is None or not flows.at <= v.now < flows.at + COUNT_AGAIN:
+        return _by(stop.drained, retry(v, Count()))
+    return _by(stop.drained, hold(v, "draining", "waiting for its connections to end", flows.at + COUNT_AGAIN))
+
+
+def _hooks(v: View, stop: Stop) -> Action | None:
+    """Its pre_stop commands, which the worker runs while `hooked` is set and no deadline is; they have as much time as
+    the process has after them."""
+    grace = v.record.ending.grace
+    if not v.record.ending.hooks or stop.deadline is not None or v.seen.hooked is not None:
+        return None
+    if stop.hooked is None or stop.hooked > v.now + grace:
+        return note(v, durable=True, stop=replace(stop, hooked=v.now + grace))
+    return Wait(stop.hooked) if v.now < stop.hooked else None
+
+
+def _unwell(v: View, stop: Stop) -> Draft | None:
+    """What is to be told of the pre_stop commands when the signal is sent: nothing, when they went well."""
+    if stop.hooked is None or stop.deadline is not None or (v.seen.hooked is not None and v.seen.hooked.ok):
+        return None
+    if v.seen.hooked is None:
+        return Draft("task.hook-failed", "pre-stop", "its pre_stop commands were not done within its grace period")
+    return Draft("task.hook-failed", "pre-stop", v.seen.hooked.message, v.seen.hooked.evidence)
 
 
 def _kill(v: View) -> Action:
@@ -142,13 +203,15 @@ def _ended(v: View, stop: Stop) -> Action:
         return step
     for other in v.seen.attempts:
         return retry(v, Clean(other.attempt))
+    if stop.fresh and v.seen.leftovers:
+        return retry(v, Discard())
     return _rest(v, stop, record.exit)
 
 
 def _rest(v: View, stop: Stop, exit_: Exit | None) -> Move:
     record = v.record
     text = exit_text(exit_) if exit_ else "it did not run"
-    gone: dict[str, Any] = {"stop": None, "health": HealthState()}
+    gone: dict[str, Any] = {"stop": None, "health": HealthState(), "greeting": False}
     evidence = {**record.evidence, **exit_evidence(exit_)}
     if stop.then == "backoff":
         return enter(
@@ -158,10 +221,11 @@ def _rest(v: View, stop: Stop, exit_: Exit | None) -> Move:
             record.message,
             evidence=evidence,
             until=v.now + stop.delay,
+            primed=record.primed and not stop.fresh,
             **gone,
         )
     if stop.then == "failed":
-        event = Draft("task.failed", record.reason, f"{record.message}; its policy allows no more restarts", evidence)
+        event = Draft("task.failed", record.reason, f"{record.message}; it stays down", evidence)
         policy = v.task.policy.restart if v.task else None
         return enter(v, "failed", record.reason, record.message, event=event, evidence=evidence, policy=policy, **gone)
     event = Draft("task.stopped", "user-stopped", f"stopped: {text}", exit_evidence(exit_))

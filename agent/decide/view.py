@@ -5,6 +5,7 @@ All values. `Seen` is the only place where an effect's success shows, so that no
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -44,6 +45,23 @@ class Probed:
 
 
 @dataclass(frozen=True, slots=True)
+class Hooked:
+    """How the commands of a hook went: all of them, or the first that failed."""
+
+    ok: bool
+    message: str = ""
+    evidence: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Flows:
+    """Connections to the task that were open."""
+
+    count: int
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
 class Seen:
     attempts: tuple[Found, ...] = ()
     prepared: bool = False  # everything of Prepare is there; False after an agent's start: it is made sure again
@@ -52,6 +70,9 @@ class Seen:
     space: str = ""  # its sandbox's, as prepared
     named: int | None = None  # version of the peers in /etc/hosts; None: not known
     resources: Resources | None = None  # applied; None: as recorded
+    frozen: bool | None = None  # of the newest attempt; None: not known
+    flows: Flows | None = None
+    hooked: Hooked | None = None  # of the state's own hook; None: not done
     signalled: bool = False
     killed_at: float | None = None
     tail: tuple[str, ...] | None = None
@@ -79,7 +100,16 @@ class Seen:
 
     def entered(self) -> Seen:
         """At a change of state: what was seen of the state before is used up."""
-        return replace(self, troubles=(), tail=None, probes=(), signalled=False, killed_at=None)
+        return replace(
+            self,
+            troubles=(),
+            tail=None,
+            probes=(),
+            signalled=False,
+            killed_at=None,
+            flows=None,
+            hooked=None,
+        )
 
     def worked(self, action: type) -> Seen:
         if not self.troubles:
@@ -95,6 +125,8 @@ class World:
     gate: Gate = OPEN
     slot_free: bool = True  # no other task of the slot is left
     holders: tuple[str, ...] = ()  # services that must have stopped before this task stops
+    upstream: Mapping[str, str] = field(default_factory=dict)  # depends.upstream() now
+    renewed: str = ""  # a service whose restart this task is to follow
     check: Check | Literal["unknown"] | None = None
     ending: Ending | None = None  # by spec and image; None: not known
     unmounted: tuple[str, ...] = ()  # mounts of the host on which its binds lay, and that are not there now
@@ -127,4 +159,5 @@ class View:
 
     @property
     def wanted(self) -> bool:
-        return self.task is not None and self.task.desired == "running"
+        """Whether it is to have a process; a paused one has."""
+        return self.task is not None and self.task.desired != "stopped"

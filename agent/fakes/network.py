@@ -18,6 +18,7 @@ class FakeNetwork:
         self.files: dict[Path, str] = {}
         self.failures: dict[str, Exception] = {}
         self.closed = False
+        self.connections: dict[str, int] = {}  # address → open ones
 
     def _maybe_fail(self, method: str) -> None:
         if error := self.failures.pop(method, None):
@@ -42,6 +43,10 @@ class FakeNetwork:
             self.published[task] = serving
         else:
             self.published.pop(task, None)
+
+    async def open(self, address: str) -> int:
+        self._maybe_fail("open")
+        return self.connections.get(address, 0)
 
     async def names(
         self,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
-from agent.ports import ProbeResult, Process
-from agent.wire.messages import Healthcheck
+from agent.ports import ProbeResult, Process, UserIds
+from agent.wire.messages import Healthcheck, Hook
 
 
 class FakeProber:
@@ -14,6 +15,8 @@ class FakeProber:
     def __init__(self) -> None:
         self.answers: dict[str, Sequence[ProbeResult]] = {}
         self.probes: list[tuple[str, int, Healthcheck]] = []
+        self.hooks: list[tuple[str, int, tuple[str, ...]]] = []  # begun
+        self.outcomes: dict[tuple[str, ...], ProbeResult | asyncio.Future[ProbeResult]] = {}  # command → how it ends
 
     async def probe(
         self, task: str, attempt: int, process: Process, check: Healthcheck, address: str, timeout: float
@@ -25,3 +28,10 @@ class FakeProber:
         if len(answers) > 1:
             self.answers[task] = answers[1:]
         return answers[0]
+
+    async def run(
+        self, task: str, attempt: int, process: Process, hook: Hook, ids: UserIds | None, timeout: float | None
+    ) -> ProbeResult:
+        self.hooks.append((task, attempt, hook.command))
+        outcome = self.outcomes.get(hook.command, ProbeResult(True, "", 0))
+        return outcome if isinstance(outcome, ProbeResult) else await asyncio.shield(outcome)

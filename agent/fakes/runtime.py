@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from agent.kit.clock import Clock, RealClock
 from agent.kit.errors import GoraeError
-from agent.ports import Bundle, Exit, Found, Process
+from agent.ports import Before, Bundle, Exit, Found, Process
 from agent.wire.messages import Resources
 
 # What a signal without a handler does to pid 1 of a container: nothing, unless the program asked for it. The fake's
@@ -39,13 +39,16 @@ class FakeRuntime:
         self.signals: list[tuple[str, int, int]] = []  # task, attempt, signal
         self.removed: list[tuple[str, int]] = []
         self.updates: list[tuple[str, int, Resources]] = []
+        self.frozen: set[str] = set()  # tasks that heed no signal but KILL until they are thawed
 
-    async def start(self, bundle: Bundle) -> Process:
+    async def start(self, bundle: Bundle, before: Before | None = None) -> Process:
         failure = self.failures.pop(bundle.task, None)
         if failure is not None:
             raise failure
         self._next_pid += 2
         process = Process(self._next_pid, start_ticks=self._next_pid * 10, conmon=self._next_pid - 1)
+        if before is not None:
+            await before(process)
         self._containers[bundle.task, bundle.attempt] = _Container(bundle, process)
         self.started.append((bundle.task, bundle.attempt))
         if bundle.task in self.codes:
@@ -65,7 +68,7 @@ class FakeRuntime:
         container = self._containers.get((task, attempt))
         if container is None or container.exit.done():
             return
-        if everyone or signal == signals.SIGKILL or (signal in _HEEDED and task not in self.stubborn):
+        if everyone or signal == signals.SIGKILL or (signal in _HEEDED and task not in self.stubborn | self.frozen):
             self._end(container, 128 + signal)
 
     async def remove(self, task: str, attempt: int) -> None:
@@ -80,8 +83,13 @@ class FakeRuntime:
             for (task, attempt), c in self._containers.items()
         ]
 
-    async def update(self, task: str, attempt: int, resources: Resources) -> None:
-        self.updates.append((task, attempt, resources))
+    async def update(
+        self, task: str, attempt: int, resources: Resources | None = None, *, frozen: bool | None = None
+    ) -> None:
+        if resources is not None:
+            self.updates.append((task, attempt, resources))
+        if frozen is not None:
+            (self.frozen.add if frozen else self.frozen.discard)(task)
 
     # For tests -------------------------------------------------------------------------------------------------------
 

@@ -13,19 +13,20 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from agent.kit.errors import Temporary
+from agent.decide import hooks
+from agent.kit.errors import GoraeError, Temporary
 from agent.kit.layout import Layout
-from agent.ports import ProbeResult, Process
+from agent.ports import ProbeResult, Process, UserIds
 from agent.probes import http
 from agent.runtime import pidfd
-from agent.runtime.cgroups import CHECKS, Cgroups
+from agent.runtime.cgroups import CHECKS, HOOKS, Cgroups
 from agent.runtime.spawn import PATH, Child, spawn
-from agent.wire.messages import Healthcheck
+from agent.wire.messages import Healthcheck, Hook
 
 OUTPUT = 4096  # bytes of the tail
 _DRAIN = 0.5  # seconds for the last output, which a process left behind may hold open
@@ -53,29 +54,50 @@ class HostProber:
             case "tcp" if check.port is not None:
                 return await http.connect(address, check.port, timeout)
             case "exec" if args := arguments(check.test):
-                return await self._exec(task, attempt, process, args, timeout)
+                return await self._exec(
+                    task, attempt, process, lambda config: process_spec(config, args), CHECKS, timeout
+                )
         return ProbeResult(False, f"cannot check: a healthcheck of kind {check.kind} needs a port or a command")
 
-    async def _exec(self, task: str, attempt: int, process: Process, args: list[str], timeout: float) -> ProbeResult:
+    async def run(
+        self, task: str, attempt: int, process: Process, hook: Hook, ids: UserIds | None, timeout: float | None
+    ) -> ProbeResult:
+        return await self._exec(
+            task, attempt, process, lambda config: hooks.process_spec(config, hook, ids), HOOKS, timeout
+        )
+
+    async def _exec(
+        self,
+        task: str,
+        attempt: int,
+        process: Process,
+        spec_of: Callable[[dict[str, Any]], dict[str, Any]],
+        part: str,
+        timeout: float | None,
+    ) -> ProbeResult:
         bundle = self._layout.run_tasks / task / str(attempt)
         if pidfd.start_ticks(process.pid) != process.start_ticks:
-            return ProbeResult(False, "cannot check: the container is not running")
+            return ProbeResult(False, "cannot run it: the container is not running")
         spec = bundle / f"probe-{next(self._count)}.json"
         output = os.memfd_create("probe", os.MFD_CLOEXEC)
         try:
-            spec.write_text(json.dumps(process_spec(json.loads((bundle / "config.json").read_text()), args)))
-            group = self._cgroups.checks(f"{task}.{attempt}")
-            await self._clear(group)  # of an agent that was killed in the middle of one
+            spec.write_text(json.dumps(spec_of(json.loads((bundle / "config.json").read_text()))))
+            group = self._cgroups.part(f"{task}.{attempt}", part)
+            if part == CHECKS:
+                await self._clear(group)  # of an agent that was killed in the middle of one
             argv = [self._crun, f"--root={self._layout.crun_root}", "--cgroup-manager=cgroupfs", "exec"]
-            argv += ["--process", str(spec), f"--cgroup={CHECKS}", f"{task}.{attempt}"]
-            return await self._run(argv, group, output, timeout)
+            argv += ["--process", str(spec), f"--cgroup={part}", f"{task}.{attempt}"]
+            return await self._run(argv, group, output, timeout, keep=part == HOOKS)
         except OSError as error:  # removed under our hands, or no memory for a process: the check has failed, no more
-            return ProbeResult(False, f"cannot check: {error}")
+            return ProbeResult(False, f"cannot run it: {error}")
+        except GoraeError as error:
+            return ProbeResult(False, error.message)
         finally:
             os.close(output)
             spec.unlink(missing_ok=True)
 
-    async def _run(self, argv: list[str], group: str, output: int, timeout: float) -> ProbeResult:
+    async def _run(self, argv: list[str], group: str, output: int, timeout: float | None, *, keep: bool) -> ProbeResult:
+        """`keep`: what it leaves in the background lives on, if it ended in time."""
         source, sink = os.pipe2(os.O_CLOEXEC)
         os.fchmod(sink, 0o666)  # /dev/stdout opened anew, by another user than root, is this pipe
         try:
@@ -90,7 +112,8 @@ class HostProber:
                 os.close(sink)
             code = await child.wait(timeout)
             late = code is None
-            await self._clear(group)
+            if late or not keep:
+                await self._clear(group)
             if late:
                 # Not crun: it has to reap the check, or the zombie, an orphan on the host's side, would keep pid 1 of
                 # the container from ending.
@@ -100,7 +123,7 @@ class HostProber:
             await tail.wait(_DRAIN)
             text = os.pread(output, OUTPUT, 0).decode(errors="replace")
             if late:
-                text = f"{text}\nended after {timeout:g} s".strip()
+                text = f"{text}\nended after {timeout or 0:g} s".strip()
             return ProbeResult(code == 0, text, code, timed_out=late)
         finally:
             if child is not None and child.fd >= 0:  # cancelled, or crun hangs

@@ -25,7 +25,7 @@ from agent.wire.messages import Resources
 _ORPHANS = 0.02  # seconds: longer than a death takes, unless an unreaped orphan stands in its way
 OWN = Path("/proc/self/cgroup")
 _MONITORS = "monitors"  # the cgroup of our conmons; not an attempt, so it carries no dot
-CHECKS = "checks"  # below an attempt's: for healthchecks
+CHECKS, HOOKS = "checks", "hooks"  # below an attempt's: for healthchecks, for commands of its life
 
 
 class Cgroups:
@@ -67,21 +67,22 @@ class Cgroups:
                     found.update(map(int, Path(path, "cgroup.procs").read_text().split()))
         return frozenset(found - {0})
 
-    def checks(self, name: str) -> str:
-        """The name of the part of an attempt's cgroup in which its healthchecks run; made if missing, removed with it.
+    def part(self, name: str, part: str) -> str:
+        """The name of a part of an attempt's cgroup, for what runs besides its program; made if missing, removed with
+        it.
 
-        In every hierarchy, or crun puts the check into the root. OSError: the attempt is gone.
+        In every hierarchy, or crun puts the process into the root. OSError: the attempt is gone.
         """
-        parts = [directory / CHECKS for directory in self.directories(name)]
+        parts = [directory / part for directory in self.directories(name)]
         if not parts:
             raise FileNotFoundError(errno.ENOENT, "it has no cgroup", name)
         if not parts[-1].is_dir():  # made last
-            for part in parts:
-                part.mkdir(exist_ok=True)
+            for directory in parts:
+                directory.mkdir(exist_ok=True)
                 for file in ("cpuset.cpus", "cpuset.mems") if self.version == "v1" else ():
-                    if (part / file).exists():  # empty at first, and such a group takes nobody
-                        (part / file).write_text((part.parent / file).read_text())
-        return f"{name}/{CHECKS}"
+                    if (directory / file).exists():  # empty at first, and such a group takes nobody
+                        (directory / file).write_text((directory.parent / file).read_text())
+        return f"{name}/{part}"
 
     def occupied(self, name: str) -> bool:
         """Whether crun has put a process there that still lives: it puts one into every hierarchy, so one tells."""
@@ -219,6 +220,27 @@ class Cgroups:
             self._write("memory", name, pair[1], str(memory))
         self._write("memory", name, pair[0], str(memory))
         self._write("memory", name, pair[1], str(memory))
+
+    async def freeze(self, name: str, frozen: bool) -> None:
+        """Returns when every process stands still, or when none does. OSError; TimeoutError: one hangs in the kernel.
+
+        cgroup-v2, cgroup.freeze; cgroup-v1, freezer-subsystem.
+        """
+        if self.version == "v2":
+            directory = Path(f"{self._roots[0]}{self.parent}/{name}")
+            (directory / "cgroup.freeze").write_text("1" if frozen else "0")
+            file, reached = directory / "cgroup.events", f"frozen {int(frozen)}"
+        else:
+            file = Path(f"{self._by_controller.get('freezer')}{self.parent}/{name}/freezer.state")
+            reached = "FROZEN" if frozen else "THAWED"
+            file.write_text(reached)
+        for attempt in range(12):
+            if reached in file.read_text().splitlines():
+                return
+            await asyncio.sleep(0.001 * 2**attempt)
+            if self.version == "v1" and frozen:
+                file.write_text(reached)  # one that had just been forked was missed
+        raise TimeoutError(errno.ETIMEDOUT, "it does not come to rest", str(file))
 
     def _write(self, controller: str, name: str, file: str, value: str) -> None:
         root = self._by_controller.get(controller)

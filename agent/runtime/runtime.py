@@ -19,7 +19,7 @@ from typing import Any, Literal
 from agent.kit.errors import Permanent, Temporary
 from agent.kit.layout import Layout
 from agent.kit.syscalls import PR_SET_CHILD_SUBREAPER, prctl
-from agent.ports import Bundle, Exit, Found, Process
+from agent.ports import Before, Bundle, Exit, Found, Process
 from agent.runtime import checks, conmon, failures, pidfd
 from agent.runtime.cgroups import Cgroups
 from agent.runtime.exits import ExitFiles
@@ -44,7 +44,7 @@ class CrunRuntime:
     def cgroup_version(self) -> Literal["v2", "v1"]:
         return self._cgroups.version
 
-    async def start(self, bundle: Bundle) -> Process:
+    async def start(self, bundle: Bundle, before: Before | None = None) -> Process:
         """A container that runs. What an earlier, interrupted start left of the same attempt is removed first.
 
         On failure nothing is left; cancelled, what is left shows in `list`, and `remove` takes it away.
@@ -54,12 +54,12 @@ class CrunRuntime:
         if self._bundle(bundle.task, bundle.attempt).exists() or (self._layout.crun_root / cid).exists():
             await self.remove(bundle.task, bundle.attempt)
         try:
-            return await self._start(bundle, cid)
+            return await self._start(bundle, cid, before)
         except (Permanent, Temporary):
             await self.remove(bundle.task, bundle.attempt)
             raise
 
-    async def _start(self, bundle: Bundle, cid: str) -> Process:
+    async def _start(self, bundle: Bundle, cid: str, before: Before | None) -> Process:
         name, directory = f"{bundle.stack}/{bundle.service}", self._bundle(bundle.task, bundle.attempt)
         monitor = self._ready()
         self._creating += 1  # while it is, the parent cgroup must not be taken from under crun
@@ -73,12 +73,17 @@ class CrunRuntime:
         if pid < 0:
             raise failures.from_crun(said, name, list(bundle.config["process"]["args"]))
         self._filters.learn(bundle.config, self._layout.crun_root / cid)
-        return await self._release(cid, pid, name, directory, in_host=bundle.sandbox.net_ns is None)
+        in_host = bundle.sandbox.net_ns is None
+        return await self._release(cid, pid, name, directory, before, in_host=in_host)
 
-    async def _release(self, cid: str, pid: int, name: str, directory: Path, *, in_host: bool) -> Process:
+    async def _release(
+        self, cid: str, pid: int, name: str, directory: Path, before: Before | None, *, in_host: bool
+    ) -> Process:
         ticks = pidfd.start_ticks(pid)
         try:
             checks.created(pid, name, in_host=in_host)
+            if before is not None and ticks is not None:
+                await before(Process(pid, ticks, None))
             await self._exec(cid)
         except OSError as error:  # no such process, no reader: it died under our hands
             raise Temporary(f"cannot start {name}: it was killed while it was created", code="start-failed") from error
@@ -209,12 +214,20 @@ class CrunRuntime:
             return Found(task, int(number), None, None)
         return Found(task, int(number), None, None if fresh else self._as_exit(cid, record))
 
-    async def update(self, task: str, attempt: int, resources: Resources) -> None:
-        """Temporary limit-refused: the kernel does not take it (v1: more memory in use than the new limit)."""
+    async def update(
+        self, task: str, attempt: int, resources: Resources | None = None, *, frozen: bool | None = None
+    ) -> None:
+        """Temporary limit-refused: the kernel does not take it (v1: more memory in use than the new limit); not-frozen:
+        a process hangs in the kernel."""
         try:
-            self._cgroups.update(_cid(task, attempt), resources)
+            if resources is not None:
+                self._cgroups.update(_cid(task, attempt), resources)
+            if frozen is not None:
+                await self._cgroups.freeze(_cid(task, attempt), frozen)
         except FileNotFoundError:
             return  # over: the next attempt gets them from its config
+        except TimeoutError as error:
+            raise Temporary(f"cannot pause {task}: {error.strerror}", code="not-frozen") from error
         except OSError as error:
             raise Temporary(
                 f"cannot change the limits of {task}: {error.strerror}",

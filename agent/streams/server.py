@@ -19,6 +19,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
+from agent.decide.record import signal_number
 from agent.kit.errors import GoraeError, Permanent, UserError
 from agent.ports import Images, ImageShelf, LogFiles, Logins, Logs, Rootfs
 from agent.streams.images import ImageRequests
@@ -48,6 +49,8 @@ class Agent(Users, Protocol):
     def listeners(self) -> Sequence[Listener]: ...
 
     async def adopt(self, store_id: str) -> None: ...
+
+    async def kill(self, stack: str, services: Sequence[str], signal: int, cause: str | None) -> int: ...
 
 
 class AllLogs(Logs, LogFiles, Protocol):
@@ -79,6 +82,7 @@ class StreamServer:
             "logs": self._read_logs,
             "status": self._status,
             "adopt": self._adopt,
+            "kill": self._kill,
             "listeners": self._listeners,
             **VolumeRequests(volumes, agent).operations,
             **UsageRequests(agent, images, shelf, rootfs, volumes, logs, log_budget).operations,
@@ -196,6 +200,15 @@ class StreamServer:
     async def _adopt(self, request: dict[str, Any], send: Send) -> Any:
         await self._agent.adopt(text(request, "store_id"))
         return {}
+
+    async def _kill(self, request: dict[str, Any], send: Send) -> Any:
+        name = str(request.get("signal") or "SIGKILL")
+        number = signal_number(name)
+        if number is None:
+            raise UserError(f"cannot send the signal {name}: there is none", code="bad-signal", hint="kill -l")
+        services = texts(request, "services") if "services" in request else ()
+        cause = text(request, "cause") if "cause" in request else None
+        return {"signalled": await self._agent.kill(text(request, "stack"), services, number, cause)}
 
     async def _listeners(self, request: dict[str, Any], send: Send) -> Any:
         return list(self._agent.listeners())

@@ -30,7 +30,8 @@ State = Literal[
     "removed",
 ]
 Health = Literal["none", "starting", "healthy", "unhealthy"]
-Desired = Literal["running", "stopped"]
+Desired = Literal["running", "stopped", "paused"]
+OnUnhealthy = Literal["restart", "recreate", "stop", "none"]
 NETWORK_MODE = r"^(|none|host|service:[a-zA-Z0-9][a-zA-Z0-9._-]{0,62}|container:[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,253})$"
 HOSTNAME = re.compile(r"[a-zA-Z0-9_]([a-zA-Z0-9_.-]{0,62}[a-zA-Z0-9_])?")
 HostName = Annotated[str, Field(pattern=f"^{HOSTNAME.pattern}$")]
@@ -129,6 +130,19 @@ class Naming(Wire):
     hosts: dict[HostName, tuple[Address | Literal["host-gateway"], ...]] = {}
 
 
+class Hook(Wire):
+    """A command run in the task's container, besides its own. None and empty: as the container's own. `environment`:
+    over the container's. `privileged`: with every capability in the container's user namespace. `per_replica`: of
+    pre_start alone; else the service's first slot runs it, and the others wait for that."""
+
+    command: tuple[str, ...] = Field(min_length=1)
+    user: str | None = None
+    environment: dict[str, str] = {}
+    working_dir: str | None = None
+    privileged: bool = False
+    per_replica: bool = True
+
+
 class ContainerSpec(Wire):
     """What forces a new container when it changes; its hash is the task's template.
 
@@ -156,6 +170,8 @@ class ContainerSpec(Wire):
     network_mode: Annotated[str, Field(pattern=NETWORK_MODE)] = ""
     naming: Naming = Naming()
     mac: str = Field(default="", pattern=r"^(([0-9a-f]{2}:){5}[0-9a-f]{2})?$")  # of its link; "": one of ours
+    init: bool = False  # pid 1 is a small init, which reaps and hands on signals
+    pre_start: tuple[Hook, ...] = ()  # before the first attempt's program
 
 
 class Restart(Wire):
@@ -194,19 +210,28 @@ class Resources(Wire):
 
 
 class Dependency(Wire):
+    """`restart`: when the other is restarted or replaced, but not when it crashes, this one is restarted after it."""
+
     service: str
     condition: Literal["service_started", "service_healthy", "service_completed_successfully"] = "service_started"
     required: bool = True
+    restart: bool = False
 
 
 class Policy(Wire):
-    """What may change in place, without a new container."""
+    """What may change in place, without a new container. `on_unhealthy` None: as `restart` says. `drain`: seconds at
+    most between its leaving ports and virtual address and its end, for connections to finish. post_start: after each
+    start; pre_stop: before the stop signal."""
 
     restart: Restart = Restart()
     healthcheck: Healthcheck | None = None  # None: the image's, if it has one
+    on_unhealthy: OnUnhealthy | None = None
     resources: Resources = Resources()
     stop_signal: str | None = None
     stop_grace: Amount = 10.0
+    drain: Amount = 5.0
+    post_start: tuple[Hook, ...] = ()
+    pre_stop: tuple[Hook, ...] = ()
     depends_on: tuple[Dependency, ...] = ()
 
 
@@ -259,7 +284,8 @@ class PublishedPort(Wire):
 
 
 class TaskStatus(Wire):
-    """Times are Unix seconds. `reason`: stable code. `message`: one sentence. `evidence`: JSON values."""
+    """Times are Unix seconds. `reason`: stable code. `message`: one sentence. `evidence`: JSON values. `health` is
+    "starting" as well while post_start commands run. `failures`: ends in a row that made it wait to start again."""
 
     id: str
     service: str
@@ -269,6 +295,8 @@ class TaskStatus(Wire):
     health: Health = "none"
     attempt: int = 0
     restarts: int = 0  # attempts after the first, of this task
+    failures: int = 0
+    paused: bool = False
     since: float = 0.0  # when `state` was entered
     started_at: float | None = None
     pid: int | None = None

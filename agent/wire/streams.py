@@ -45,6 +45,8 @@ Operations (arguments → result):
     volume-backup   name, path, uid, gid → {"name", "path", "size", "writer", "entries", "bytes", "changed", "skipped"}
                     the file is uid's and gid's; writer: who ran on it meanwhile, so that it may not be of one moment
     volume-restore  path, name?, force → VolumeInfo document with "size", "replaced"
+    kill        stack, services?: [NAME], signal?, cause? → {"signalled": number of containers}
+                signal: KILL, SIGHUP, 15 …; cause: id of the event that this follows from
     adopt       store_id → {}                             an operator binds the agent to a store by hand
 
 keys: {REGISTRY or REGISTRY/PATH: base64 of USER:PASSWORD}, the asker's own; used for this request, kept nowhere.

@@ -171,6 +171,10 @@ class Service(Container):
     depends_on: dict[Name, Dependency] = {}
     healthcheck: Healthcheck | None = None
     x_gorae_healthcheck: GoraeHealthcheck | None = Field(default=None, alias="x-gorae-healthcheck")
+    x_gorae_on_unhealthy: Literal["restart", "recreate", "stop", "none"] | None = Field(
+        default=None, alias="x-gorae-on-unhealthy"
+    )
+    x_gorae_drain: Duration | None = Field(default=None, alias="x-gorae-drain")
     pre_start: tuple[PreStart, ...] = ()
     post_start: tuple[Hook, ...] = ()
     pre_stop: tuple[Hook, ...] = ()

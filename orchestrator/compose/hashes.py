@@ -26,6 +26,8 @@ _APART = frozenset(
         "mem_limit",
         "mem_reservation",
         "pids_limit",
+        "post_start",
+        "pre_stop",
         "profiles",
         "pull_policy",
         "pull_refresh_after",
@@ -33,7 +35,9 @@ _APART = frozenset(
         "scale",
         "stop_grace_period",
         "stop_signal",
+        "x-gorae-drain",
         "x-gorae-healthcheck",
+        "x-gorae-on-unhealthy",
     )
 )
 

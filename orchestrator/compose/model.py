@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from agent.wire.messages import Naming, PortNumber, Subnet
+from agent.wire.messages import Hook, Naming, OnUnhealthy, PortNumber, Subnet
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 ServiceName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9._-]{0,62}$")]
@@ -83,6 +83,7 @@ class DependsOn(Model):
 
     condition: Literal["service_started", "service_healthy", "service_completed_successfully"] = "service_started"
     required: bool = True
+    restart: bool = False
 
 
 class RestartModel(Model):
@@ -132,6 +133,12 @@ class Service(Model):
     naming: Naming = Naming()
     labels: dict[str, str] = {}
     read_only: bool = False
+    init: bool = False
+    pre_start: tuple[Hook, ...] = ()
+    post_start: tuple[Hook, ...] = ()
+    pre_stop: tuple[Hook, ...] = ()
+    on_unhealthy: OnUnhealthy | None = None  # x-gorae-on-unhealthy
+    drain: float | None = Field(default=None, ge=0, le=86400)  # x-gorae-drain
     stop_signal: str | None = None
     stop_grace_period: float | None = None
 

@@ -11,10 +11,9 @@ from collections.abc import Callable, Collection
 from signal import Signals
 from typing import Any, TypeVar
 
-from orchestrator.compose import health, limits, model, naming, networks, ports, pulls, storage, units
+from orchestrator.compose import health, hooks, limits, model, naming, networks, ports, pulls, storage, units
 from orchestrator.compose.context import SERVICE, Context, absolute, matching
 from orchestrator.compose.nodes import BAD, Node, fields, flag, items, spelled, text
-from orchestrator.compose.values import short
 
 T = TypeVar("T")
 
@@ -60,9 +59,9 @@ def service(path: str, entry: dict[str, Node], services: Collection[str], contex
         "image": read("image", _image) or "",
         "platform": read("platform", pulls.platform) or "",
         **(read("pull_policy", pulls.policy) or {}),
-        "command": _words(entry.get("command")),
-        "entrypoint": _words(entry.get("entrypoint")),
-        "environment": _environment(entry, path, context),
+        "command": hooks.words(entry.get("command")),
+        "entrypoint": hooks.words(entry.get("entrypoint")),
+        "environment": hooks.environment(entry, path, context),
         "ports": tuple(port for node in items(entry.get("ports")) if (port := _port(node, path, context))),
         "expose": context.each(entry, "expose", path, ports.exposed),
         "mounts": storage.mounts(entry, path, context),
@@ -72,7 +71,7 @@ def service(path: str, entry: dict[str, Node], services: Collection[str], contex
         "mac_address": networks.mac(path, entry, context),
         "depends_on": {
             other: model.DependsOn.model_validate(
-                {key: node.value for key, node in fields(needs).items() if key != "restart" and node.value is not BAD}
+                {key: node.value for key, node in fields(needs).items() if node.value not in (None, BAD)}
             )
             for other, needs in fields(entry.get("depends_on")).items()
             if other in services
@@ -87,25 +86,13 @@ def service(path: str, entry: dict[str, Node], services: Collection[str], contex
         "naming": naming.naming(path, entry, context),
         "labels": {key: text(node) or "" for key, node in fields(entry.get("labels")).items()},
         "read_only": flag(entry.get("read_only"), False),
+        "init": flag(entry.get("init"), False),
+        **hooks.hooks(entry, path, context),
+        "on_unhealthy": text(entry.get("x-gorae-on-unhealthy")),
+        "drain": read("x-gorae-drain", _drain),
         "stop_signal": read("stop_signal", _signal),
         "stop_grace_period": read("stop_grace_period", units.span),
     }
-
-
-def _environment(entry: dict[str, Node], path: str, context: Context) -> dict[str, str]:
-    """A variable without a value has been looked up; it is absent where it is not set."""
-    found = {}
-    for name, node in fields(entry.get("environment")).items():
-        if not name or "=" in name:
-            message = f"cannot use {short(name)} as the name of a variable in {path}: it is empty or holds '='"
-            context.report.problem(node.key_at, message)
-        elif (value := text(node)) is not None:
-            found[name] = value
-    return found
-
-
-def _words(node: Node | None) -> tuple[str, ...] | None:
-    return tuple(text(word) or "" for word in node.value) if node and isinstance(node.value, list) else None
 
 
 def _port(node: Node, path: str, context: Context) -> model.PortMapping | None:
@@ -132,6 +119,13 @@ def _image(name: str) -> str:
     if not name or len(name) > 500 or any(char.isspace() or not char.isprintable() for char in name):
         raise ValueError("an image is written as NAME[:TAG][@DIGEST], without spaces")
     return name
+
+
+def _drain(written: str) -> float:
+    seconds = units.span(written)
+    if seconds > 86400:
+        raise ValueError("it is a day at most")
+    return seconds
 
 
 def _signal(name: str) -> str:

@@ -98,10 +98,10 @@ extra_hosts             hosts                           differs host-gateway ope
 gpus                    text(all)|list                          refused @later
 group_add               set                                     refused @later
 healthcheck             map                             differs a container that turns unhealthy is restarted, unless
-                                                        `restart` is no
+                                                        `restart` is no, or as x-gorae-on-unhealthy says
 hostname                text
 image                   text
-init                    bool                                    refused @later
+init                    bool
 ipc                     text                                    refused @later
 isolation               text                                    warned it is for Windows
 label_file              texts
@@ -126,9 +126,13 @@ pids_limit              int
 platform                text
 ports                   list                            differs replicas share a host port; those that are ready answer,
                                                         in turn
-post_start              list                                    refused @later
-pre_start               list                                    refused @later
-pre_stop                list                                    refused @later
+post_start              list                            differs it runs whenever a container has started, also after a
+                                                        crash; until then the container is not ready, and if it fails
+                                                        the container is started anew
+pre_start               list                            differs it runs in the service's own container, of the same
+                                                        image, before the service's command
+pre_stop                list                            differs together they have stop_grace_period; the container has
+                                                        left its ports before, and its connections have ended
 privileged              bool                                    refused @later
 profiles                list:text
 provider                map needs type                          refused gorae calls no outside providers
@@ -157,7 +161,9 @@ uts                     text                                    refused @later
 volumes                 list
 volumes_from            set:text
 working_dir             text
+x-gorae-drain           duration
 x-gorae-healthcheck     map
+x-gorae-on-unhealthy    text(none recreate restart stop)
 
 [services.*.blkio_config] closed
 device_read_bps         list
@@ -224,7 +230,7 @@ registry                text
 [services.*.depends_on.*]
 condition               text(service_started service_healthy service_completed_successfully)
 required                bool
-restart                 bool                                    refused but false: @later
+restart                 bool
 
 [services.*.devices]
 []                      text|map needs source

@@ -32,6 +32,7 @@ from orchestrator.decide.mounts import Mounts, bad_model
 from orchestrator.decide.networks import memberships
 
 STOP_GRACE = 10.0  # seconds, 05-services.md stop_grace_period
+DRAIN = 5.0  # seconds, x-gorae-drain
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +138,8 @@ def _container(stack: Stack, name: str, model: Service, image_id: str, mounts: M
         networks=memberships(stack, name),
         network_mode=model.network_mode,
         mac=model.mac_address,
+        init=model.init,
+        pre_start=model.pre_start,
     )
 
 
@@ -145,10 +148,14 @@ def _policy(model: Service) -> Policy:
         restart=Restart(**dict(model.restart)),
         healthcheck=_healthcheck(model.healthcheck) if model.healthcheck else None,
         resources=Resources(**dict(model.resources)),
+        on_unhealthy=model.on_unhealthy,
+        drain=DRAIN if model.drain is None else model.drain,
+        post_start=model.post_start,
+        pre_stop=model.pre_stop,
         stop_signal=model.stop_signal,
         stop_grace=STOP_GRACE if model.stop_grace_period is None else model.stop_grace_period,
         depends_on=tuple(
-            Dependency(service=name, condition=dep.condition, required=dep.required)
+            Dependency(service=name, condition=dep.condition, required=dep.required, restart=dep.restart)
             for name, dep in sorted(model.depends_on.items())
         ),
     )

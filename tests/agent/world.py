@@ -72,6 +72,7 @@ class World:
             rootfs=self.rootfs,
             volumes=self.volumes,
             network=self.network,
+            flows=self.network,
             resolver=self.resolver,
             runtime=self.runtime,
             prober=self.prober,

@@ -38,17 +38,19 @@ def task(
     grace: float = 10.0,
     resources: Resources | None = None,
     container: dict[str, Any] | None = None,
+    policy: dict[str, Any] | None = None,
     **fields: Any,
 ) -> Task:
-    policy = Policy(
+    made = Policy(
         restart=Restart.model_validate({"condition": restart}) if isinstance(restart, str) else restart,
         healthcheck=check,
         stop_grace=grace,
         depends_on=needs,
         resources=resources or Resources(),
+        **(policy or {}),
     )
     spec = ContainerSpec(image="web:1", image_id="sha256:1", **(container or {}))
-    return Task(id=id_, service=service, slot=slot, template="a", container=spec, policy=policy, **fields)
+    return Task(id=id_, service=service, slot=slot, template="a", container=spec, policy=made, **fields)
 
 
 def allocation(index: int = 0, ports: tuple[PublishedPort, ...] = ()) -> Allocation:
@@ -82,7 +84,7 @@ def over(code: int | None = 0, attempt: int = 1, *, oom: bool = False, at: float
 
 
 def seen(*attempts: Found, **fields: Any) -> Seen:
-    return Seen(attempts=attempts, **{"named": 0, **fields})
+    return Seen(attempts=attempts, **{"named": 0, "frozen": False, **fields})
 
 
 def world(**fields: Any) -> World:

@@ -1,4 +1,8 @@
-"""A task's whole life against a toy host, whatever happens to it: exits, users, reboots, an agent that dies anywhere."""
+"""A task's whole life against a toy host, whatever happens to it: exits, users, reboots, an agent that dies anywhere.
+
+What must hold: never two live attempts; an exit's order (out of what it serves, its connections, pre_stop, the signal);
+every rest is reached in bounded steps; backoff within its bounds; every event has a cause that exists.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +13,13 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from agent.decide import states
+from agent.decide import hooks, states
 from agent.decide.action import (
     Action,
     Clean,
+    Count,
     Discard,
+    Freeze,
     Gone,
     Kill,
     Move,
@@ -29,15 +35,16 @@ from agent.decide.action import (
 from agent.decide.depends import OPEN, Gate
 from agent.decide.endpoints import leaves
 from agent.decide.next_action import next_action
-from agent.decide.record import dump, load
+from agent.decide.record import Ending, dump, ending, load
 from agent.decide.restart import CAP, JITTER
-from agent.decide.view import Probed, Seen, Trouble, World
+from agent.decide.view import Flows, Hooked, Probed, Seen, Trouble, World
 from agent.ports import Exit, Found, ProbeResult, Process
-from agent.wire.messages import Restart
-from tests.agent.decide.make import NOW, PORT, allocation, check, record, task
+from agent.wire.messages import Hook, Restart
+from tests.agent.decide.make import IMAGE, NOW, PORT, allocation, check, record, task
 
 CONDITIONS = ("default", "no", "on-failure", "always", "unless-stopped")
-FAILING = ("Prepare", "Start", "Publish", "Clean", "Discard", "Signal", "Update")
+FAILING = ("Prepare", "Start", "Publish", "Clean", "Discard", "Signal", "Update", "Freeze", "Count")
+HOOK = Hook(command=("true",))
 
 
 class Life(RuleBasedStateMachine):
@@ -47,12 +54,35 @@ class Life(RuleBasedStateMachine):
         stubborn=st.booleans(),
         checked=st.booleans(),
         stop_first=st.booleans(),
+        policy=st.fixed_dictionaries(
+            {
+                "on_unhealthy": st.sampled_from([None, "restart", "recreate", "stop", "none"]),
+                "drain": st.sampled_from([0.0, 5.0]),
+                "post_start": st.sampled_from([(), (HOOK,)]),
+                "pre_stop": st.sampled_from([(), (HOOK,)]),
+            }
+        ),
     )
-    def begin(self, condition: str, limit: int | None, stubborn: bool, checked: bool, stop_first: bool) -> None:
+    def begin(
+        self,
+        condition: str,
+        limit: int | None,
+        stubborn: bool,
+        checked: bool,
+        stop_first: bool,
+        policy: dict[str, Any],
+    ) -> None:
         self.checked, self.stop_first = checked, stop_first
-        self.task = task(restart=Restart(condition=condition, max_attempts=limit))  # type: ignore[arg-type]
+        self.task = task(
+            restart=Restart(condition=condition, max_attempts=limit),  # type: ignore[arg-type]
+            policy=policy,
+        )
         self.assigned = True
-        self.record = record(boot="", met="", allocation=allocation(ports=(PORT,)))
+        self.record = record(boot="", met="", allocation=allocation(ports=(PORT,)), cause="e0")
+        self.told = {"e0"}
+        self.connections, self.left, self.frozen = 0, 0.0, False
+        self.hook_ends: bool | None = True  # None: it hangs
+        self.dependency = 0
         self.now, self.boot, self.pid = NOW, 1, 100
         self.host: dict[int, Found] = {}  # attempts
         self.parts = self.served = False
@@ -66,6 +96,9 @@ class Life(RuleBasedStateMachine):
     def look(self) -> None:
         """What an agent sees that has just started."""
         self.seen = Seen(attempts=tuple(self.host.values()), leftovers=self.parts)
+        stop = self.record.stop  # what the agent before this one has waited for
+        self.waited_hooks = stop is not None and stop.deadline is not None
+        self.waited_flows = self.waited_hooks or (stop is not None and stop.hooked is not None)
         self.prepared = False  # by this agent: it has what a start needs in memory
 
     def world(self) -> World:
@@ -75,7 +108,16 @@ class Life(RuleBasedStateMachine):
             check=check() if self.checked else None,
             virtual="10.181.4.16",
             peers=0,
+            ending=self.ending,
+            upstream={"db.1": f"d1/{self.dependency}"},
+            renewed="db"
+            if self.record.upstream.get("db.1", f"d1/{self.dependency}") != f"d1/{self.dependency}"
+            else "",
         )
+
+    @property
+    def ending(self) -> Ending:
+        return ending(self.task, IMAGE)
 
     # One step -----------------------------------------------------------------------------------------------------
 
@@ -90,6 +132,10 @@ class Life(RuleBasedStateMachine):
             if action.record.state != self.record.state:
                 self.seen = self.seen.entered()
             self.record = action.record
+            if action.event is not None:
+                assert action.event.cause != "task" or self.record.cause in self.told, "a cause that does not exist"
+                self.record = replace(self.record, cause=f"e{len(self.told)}")
+                self.told.add(str(self.record.cause))
         elif (name := type(action).__name__) in self.failing:
             permanent = self.failing.pop(name)
             self.seen = self.seen.failed(Trouble(name, permanent, "code", "cannot", at=self.now))
@@ -112,20 +158,32 @@ class Life(RuleBasedStateMachine):
                 assert attempt not in self.host, "an attempt's number was used again"
                 self.pid += 1
                 self.host[attempt] = Found("t1", attempt, Process(self.pid, self.pid, 1), None)
-                self.seen = replace(self.seen.found(self.host[attempt]), resources=self.task.policy.resources)
+                self.seen = replace(
+                    self.seen.found(self.host[attempt]), resources=self.task.policy.resources, frozen=False
+                )
             case Publish(serving):
                 takes = bool(serving.ports or serving.virtual)
                 assert not takes or self.record.state == "running", "published without running"
                 assert (serving.state != "gone") == bool(self.alive), (
                     "its flows are forgotten when it is gone, and only then"
                 )
+                self.left = self.now if self.served and not takes else self.left
                 self.served = takes
                 self.seen = replace(self.seen, published=serving)
+            case Freeze(frozen):
+                assert self.alive and not (frozen and self.served), "paused while it serves"
+                self.frozen = frozen
+                self.seen = replace(self.seen, frozen=frozen)
+            case Count():
+                assert not self.served, "its connections are counted while new ones come"
+                self.seen = replace(self.seen, flows=Flows(self.connections, self.now))
             case Signal():
                 assert self.alive, "signalled what does not run"
                 assert not self.served, "signalled while it serves published ports"
+                self.may_be_signalled()
                 self.seen = replace(self.seen, signalled=True)
                 if not self.stubborn:
+                    assert not self.frozen, "a frozen process takes no signal"
                     self.end(Exit(143, 15, False, self.now))
             case Kill():
                 assert self.alive, "killed what does not run"
@@ -153,11 +211,24 @@ class Life(RuleBasedStateMachine):
             case _:
                 assert isinstance(action, Wait)
 
+    def may_be_signalled(self) -> None:
+        """Its connections and its pre_stop commands have ended, or had their time."""
+        stop, how = self.record.stop, self.record.ending
+        assert stop is not None and self.record.state == "stopping"
+        if how.drain and not stop.quick:
+            counted = self.seen.flows is not None and self.seen.flows.count == 0
+            assert counted or stop.drained is None or self.now >= stop.drained or self.waited_flows, "it did not drain"
+            assert stop.drained is not None
+        if how.hooks:
+            assert stop.hooked is not None, "its pre_stop commands were left out"
+            assert self.seen.hooked or self.now >= stop.hooked or self.waited_hooks, "they were not waited for"
+
     @property
     def alive(self) -> list[Found]:
         return [found for found in self.host.values() if found.process is not None]
 
     def end(self, exit_: Exit) -> None:
+        self.frozen = False
         for found in self.alive:
             self.host[found.attempt] = Found("t1", found.attempt, None, exit_)
             self.seen = self.seen.found(self.host[found.attempt])
@@ -169,11 +240,21 @@ class Life(RuleBasedStateMachine):
                 return
             action = self.next()
             if isinstance(action, Wait):
+                if self.hooks_end():
+                    continue
                 if action.until is None:
                     return
                 assert action.until > self.now, "asked to wait for what is past"
                 self.now = action.until
         raise AssertionError(f"no rest after {bound} steps in {self.record.state}")
+
+    def hooks_end(self) -> bool:
+        due = hooks.due(self.task if self.assigned else None, self.record)
+        if not due or not self.alive or self.hook_ends is None or self.seen.hooked is not None:
+            return False
+        self.seen = replace(self.seen, hooked=Hooked(self.hook_ends, "it said no"))
+        self.hook_ends = True  # what fails for ever is tried for ever
+        return True
 
     # What can happen ------------------------------------------------------------------------------------------------
 
@@ -188,9 +269,11 @@ class Life(RuleBasedStateMachine):
         self.rest()
         policy = self.task.policy.restart
         persistent = policy.condition in ("always", "unless-stopped") and policy.max_attempts is None
-        possible = self.gate.open and self.record.reason != "cannot-start" and not self.failing
-        if persistent and possible and self.task.desired == "running":
-            assert self.alive and self.record.state == "running"
+        possible = self.gate.open and self.record.reason not in ("cannot-start", "unhealthy") and not self.failing
+        if persistent and possible and self.task.desired == "running" and self.hook_ends:
+            assert self.alive and self.record.state == "running" and not self.frozen
+        if self.record.state == "running" and not self.failing:
+            assert self.frozen == self.record.paused == (self.task.desired == "paused")
 
     @rule(code=st.sampled_from([0, 1, 137, None]), oom=st.booleans())
     def exits(self, code: int | None, oom: bool) -> None:
@@ -207,6 +290,7 @@ class Life(RuleBasedStateMachine):
         self.look()
         running = self.record.state == "running" and self.assigned and self.task.desired == "running"
         quiet = running and self.record.health.status != "unhealthy" and not self.failing
+        quiet = quiet and bool(self.hook_ends or not self.record.greeting) and not self.world().renewed
         if quiet and self.task.restart_request == self.record.restart_request and pids:
             self.rest()
             assert [found.process for found in self.alive] == pids, "adoption changed a process"
@@ -215,7 +299,7 @@ class Life(RuleBasedStateMachine):
     def reboot(self) -> None:
         self.boot += 1
         self.host.clear()
-        self.served = False
+        self.served = self.frozen = False
         self.record = load(dump(self.record))
         self.look()
 
@@ -235,7 +319,19 @@ class Life(RuleBasedStateMachine):
     def dependency(self, held: bool) -> None:
         self.gate = Gate(False, "waiting for db") if held else OPEN
 
-    @rule(desired=st.sampled_from(["running", "stopped"]), restart=st.booleans())
+    @rule(count=st.integers(0, 3))
+    def connected(self, count: int) -> None:
+        self.connections = count
+
+    @rule(ends=st.sampled_from([True, False, None]))
+    def hooks_will(self, ends: bool | None) -> None:
+        self.hook_ends = ends
+
+    @rule()
+    def dependency_is_restarted(self) -> None:
+        self.dependency += 1
+
+    @rule(desired=st.sampled_from(["running", "stopped", "paused"]), restart=st.booleans())
     def user(self, desired: str, restart: bool) -> None:
         changes: dict[str, Any] = {"desired": desired}
         if restart:

@@ -27,9 +27,9 @@ from agent.decide.depends import Gate
 from agent.decide.health import HealthState
 from agent.decide.next_action import next_action
 from agent.decide.record import Ending, Stop, TaskRecord
-from agent.decide.view import Probed, Seen, Trouble, World
+from agent.decide.view import Flows, Hooked, Probed, Seen, Trouble, World
 from agent.ports import Exit, Found, ProbeResult, Process, Serving
-from agent.wire.messages import Resources, Restart, Task
+from agent.wire.messages import Hook, Resources, Restart, Task
 from tests.agent.decide.make import BOOT, NOW, PORT, PROCESS, alive, allocation, check, over, record, seen, task, world
 
 HELD = Gate(False, "waiting for db to start (it is pending)")
@@ -56,6 +56,13 @@ def told(action: Action) -> str:
 
 
 PUBLISHED = {"allocation": allocation(ports=(PORT,))}
+DOWN, PAUSED, HOOK = task(desired="stopped"), task(desired="paused"), Hook(command=("true",))
+
+
+def stopped(how: Ending | None = None, **stop: Any) -> TaskRecord:
+    """Of a task that has served a port, and has left it."""
+    return record(state="stopping", ending=how or Ending(), stop=Stop("stopped", **stop), virtual="", **PUBLISHED)
+
 
 CASES: list[tuple[str, TaskRecord, Seen, Task | None, dict[str, Any], str]] = [
     # pending
@@ -81,6 +88,7 @@ CASES: list[tuple[str, TaskRecord, Seen, Task | None, dict[str, Any], str]] = [
     ("starting, a wreck is left", record(state="starting", attempt=1), seen(Found("t1", 1, None, None), prepared=True), task(), {}, "→ backoff interrupted"),
     ("starting failed for good: evidence first", record(state="starting", attempt=1), seen(prepared=True, troubles=(trouble("Start", permanent=True),)), task(), {}, "Tail"),
     ("starting failed for good", record(state="starting", attempt=1), seen(prepared=True, tail=(), troubles=(trouble("Start", permanent=True),)), task(), {}, "→ failed cannot-start [task.failed]"),
+    ("starting, not wanted any more", record(state="starting", attempt=1), seen(prepared=True, troubles=(trouble("Start"),)), task(desired="stopped"), {}, "→ stopping user-stopped [task.stopping]"),
     ("starting failed for now", record(state="starting", attempt=1), seen(prepared=True, troubles=(trouble("Start"),)), task(restart="no"), {}, "→ backoff start-failed [task.start-failed]"),
     # running
     ("running", record(state="running"), seen(alive()), task(), {}, "Wait"),
@@ -101,6 +109,24 @@ CASES: list[tuple[str, TaskRecord, Seen, Task | None, dict[str, Any], str]] = [
     ("running, conmon lost", record(state="running", process=Process(100, 7, None)), seen(alive(process=Process(100, 7, None))), task(restart="no"), {}, "→ stopping conmon-lost [task.stopping]"),
     ("running, unhealthy", record(state="running", health=HealthState("unhealthy", 3)), seen(alive()), task(restart="default"), {"check": check()}, "→ stopping unhealthy [task.stopping]"),
     ("running, unhealthy, policy no", record(state="running", health=HealthState("unhealthy", 3)), seen(alive()), task(restart="no"), {"check": check()}, "Wait"),
+    ("running, unhealthy, to be stopped", record(state="running", health=HealthState("unhealthy", 3)), seen(alive()), task(policy={"on_unhealthy": "stop"}), {"check": check()}, "→ stopping unhealthy [task.stopping]"),
+    ("running, unhealthy, to be left", record(state="running", health=HealthState("unhealthy", 3)), seen(alive()), task(policy={"on_unhealthy": "none"}), {"check": check()}, "Wait"),
+    ("running, its dependency was restarted", record(state="running"), seen(alive()), task(restart="no"), {"renewed": "db"}, "→ stopping dependency-restarted [task.stopping]"),
+    ("running, a new dependency is noted", record(state="running"), seen(alive()), task(), {"upstream": {"db.1": "d1/0"}}, "→ running"),
+    ("running, post_start runs", record(state="running", greeting=True), seen(alive()), task(policy={"post_start": (HOOK,)}), {}, "Wait"),
+    ("running, post_start is done", record(state="running", greeting=True), seen(alive(), hooked=Hooked(True)), task(policy={"post_start": (HOOK,)}), {}, "→ running [task.hooked]"),
+    ("running, post_start failed", record(state="running", greeting=True), seen(alive(), hooked=Hooked(False, "no")), task(restart="no", policy={"post_start": (HOOK,)}), {}, "→ stopping start-failed [task.stopping]"),
+    ("running, post_start is gone from the file", record(state="running", greeting=True), seen(alive()), task(), {}, "→ running [task.hooked]"),
+    ("to be paused: out of the ports first", record(state="running", **PUBLISHED), seen(alive(), published=SERVING), PAUSED, {}, "Publish"),
+    ("to be paused", record(state="running", **PUBLISHED), seen(alive(), published=DRAINING, frozen=None), PAUSED, {}, "Freeze"),
+    ("paused", record(state="running"), seen(alive(), frozen=True), PAUSED, {}, "→ running [task.paused]"),
+    ("paused, and nothing to do", record(state="running", paused=True, **PUBLISHED), seen(alive(), frozen=True, published=DRAINING), PAUSED, {}, "Wait"),
+    ("paused, and the agent is new", record(state="running", paused=True), seen(alive(), frozen=None), PAUSED, {}, "Freeze"),
+    ("not to be paused, and the agent is new", record(state="running"), seen(alive(), frozen=None), task(), {}, "Freeze"),
+    ("to be resumed", record(state="running", paused=True), seen(alive(), frozen=True), task(), {}, "Freeze"),
+    ("resumed", record(state="running", paused=True), seen(alive(), frozen=False), task(), {}, "→ running [task.resumed]"),
+    ("paused, restart asked for", record(state="running", paused=True), seen(alive(), frozen=True), task(restart_request=1), {}, "→ stopping restart-request [task.stopping]"),
+    ("paused, and killed", record(state="running", paused=True), seen(over(137), tail=()), PAUSED, {}, "→ backoff exit-error [task.exited]"),
     ("running, check came", record(state="running"), seen(alive()), task(), {"check": check()}, "→ running"),
     ("running, check went", record(state="running", health=HealthState("healthy")), seen(alive()), task(), {"check": None}, "→ running"),
     ("running, check not known", record(state="running", health=HealthState("healthy")), seen(alive()), task(), {"check": "unknown"}, "Wait"),
@@ -120,6 +146,21 @@ CASES: list[tuple[str, TaskRecord, Seen, Task | None, dict[str, Any], str]] = [
     ("stopping: out of the ports first", record(state="stopping", **PUBLISHED), seen(alive(), published=SERVING), task(desired="stopped"), {}, "Publish"),
     ("stopping: not known whether published", record(state="stopping", **PUBLISHED), seen(alive()), task(desired="stopped"), {}, "Publish"),
     ("stopping: the grace begins", record(state="stopping"), seen(alive()), task(desired="stopped"), {}, "→ stopping"),
+    ("stopping: connections are counted", stopped(drained=NOW + 5), seen(alive(), published=DRAINING), DOWN, {}, "Count"),
+    ("stopping: some are open", stopped(drained=NOW + 5), seen(alive(), published=DRAINING, flows=Flows(2, NOW)), DOWN, {}, "→ stopping draining"),
+    ("stopping: they are counted again", stopped(drained=NOW + 5), seen(alive(), published=DRAINING, flows=Flows(2, NOW - 1)), DOWN, {}, "Count"),
+    ("stopping: none is open", stopped(drained=NOW + 5), seen(alive(), published=DRAINING, flows=Flows(0, NOW - 1)), DOWN, {}, "→ stopping"),
+    ("stopping: they had their time", stopped(drained=NOW), seen(alive(), published=DRAINING, flows=Flows(2, NOW)), DOWN, {}, "→ stopping"),
+    ("stopping: they cannot be counted", stopped(drained=NOW), seen(alive(), published=DRAINING, troubles=(trouble("Count"),)), DOWN, {}, "→ stopping"),
+    ("stopping in haste: none is waited for", stopped(quick=True), seen(alive(), published=DRAINING), task(), {}, "→ stopping"),
+    ("stopping: pre_stop", stopped(Ending(hooks=(HOOK,)), drained=NOW), seen(alive(), published=DRAINING), DOWN, {}, "→ stopping"),
+    ("stopping: pre_stop runs", stopped(Ending(hooks=(HOOK,)), drained=NOW, hooked=NOW + 9), seen(alive(), published=DRAINING), DOWN, {}, "Wait"),
+    ("stopping: pre_stop is done", stopped(Ending(hooks=(HOOK,)), drained=NOW, hooked=NOW + 9), seen(alive(), published=DRAINING, hooked=Hooked(True)), DOWN, {}, "→ stopping"),
+    ("stopping: pre_stop failed", stopped(Ending(hooks=(HOOK,)), drained=NOW, hooked=NOW + 9), seen(alive(), published=DRAINING, hooked=Hooked(False, "no")), DOWN, {}, "→ stopping [task.hook-failed]"),
+    ("stopping: pre_stop had its time", stopped(Ending(hooks=(HOOK,)), drained=NOW, hooked=NOW), seen(alive(), published=DRAINING), DOWN, {}, "→ stopping [task.hook-failed]"),
+    ("stopping what is paused: thaw", record(state="stopping", paused=True), seen(alive(), frozen=True), DOWN, {}, "Freeze"),
+    ("stopping what was paused", record(state="stopping", paused=True), seen(alive(), frozen=False), DOWN, {}, "→ stopping"),
+    ("unhealthy, to be made anew: nothing is kept", record(state="stopping", process=None, stop=Stop("backoff", fresh=True)), seen(leftovers=True), task(), {}, "Discard"),
     ("stopping: signal", record(state="stopping", stop=Stop("stopped", NOW + 10)), seen(alive()), task(desired="stopped"), {}, "Signal"),
     ("stopping: grace", record(state="stopping", stop=Stop("stopped", NOW + 10)), seen(alive(), signalled=True), task(desired="stopped"), {}, "Wait"),
     ("stopping: KILL", record(state="stopping", stop=Stop("stopped", NOW)), seen(alive(), signalled=True), task(desired="stopped"), {}, "Kill"),

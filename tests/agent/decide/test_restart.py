@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.decide.restart import CAP, FIRST, JITTER, STABLE, TABLE, Condition, Happened, judge
-from agent.wire.messages import Restart
+from agent.wire.messages import OnUnhealthy, Restart
 
 HAPPENED = get_args(Happened)
 CONDITIONS = get_args(Condition)
@@ -29,6 +29,11 @@ user-stop        stopped    stopped    stopped    stopped    stopped
 user-start       at-once    at-once    at-once    at-once    at-once
 restart-request  at-once    at-once    at-once    at-once    at-once
 agent-restart    leave      leave      leave      leave      leave
+dependency-restarted at-once at-once   at-once    at-once    at-once
+up-running       leave      leave      leave      leave      leave
+up-completed     leave      leave      leave      leave      leave
+up-failed        at-once    at-once    at-once    at-once    at-once
+up-stopped       at-once    at-once    at-once    at-once    at-once
 """
 
 
@@ -55,9 +60,17 @@ def test_delay(ran: float | None, failures: int, delay: float, after: int) -> No
     assert verdict.delay == pytest.approx(delay)
 
 
-def test_unhealthy_was_not_stable_however_long_it_ran() -> None:
-    verdict = judge(Restart(), "unhealthy", ran=3600.0, failures=2, retries=0, roll=0.5)
-    assert (verdict.outcome, verdict.failures) == ("again", 3)
+@pytest.mark.parametrize("condition", CONDITIONS)
+@pytest.mark.parametrize(
+    ("said", "outcome"), [("restart", "again"), ("recreate", "anew"), ("stop", "failed"), ("none", "leave")]
+)
+def test_x_gorae_on_unhealthy_outdoes_the_policy(condition: Condition, said: OnUnhealthy, outcome: str) -> None:
+    policy = Restart(condition=condition)
+    verdict = judge(policy, "unhealthy", ran=None, failures=0, retries=0, roll=0.5, on_unhealthy=said)
+    assert (verdict.outcome, verdict.delay > 0) == (outcome, outcome in ("again", "anew"))
+    assert f"x-gorae-on-unhealthy: {said}" in verdict.rule
+    exited = judge(policy, "exit-error", ran=None, failures=0, retries=0, roll=0.5, on_unhealthy=said)
+    assert exited == judge(policy, "exit-error", ran=None, failures=0, retries=0, roll=0.5)
 
 
 @pytest.mark.parametrize(
@@ -117,7 +130,7 @@ def test_bounds(
     policy = Restart(condition=condition, max_attempts=limit)
     verdict = judge(policy, happened, ran=ran, failures=failures, retries=retries, roll=roll)
     assert 0 <= verdict.delay <= CAP * (1 + JITTER)
-    assert verdict.outcome == "again" or verdict.delay == 0
-    assert verdict.failures == 0 or verdict.outcome != "again" or verdict.delay >= FIRST * (1 - JITTER)
+    assert verdict.outcome in ("again", "anew") or verdict.delay == 0
+    assert verdict.failures == 0 or verdict.outcome not in ("again", "anew") or verdict.delay >= FIRST * (1 - JITTER)
     assert limit is None or verdict.retries <= max(limit, retries)
     assert happened in verdict.rule and condition in verdict.rule

@@ -34,6 +34,8 @@ BEYOND = {
     "services.*.pre_start": "docker compose has it, the Specification's schema does not yet",
     "services.*.build.no_cache_filter": "docker compose has it, the Specification's schema does not yet",
     "services.*.x_gorae_healthcheck": "ours",
+    "services.*.x_gorae_on_unhealthy": "ours",
+    "services.*.x_gorae_drain": "ours",
 }
 
 # What docker compose 5.6.1 prints of keys that no case of the corpus has.
@@ -60,7 +62,11 @@ RARE = {
         {"type": "volume", "source": "v", "target": "/v", "volume": {"labels": {"a": "b"}}},
     ],
 }
-OURS = {"x-gorae-healthcheck": {"http": {"port": 80, "path": "/up"}, "interval": "5s"}}
+OURS = {
+    "x-gorae-healthcheck": {"http": {"port": 80, "path": "/up"}, "interval": "5s"},
+    "x-gorae-on-unhealthy": "recreate",
+    "x-gorae-drain": "1m0s",
+}
 
 
 def project(**service: Any) -> dict[str, Any]:

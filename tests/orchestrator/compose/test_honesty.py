@@ -54,7 +54,7 @@ def test_findings(tmp_path: Path, keys: str, top: str, found: list[tuple[str, st
 def test_what_differs_is_told_and_looked_into(tmp_path: Path) -> None:
     found = told(tmp_path, "depends_on: {b: {condition: service_started, restart: true}}")
     assert found[0] == ("differs", "depends_on", "4:5")
-    assert ("refused", "depends_on.b.restart", "4:59") in found
+    assert ("supported", "depends_on.b.restart", "4:50") in found
 
 
 def test_what_a_build_cannot_honour_is_told(tmp_path: Path) -> None:

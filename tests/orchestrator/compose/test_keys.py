@@ -22,6 +22,8 @@ BEYOND = {  # what the reference takes and the schema has not yet; and our own
     "services.*.pre_start",
     "services.*.storage_opt.*",
     "services.*.x-gorae-healthcheck",
+    "services.*.x-gorae-on-unhealthy",
+    "services.*.x-gorae-drain",
 }
 
 

@@ -77,6 +77,31 @@ from .support import loaded, problems, service
             "extra_hosts: {one: 192.0.2.1}", {"naming": {"hosts": {"one": ("192.0.2.1",)}}}, id="extra_hosts, map"
         ),
         pytest.param("read_only: true", {"read_only": True}, id="read_only"),
+        pytest.param("init: true", {"init": True}, id="init"),
+        pytest.param("x-gorae-on-unhealthy: recreate", {"on_unhealthy": "recreate"}, id="x-gorae-on-unhealthy"),
+        pytest.param("x-gorae-drain: 1m30s", {"drain": 90.0}, id="x-gorae-drain"),
+        pytest.param("x-gorae-drain: 0s", {"drain": 0.0}, id="x-gorae-drain, none"),
+        pytest.param(
+            "pre_start: [{command: a b, per_replica: true}, {command: [c]}]",
+            {"pre_start": ({"command": ("a", "b")}, {"command": ("c",), "per_replica": False})},
+            id="pre_start",
+        ),
+        pytest.param(
+            "post_start: [{command: a, user: root, environment: [K=v], working_dir: /w, privileged: true}]",
+            {
+                "post_start": (
+                    {
+                        "command": ("a",),
+                        "user": "root",
+                        "environment": {"K": "v"},
+                        "working_dir": "/w",
+                        "privileged": True,
+                    },
+                )
+            },
+            id="post_start",
+        ),
+        pytest.param("pre_stop: [{command: a}]", {"pre_stop": ({"command": ("a",)},)}, id="pre_stop"),
         pytest.param("stop_signal: int", {"stop_signal": "SIGINT"}, id="stop_signal"),
         pytest.param("stop_signal: '15'", {"stop_signal": "15"}, id="stop_signal, number"),
         pytest.param("stop_signal: SIGRTMIN+3", {"stop_signal": "SIGRTMIN+3"}, id="stop_signal, real time"),
@@ -271,8 +296,18 @@ def test_key(tmp_path: Path, keys: str, found: dict[str, Any]) -> None:
         ("depends_on: {b: {required: true}}", "4:18: cannot use services.a.depends_on.b: `condition` is missing"),
         ("depends_on: {b: }", "4:18: cannot use an empty value as services.a.depends_on.b: it must be a mapping"),
         (
-            "depends_on: {b: {condition: service_started, restart: true}}",
-            "4:59: cannot use services.a.depends_on.b.restart: 'true': gorae does not support it yet",
+            "x-gorae-on-unhealthy: reboot",
+            "4:27: cannot use 'reboot' as services.a.x-gorae-on-unhealthy: Compose knows none, recreate, restart, stop",
+        ),
+        ("x-gorae-drain: 2d", "4:20: cannot use '48h0m0s' as services.a.x-gorae-drain: it is a day at most"),
+        (
+            "pre_start: [{command: a, image: y}]",
+            "4:37: cannot run services.a.pre_start[0] in another image: gorae runs it in the service's own container",
+        ),
+        ("pre_start: [{user: root}]", "4:17: cannot use services.a.pre_start[0]: it has no command"),
+        (
+            "post_start: [{command: a, working_dir: b}]",
+            "4:44: cannot use 'b' as services.a.post_start[0].working_dir: it must be an absolute path in the container",
         ),
         ("depends_on: [zz]", "4:18: cannot start a after zz: there is no service zz"),
         ("depends_on: [a]", "4:18: cannot order the services: each waits for the next in a → a"),
