@@ -32,12 +32,12 @@ def conflicts(
     for task in tasks:
         slots[task.service] = max(task.slot, slots.get(task.service, 0))
     for service, on in dict.fromkeys((task.service, on) for task in tasks for on in task.container.networks):
-        if (service, on) in held:
-            continue
-        yield from _subnets(stack, service, on, others, host)
+        new = (service, on) not in held
+        if new:
+            yield from _subnets(stack, service, on, others, host)
         for address in on.addresses:
-            why, hint = _unfit(address, on) or _shared(service, address, slots[service], tasks) or ("", "")
-            if not why:
+            why, hint = _shared(service, address, slots[service], tasks) or (new and _unfit(address, on)) or ("", "")
+            if new and not why:
                 why, hint = _held(address, tasks, others, reported), _HINT
             if why:
                 yield Refusal(

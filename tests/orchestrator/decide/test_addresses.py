@@ -98,6 +98,11 @@ REPORT = TaskStatus(id="web1", service="web", slot=1, template="t", state="runni
             [SUBNET.format("172.28.0.0/16, which gorae gives out addresses of")],
         ),
         ([task(on())], {"before": [task(on())], "host": host(("172.28.5.0/24", "tun0"))}, []),
+        (
+            [task(on("172.28.0.10"), slot=slot) for slot in (1, 2)],
+            {"before": [task(on("172.28.0.10"))]},
+            [GIVE.format("172.28.0.10", "the service has 2 replicas, and an address belongs to one")],
+        ),
         ([task(on())], {"host": None}, []),
     ],
     ids=[
@@ -115,6 +120,7 @@ REPORT = TaskStatus(id="web1", service="web", slot=1, template="t", state="runni
         "route of the host",
         "the pool",
         "held already",
+        "held by one, now by two",
         "nothing known of the host",
     ],
 )
