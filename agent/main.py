@@ -181,6 +181,7 @@ async def serve(layout: Layout, instance: str, slice_: Slice, bus: Bus, *, signa
             volumes,
             rootfs,
             log_budget=log_limits.budget,
+            surroundings=network.surroundings,
             uid=uid,
             gid=gid,
         )

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from agent.decide.firewall import Trouble
 from agent.wire.messages import Event, Healthcheck, Hook, Listener, Mount, Port, PublishedPort, Resources, Route
 
 UID_RANGE = 65536  # ids of one task's user namespace
@@ -338,6 +339,17 @@ class Attachment:
     networks_6: frozenset[str] = frozenset()
     mac: str = ""
     mtu: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What else of the host has a say in packets of tasks. `troubles`: where they are lost. `firewalls`: whom a person
+    tells what to let in, and who is not asked about published ports: ufw, firewalld. `sysctls`: that gorae has changed
+    for as long as containers run, "NAME: BEFORE → NOW"."""
+
+    troubles: tuple[Trouble, ...] = ()
+    firewalls: tuple[str, ...] = ()
+    sysctls: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,6 +63,14 @@ class Forwarding:
                     _write(_CONF_6 / link / "accept_ra", "1")
             self._registry.unlink(missing_ok=True)
 
+    def changes(self) -> list[str]:
+        """Of what this instance needed: "net.ipv4.ip_forward: 0 → 1". Put back when the last container is gone."""
+        with self._locked() as (before, instances, links):
+            if self._instance not in instances or before != "0":
+                return []
+            name = ".".join(self._sysctl.parts[3:])
+            return [f"{name}: 0 → 1", *(f"net.ipv6.conf.{link}.accept_ra: 1 → 2" for link in links)]
+
     @contextmanager
     def _locked(self) -> Iterator[tuple[str, list[str], list[str]]]:
         self._registry.parent.mkdir(parents=True, exist_ok=True)

@@ -23,12 +23,12 @@ from agent.decide import hosts, nft_rules, nft_text
 from agent.decide.nft_rules import ANY, ANY_6, Backend, Member, Served
 from agent.kit.errors import GoraeError, Permanent, Temporary, UserError
 from agent.kit.layout import Layout
-from agent.kit.pools import Slice
-from agent.network import conntrack, forwarding, names, nft, routes, watching
+from agent.kit.pools import ADDRESS_POOL_6, Slice
+from agent.network import conntrack, forwarding, names, nft, surroundings, watching
 from agent.network.coalesce import Coalesced
 from agent.network.relay import LOCAL, Door, Relay, Target
 from agent.network.wire import Wire, link_name, seats
-from agent.ports import Attachment, NameFiles, Serving
+from agent.ports import Attachment, NameFiles, Serving, Surroundings
 from agent.wire.messages import PublishedPort
 
 T = TypeVar("T")
@@ -211,10 +211,11 @@ class RoutedNetwork:
                     log.error("%s", error)
                     await asyncio.sleep(1)
 
-    async def warnings(self) -> tuple[str, ...]:
-        """Sentences for `doctor`: what on this host stands in the way of forwarded packets."""
-        pool = self._slice.pool
-        return await self._on_filter(lambda: (*nft.forward_blockers(self._table, pool), *routes.overlaps(pool)))
+    async def surroundings(self) -> Surroundings:
+        """What of this host has a say in what tasks send and get; IPv6 only if a task has it."""
+        pools = (self._slice.pool, *([ADDRESS_POOL_6] if self._router_6 is not None else []))
+        forwards = (self._forwarding, self._forwarding_6)
+        return await self._on_filter(lambda: surroundings.look(pools, link_name(self._instance, 0), forwards))
 
     def doors(self) -> frozenset[Door]:
         """Where this process listens itself, on ::1."""

@@ -10,10 +10,9 @@ import json
 import os
 import struct
 import subprocess
-from collections.abc import Iterator
 
 from agent.decide import nft_rules
-from agent.kit.errors import GoraeError, Permanent, Temporary
+from agent.kit.errors import Permanent, Temporary
 from agent.network.netlink import NETFILTER, Netlink, attr
 
 _INET = 1  # NFPROTO_INET
@@ -23,7 +22,7 @@ _TIMEOUT = 30.0  # seconds
 
 def commit(text: str) -> None:
     """One transaction: all of it or nothing. Temporary nft-failed with nft's own words."""
-    _run(["nft", "-f", "-"], text)
+    run(["nft", "-f", "-"], text)
 
 
 def table_present(table: str) -> bool:
@@ -51,32 +50,15 @@ def recorded(table: str) -> tuple[frozenset[nft_rules.Served], frozenset[nft_rul
 
 def _listed(table: str, name: str) -> object:
     try:
-        return json.loads(_run(["nft", "-j", "list", "set", "inet", table, name]))
+        return json.loads(run(["nft", "-j", "list", "set", "inet", table, name]))
     except Temporary as error:
         if os.strerror(errno.ENOENT) in error.message:
             return {}
         raise
 
 
-def forward_blockers(table: str, pool: str) -> Iterator[str]:
-    """One sentence for each other base chain whose policy drops forwarded packets: an accept in our table does not
-    overrule it (Docker's FORWARD policy is the usual one). For `doctor`; with iptables' legacy tables, which nft cannot
-    see, iptables-legacy is asked if it is there."""
-    allow = f"accept {pool} there (with Docker: in its chain DOCKER-USER, as source and as destination)"
-    chains = json.loads(_run(["nft", "-j", "list", "chains"])).get("nftables", [])
-    for chain in (entry["chain"] for entry in chains if "chain" in entry):
-        if chain.get("hook") == "forward" and chain.get("policy") == "drop" and chain["table"] != table:
-            name = f"{chain['family']} {chain['table']} {chain['name']}"
-            yield f"the nftables chain {name} drops forwarded packets: {allow}"
-    try:
-        legacy = _run(["iptables-legacy", "-S", "FORWARD"])
-    except GoraeError:
-        return
-    if "-P FORWARD DROP" in legacy:
-        yield f"the iptables chain FORWARD drops forwarded packets: {allow}"
-
-
-def _run(command: list[str], text: str = "") -> str:
+def run(command: list[str], text: str = "") -> str:
+    """Its output. Permanent nft-missing, Temporary nft-failed."""
     try:
         done = subprocess.run(command, input=text, text=True, capture_output=True, timeout=_TIMEOUT, check=False)
     except FileNotFoundError as error:

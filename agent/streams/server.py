@@ -14,14 +14,14 @@ import logging
 import os
 import socket
 import struct
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
 from agent.decide.record import signal_number
 from agent.kit.errors import GoraeError, Permanent, UserError
-from agent.ports import Images, ImageShelf, LogFiles, Logins, Logs, Rootfs
+from agent.ports import Images, ImageShelf, LogFiles, Logins, Logs, Rootfs, Surroundings
 from agent.streams.images import ImageRequests
 from agent.streams.requests import Operation, Send, number, text, texts
 from agent.streams.usage import UsageRequests
@@ -70,12 +70,14 @@ class StreamServer:
         rootfs: Rootfs,
         *,
         log_budget: int,
+        surroundings: Callable[[], Awaitable[Surroundings]],
         uid: int,
         gid: int,
     ) -> None:
         """uid: the orchestrator's user, besides root. gid: the group that may connect at all."""
         self._path = path
         self._agent, self._logs = agent, logs
+        self._surroundings = surroundings
         self._uid, self._gid = uid, gid
         self._operations: dict[str, Operation] = {
             "ping": self._ping,
@@ -84,6 +86,7 @@ class StreamServer:
             "adopt": self._adopt,
             "kill": self._kill,
             "listeners": self._listeners,
+            "surroundings": self._look_around,
             **VolumeRequests(volumes, agent).operations,
             **UsageRequests(agent, images, shelf, rootfs, volumes, logs, log_budget).operations,
             **ImageRequests(images, shelf, logins, agent.in_use).operations(),
@@ -212,6 +215,9 @@ class StreamServer:
 
     async def _listeners(self, request: dict[str, Any], send: Send) -> Any:
         return list(self._agent.listeners())
+
+    async def _look_around(self, request: dict[str, Any], send: Send) -> Any:
+        return dataclasses.asdict(await self._surroundings())
 
 
 def _plain(value: Any) -> Any:

@@ -37,6 +37,7 @@ Operations (arguments → result):
                 text}; tail: of each slot
     status      → [StackStatus document]                  for root, when the orchestrator is down
     listeners   → [Listener document]                     the host's listening sockets, at this moment
+    surroundings    → {troubles: [{text, cure}], firewalls: [NAME], sysctls: [TEXT]}     ports.Surroundings
     volumes     named? → [VolumeInfo document, with "used_by": STACK/SERVICE or ""]
     volume      name, named? → the same of one, with "size": bytes on the disk
     volume-create   name, labels, options → VolumeInfo document

@@ -605,19 +605,19 @@ async def test_the_tasks_mtu_is_the_uplinks(world: World) -> None:
 
 async def test_a_foreign_drop_policy_is_named(world: World) -> None:
     await world.task("room")
-    assert await world.network.warnings() == ()
+    assert (await world.network.surroundings()).troubles == ()
     run("nft", "add table ip filter; add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }")
-    (warning,) = await world.network.warnings()
-    assert "ip filter FORWARD" in warning
-    assert "DOCKER-USER" in warning
+    (trouble,) = (await world.network.surroundings()).troubles
+    assert trouble.text.startswith("the nftables chain ip filter FORWARD drops what containers send outside, ")
+    assert trouble.cure.startswith("iptables -I FORWARD -s 10.181.0.0/16 -j ACCEPT")
 
 
 async def test_somebody_elses_route_into_our_addresses_is_named(world: World) -> None:
     world.machine()
     run("ip", "route", "add", "10.0.0.0/8", "via", CLIENT)
     await world.task("room")
-    (warning,) = await world.network.warnings()
-    assert warning.startswith("the host's route to 10.0.0.0/8 (link lan0) overlaps 10.181.0.0/16")
+    (trouble,) = (await world.network.surroundings()).troubles
+    assert trouble.text.startswith("the host's route to 10.0.0.0/8 (link lan0) overlaps 10.181.0.0/16")
 
 
 # Crashes, restarts and strangers --------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from agent.decide.firewall import Trouble
 from agent.fakes.images import FakeImages
 from agent.fakes.logins import FakeLogins
 from agent.fakes.logs import FakeLogs
@@ -20,7 +21,7 @@ from agent.fakes.rootfs import FakeRootfs
 from agent.fakes.shelf import FakeShelf
 from agent.fakes.volumes import FakeVolumes
 from agent.kit.errors import Permanent, Temporary, UserError
-from agent.ports import GcRule, StoreProblem, VolumeInfo
+from agent.ports import GcRule, StoreProblem, Surroundings, VolumeInfo
 from agent.streams.server import StreamServer
 from agent.wire.messages import StackStatus
 from agent.wire.streams import call, request
@@ -58,9 +59,13 @@ class Place:
         return await call(self.path, op, **arguments)
 
 
+async def surroundings() -> Surroundings:
+    return Surroundings((Trouble("a chain drops all", "remove it"),), ("ufw",), ("net.ipv4.ip_forward: 0 → 1",))
+
+
 def serving(place: Place) -> StreamServer:
     ports = (place.agent, place.images, place.shelf, place.logins, place.logs, place.volumes, place.rootfs)
-    return StreamServer(place.path, *ports, log_budget=100, uid=os.getuid(), gid=os.getgid())
+    return StreamServer(place.path, *ports, log_budget=100, surroundings=surroundings, uid=os.getuid(), gid=os.getgid())
 
 
 @pytest.fixture
@@ -372,3 +377,11 @@ async def test_the_disk_is_walked_once_at_a_time_and_for_nobody_who_left(place: 
     go.set()
     assert (await stayer)["tasks"][0]["writable"] == 1
     assert most == 1
+
+
+async def test_what_surrounds_us(place: Place) -> None:
+    assert await place.call("surroundings") == {
+        "troubles": [{"text": "a chain drops all", "cure": "remove it"}],
+        "firewalls": ["ufw"],
+        "sysctls": ["net.ipv4.ip_forward: 0 → 1"],
+    }
