@@ -19,7 +19,6 @@ from pathlib import Path
 from agent.kit.errors import UserError
 from agent.kit.layout import Layout
 from agent.wire import topics
-from agent.wire.messages import MESSAGE_LIMIT
 
 USER = "mosquitto"
 ORCHESTRATOR_USER = "gorae"
@@ -84,7 +83,7 @@ def _config(layout: Layout) -> str:
             "max_queued_messages 0",
             "max_queued_bytes 268435456",
             "max_inflight_messages 1000",
-            f"max_packet_size {MESSAGE_LIMIT}",
+            f"max_packet_size {topics.MESSAGE_LIMIT}",
             "retain_available true",
             "log_dest stderr",
             "log_type error",

@@ -15,7 +15,6 @@ from agent.kit.pools import VIRTUALS
 
 WIRE_VERSION = 1
 NETWORKS = 12  # per service: the record on its link has room for that many
-MESSAGE_LIMIT = 32 * 1024 * 1024  # bytes of one message: the broker hangs up on a longer one
 
 State = Literal[
     "pending",

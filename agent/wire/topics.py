@@ -1,8 +1,10 @@
-"""Names on the bus. One retained message per stack and flow; STACK is [a-z0-9][a-z0-9_-]*, so it is one topic level."""
+"""Names on the bus, and how long what is said there may be. One retained message per stack and flow; STACK is
+[a-z0-9][a-z0-9_-]*, so it is one topic level."""
 
 from __future__ import annotations
 
 PREFIX = "gorae"
+MESSAGE_LIMIT = 32 * 1024 * 1024  # bytes of one message: the broker hangs up on a longer one
 
 # orchestrator → agent
 STORE = f"{PREFIX}/store"

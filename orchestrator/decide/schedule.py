@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from agent.kit.pools import TASKS
-from agent.wire.messages import MESSAGE_LIMIT, HostStatus, Task, TaskStatus
+from agent.wire.messages import HostStatus, Task, TaskStatus
+from agent.wire.topics import MESSAGE_LIMIT
 from orchestrator.decide import addresses, ports
 from orchestrator.decide.expand import Desired
 from orchestrator.decide.refusal import Refusal

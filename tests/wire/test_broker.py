@@ -13,8 +13,8 @@ from agent.kit.errors import UserError
 from agent.kit.layout import Layout
 from agent.wire import broker, topics
 from agent.wire.bus import BusDown
-from agent.wire.messages import MESSAGE_LIMIT
 from agent.wire.mqtt import MqttBus
+from agent.wire.topics import MESSAGE_LIMIT
 from tests.wire.harness import MosquittoHarness
 
 
