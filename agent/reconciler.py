@@ -329,7 +329,9 @@ class Reconciler:
         sent = [record for record in found if not services or record.service in services]
         if not sent:
             what = ", ".join(f"{stack}/{service}" for service in sorted(services)) or f"stack {stack}"
-            raise UserError(f"cannot send a signal to {what}: no container runs", code="nothing-runs", hint="gorae ps")
+            raise UserError(
+                f"cannot send a signal to {what}: no container runs", code="nothing-runs", hint="gorae status"
+            )
         told = [
             event(
                 self._ports,

@@ -106,6 +106,19 @@ class Controller:
             planned = self._plan(name, _order(record), desired, record.tasks, intent)
             return await self._apply(name, record.model, planned, record, peer, verb)
 
+    async def kill(self, name: str, signal: str, services: Sequence[str], peer: Peer) -> int:
+        """How many containers were sent it. UserError stack-unknown, service-unknown, bad-signal, nothing-runs."""
+        record = self._record(name)
+        refusals.must_have(record, services)
+        whom = ", ".join(services) or "every service"
+        event = self._event("user.kill", name, peer, f"kill: {signal} to {whom}", verb="kill", signal=signal)
+        async with self._ledger.changing:
+            await self._ledger.commit(Change(events=[event]))
+        answer = await streams.call(
+            self._agent, "kill", stack=name, services=list(services), signal=signal, cause=event.id
+        )
+        return int(answer["signalled"])
+
     async def scale(self, name: str, replicas: Mapping[str, int], peer: Peer) -> Applied:
         """A new revision with other numbers of replicas: it stays until the next `up` of a file says otherwise."""
         await self._until_bound()

@@ -40,6 +40,10 @@ class ServicesBody(Body):
     services: tuple[ServiceName, ...] = ()
 
 
+class KillBody(ServicesBody):
+    signal: str = Field(default="SIGKILL", max_length=20)
+
+
 class ScaleBody(Body):
     replicas: dict[ServiceName, Wish] = Field(min_length=1)
 
@@ -98,12 +102,19 @@ async def scale(here: Here, request: Request, name: StackName, body: ScaleBody) 
     return _applied(await here.controller.scale(name, body.replicas, peer(request)))
 
 
+@router.post("/stacks/{name}/kill")
+async def kill(here: Here, request: Request, name: StackName, body: KillBody) -> dict[str, Any]:
+    """Send a signal to the first process of each container of the named services, or of all. Nothing is remembered of
+    it: what becomes of one that ends, its restart policy says."""
+    return {"stack": name, "signalled": await here.controller.kill(name, body.signal, body.services, peer(request))}
+
+
 @router.post("/stacks/{name}/{verb}")
 async def act(
     here: Here,
     request: Request,
     name: StackName,
-    verb: Literal["stop", "start", "restart", "recreate"],
+    verb: Literal["stop", "start", "restart", "recreate", "pause", "unpause"],
     body: ServicesBody,
 ) -> dict[str, Any]:
     """Act on the named services, or on all."""

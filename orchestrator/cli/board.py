@@ -26,7 +26,7 @@ _TASKS = (
     Column("ADDRESS"),
     Column("PID"),
 )
-_QUIET = ("running", "completed", "stopped")
+_QUIET = ("running", "completed", "stopped", "paused")
 
 
 def state_text(row: dict[str, Any], now: float) -> str:

@@ -26,6 +26,7 @@ CGROUPS = Path("/sys/fs/cgroup")
 PROGRAMS = {
     "crun": ("--version", "crun"),
     "conmon": ("--version", "conmon"),
+    "catatonit": ("--version", "catatonit"),
     "nft": ("--version", "nftables"),
     "mosquitto": ("-h", "mosquitto"),
     "skopeo": ("--version", "skopeo"),

@@ -10,7 +10,6 @@ VERBS = {
     "create": "gorae up",
     "run": "gorae up, with the job as a service of the file",
     "watch": "gorae up, again",
-    "kill": "gorae stop, or kill -9 one of the process ids of gorae status STACK",
     "rm": "gorae down; gorae image rm; gorae volume rm",
     "pull": "gorae up --pull always; gorae image pull NAME",
     "images": "gorae image ls",

@@ -21,7 +21,7 @@ TRIES = 5  # a container that ended this often in a row is reported, though gora
 SETTLED = 0.2  # seconds; what has no healthcheck must have run this long
 RETURN = 10.0  # seconds that a daemon which went away while we wait has to come back
 _TICK = 0.5  # seconds between redraws, for the counters
-_AT_REST = ("running", "completed", "stopped", "failed", "waiting")
+_AT_REST = ("running", "completed", "stopped", "failed", "waiting", "paused")
 
 
 def register(parser: argparse.ArgumentParser) -> None:

@@ -16,8 +16,8 @@ from agent.wire.messages import ContainerSpec, Task
 from agent.wire.messages import Desired as Run
 from orchestrator.decide.expand import Desired
 
-Verb = Literal["up", "scale", "stop", "start", "restart", "recreate"]
-Kind = Literal["create", "keep", "update", "replace", "remove", "restart", "stop", "start"]
+Verb = Literal["up", "scale", "stop", "start", "restart", "recreate", "pause", "unpause"]
+Kind = Literal["create", "keep", "update", "replace", "remove", "restart", "stop", "start", "pause", "unpause"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +158,10 @@ def _run(task: Task, intent: Intent) -> Run:
             return "running"
         if intent.verb == "stop":
             return "stopped"
+        if intent.verb == "pause" and task.desired == "running":
+            return "paused"
+        if intent.verb == "unpause" and task.desired == "paused":
+            return "running"
     return task.desired
 
 
@@ -167,6 +171,12 @@ def _intend(task: Task, run: Run, intent: Intent, over: str | None) -> tuple[Kin
     if run != task.desired:
         if run == "stopped":
             return "stop", "user", "stop was asked for", 0
+        if run == "paused":
+            return "pause", "user", "pause was asked for", 0
+        if task.desired == "paused" and intent.verb != "restart":
+            return "unpause", "user", f"{intent.verb} resumes what was paused", 0
+        if task.desired == "paused":
+            return "restart", "user", "restart was asked for", 1
         return "start", "user", f"{intent.verb} starts what was stopped", 0
     if run == "running" and intent.names(task.service):
         if intent.verb == "restart":

@@ -21,6 +21,7 @@ PRECEDENCE = (
     "waiting",
     "starting",
     "unknown",
+    "paused",
     "running",
     "completed",
     "stopped",
@@ -30,7 +31,7 @@ _COMING = {"preparing": "starting", "starting": "starting", "removed": "stopping
 _UNTOLD: dict[str, Any] = TaskStatus(id="", service="", slot=0, template="", state="pending").model_dump()
 _TASK_KEYS = (
     *("id", "slot", "state", "health", "attempt", "restarts", "since", "started_at", "pid", "address", "exit_code"),
-    *("oom", "reason", "message", "evidence", "next_at"),
+    *("oom", "reason", "message", "evidence", "next_at", "failures", "paused"),
 )
 NOT_ADOPTED = "the restored database names it, but the agent does not run it"
 
@@ -138,6 +139,8 @@ def _state(task: Task, status: TaskStatus | None, *, replacing: bool, depends: b
     if status.state in ("failed", "completed", "stopped"):
         again = not seen or status.restart_request < task.restart_request or status.state == "stopped"
         return "starting" if again else status.state
+    if status.paused:
+        return "paused"
     return _COMING.get(status.state, status.state)
 
 
@@ -147,6 +150,8 @@ def _done(task: Task, status: TaskStatus | None) -> bool:
         return False
     if task.desired == "stopped":
         return status.state == "stopped"
+    if (task.desired == "paused") != status.paused and status.state == "running":
+        return False
     return status.state == "completed" or (status.state == "running" and status.health in ("none", "healthy"))
 
 
@@ -156,6 +161,7 @@ def _row(task: Task | None, status: TaskStatus | None) -> dict[str, Any]:
         row = {key: _UNTOLD[key] for key in _TASK_KEYS} | {"id": task.id, "slot": task.slot, "ports": []}
         return row | {"evidence": {}}
     row = {key: getattr(status, key) for key in _TASK_KEYS}
+    row["state"] = "paused" if status.paused else status.state
     row["ports"] = [_port(port) for port in status.ports]
     return row
 

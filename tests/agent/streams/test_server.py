@@ -7,7 +7,7 @@ import base64
 import json
 import os
 import stat
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,10 @@ class Agent:
 
     async def adopt(self, store_id: str) -> None:
         self.adopted.append(store_id)
+
+    async def kill(self, stack: str, services: Sequence[str], signal: int, cause: str | None) -> int:
+        self.killed = (stack, tuple(services), signal, cause)
+        return 2
 
 
 class Place:
@@ -287,6 +291,15 @@ async def test_a_follower_that_vanishes_ends_its_request(place: Place) -> None:
     await follower.aclose()  # type: ignore[attr-defined]
     async with asyncio.timeout(5):
         await ended.wait()
+
+
+async def test_kill(place: Place) -> None:
+    assert await place.call("kill", stack="shop", services=["web"], signal="hup", cause="E1") == {"signalled": 2}
+    assert place.agent.killed == ("shop", ("web",), 1, "E1")
+    await place.call("kill", stack="shop")
+    assert place.agent.killed == ("shop", (), 9, None)
+    with pytest.raises(UserError, match="cannot send the signal SIGNONE"):
+        await place.call("kill", stack="shop", signal="SIGNONE")
 
 
 async def test_adopt(place: Place) -> None:

@@ -146,7 +146,7 @@ async def test_verbs(s: Setting) -> None:
     status, answer = await s.client.ask("POST", "/v1/stacks/shop/scale", {"replicas": {"web": 1}})
     assert status == 200, answer
     assert [a["action"] for a in answer["actions"]] == ["remove", "keep", "keep"]
-    for verb in ("stop", "start", "recreate"):
+    for verb in ("stop", "start", "recreate", "pause", "unpause"):
         status, answer = await s.client.ask("POST", f"/v1/stacks/shop/{verb}", {"services": []})
         assert status == 200, answer
 

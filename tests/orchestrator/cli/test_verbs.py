@@ -183,6 +183,8 @@ def test_no_daemon_is_exit_code_3(
         pytest.param(["restart", "web"], "shop", ["web"], id="restart"),
         pytest.param(["start", "web"], "shop", ["web"], id="start"),
         pytest.param(["recreate", "web"], "shop", ["web"], id="recreate"),
+        pytest.param(["pause", "web"], "shop", ["web"], id="pause"),
+        pytest.param(["unpause", "web"], "shop", ["web"], id="unpause"),
     ],
 )
 def test_verbs_find_their_target(
@@ -319,7 +321,7 @@ def test_a_stack_that_somebody_changes_meanwhile_is_noted(
 
 @pytest.mark.parametrize(
     "words",
-    [["up"], ["stop"], ["start"], ["restart"], ["recreate"], ["scale", "web=3"], ["down"]],
+    [["up"], ["stop"], ["start"], ["restart"], ["recreate"], ["pause"], ["unpause"], ["scale", "web=3"], ["down"]],
     ids=lambda words: words[0],
 )
 @pytest.mark.parametrize("wait", [True, False], ids=["waits", "does not wait"])
@@ -339,6 +341,16 @@ def test_json_is_one_document_of_one_shape(
         "actions": [] if words == ["down"] else [CREATE],
         "status": UP["stacks"][0] if wait and words != ["down"] else None,
     }
+
+
+def test_kill(daemon: FakeDaemon, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    daemon.answers["POST", "/v1/stacks/shop/kill"] = {"stack": "shop", "signalled": 2}
+    assert main(["kill", "-s", "HUP", "web"]) == main(["kill"]) == main(["kill", "--json"]) == 0
+    sent = [body for method, _, body in daemon.asked if method == "POST"]
+    assert sent[0] == {"services": ["web"], "signal": "HUP"} and sent[1] == {"services": [], "signal": "SIGKILL"}
+    said = capsys.readouterr().out.splitlines()
+    assert said[:2] == ["sent HUP to 2 containers", "sent SIGKILL to 2 containers"]
+    assert json.loads(said[2]) == {"stack": "shop", "signalled": 2}
 
 
 def test_down_that_does_not_end_says_so(daemon: FakeDaemon, capsys: pytest.CaptureFixture[str]) -> None:

@@ -42,6 +42,9 @@ DB = {"image": "db:1"}
 BOTH = up(stack(web=WEB, db=DB)).tasks
 
 
+PAUSED = act("pause", BOTH, "db").tasks
+
+
 def changed(**fields: Any) -> Stack:
     return stack(web={**WEB, **fields}, db=DB)
 
@@ -154,6 +157,13 @@ def test_up(model: Stack, current: tuple[Task, ...], text: str) -> None:
         ("start", (), BOTH, ["keep     db.1   unchanged", "keep     web.1  unchanged"]),
         ("restart", ("web",), BOTH, ["keep     db.1   unchanged", "restart  web.1  restart was asked for"]),
         ("recreate", ("db",), BOTH, ["replace  db.1   recreate was asked for", "keep     web.1  unchanged"]),
+        ("pause", ("db",), BOTH, ["pause    db.1   pause was asked for", "keep     web.1  unchanged"]),
+        ("pause", ("db",), act("stop", BOTH, "db").tasks, ["keep     db.1   unchanged", "keep     web.1  unchanged"]),
+        ("unpause", (), PAUSED, ["unpause  db.1   unpause resumes what was paused", "keep     web.1  unchanged"]),
+        ("unpause", ("db",), act("stop", BOTH, "db").tasks, ["keep     db.1   unchanged", "keep     web.1  unchanged"]),
+        ("start", ("db",), PAUSED, ["unpause  db.1   start resumes what was paused", "keep     web.1  unchanged"]),
+        ("restart", ("db",), PAUSED, ["restart  db.1   restart was asked for", "keep     web.1  unchanged"]),
+        ("stop", ("db",), PAUSED, ["stop     db.1   stop was asked for", "keep     web.1  unchanged"]),
         (
             "restart",
             (),
@@ -161,7 +171,19 @@ def test_up(model: Stack, current: tuple[Task, ...], text: str) -> None:
             ["start    db.1   restart starts what was stopped", "start    web.1  restart starts what was stopped"],
         ),
     ],
-    ids=["stop all", "stop one", "start what runs", "restart one", "recreate one", "restart what is stopped"],
+    ids=[
+        *(
+            "stop all",
+            "stop one",
+            "start what runs",
+            "restart one",
+            "recreate one",
+            "pause one",
+            "pause what is stopped",
+        ),
+        *("unpause all", "unpause what is stopped", "start a paused one", "restart a paused one", "stop a paused one"),
+        "restart what is stopped",
+    ],
 )
 def test_verbs(verb: str, services: tuple[str, ...], before: tuple[Task, ...], text: list[str]) -> None:
     assert act(verb, before, *services).text().splitlines()[:2] == text
@@ -233,7 +255,7 @@ def wanted(desired: Mapping[str, Desired]) -> set[tuple[object, ...]]:
     }
 
 
-@given(before=MODEL, verb=st.sampled_from(["stop", "restart", "recreate", "start"]), after=MODEL)
+@given(before=MODEL, verb=st.sampled_from(["stop", "restart", "recreate", "start", "pause", "unpause"]), after=MODEL)
 def test_applying_the_plan_gives_exactly_what_is_desired(before: Stack, verb: str, after: Stack) -> None:
     first = act(verb, up(before).tasks).tasks
     planned = up(after, first, start=1000)

@@ -56,6 +56,24 @@ DB, WEB1, WEB2 = TASKS
             id="health still starting",
         ),
         pytest.param(RECORD, status(*ALL), False, "2/2 unknown none", False, "unknown", id="the agent is offline"),
+        pytest.param(
+            replace(RECORD, tasks=(DB, *(task.model_copy(update={"desired": "paused"}) for task in (WEB1, WEB2)))),
+            status(ALL[0], told(WEB1, paused=True), told(WEB2, paused=True)),
+            True,
+            "0/2 paused none",
+            True,
+            "paused",
+            id="paused",
+        ),
+        pytest.param(
+            RECORD,
+            status(ALL[0], told(WEB1, paused=True), ALL[2]),
+            True,
+            "1/2 paused none",
+            False,
+            "paused",
+            id="resuming",
+        ),
         pytest.param(RECORD, None, True, "0/2 starting none", False, "starting", id="the agent has not said yet"),
         pytest.param(RECORD, status(*ALL, generation=1), True, "2/2 running none", False, "running", id="older"),
         pytest.param(
@@ -216,6 +234,7 @@ def test_a_task_row_has_the_documented_keys() -> None:
         assert keys == {
             *("id", "slot", "state", "health", "attempt", "restarts", "since", "started_at", "pid", "address"),
             *("exit_code", "oom", "reason", "message", "evidence", "next_at", "ports"),
+            *("failures", "paused"),
         }
 
 
