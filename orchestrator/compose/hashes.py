@@ -12,6 +12,7 @@ import json
 from typing import Any
 
 from orchestrator.compose.keys import ROOT, Branch
+from orchestrator.compose.modes import MODES
 
 # Policies, which change while a container runs, and what no container is made from: orchestrator/decide/expand.py.
 _APART = frozenset(
@@ -69,10 +70,24 @@ def _parts(document: dict[str, Any], name: str, of: str) -> list[Any]:
         for mount in mounts
         if mount["type"] == "volume" and mount.get("source") in document.get("volumes", {})
     }
-    if name == of and service.get("network_mode") != "none":
-        kept.pop("network_mode", None)
-        kept["networks"] = _networks(document, service.get("networks") or {"default": None})
+    if name == of:
+        kept |= _network(document, service)
+        if kept.get("network_mode") == "host":
+            kept.pop("ports", None)
     return [_counted(kept, ROOT.children["services"].children["*"]), behind]
+
+
+def _network(document: dict[str, Any], service: dict[str, Any]) -> dict[str, Any]:
+    """Either a mode or networks, whichever way it is written (orchestrator/compose/networks.py)."""
+    uses = service.get("networks") or {"default": None}
+    mode = service.get("network_mode", "bridge")
+    for key in uses:
+        network = document.get("networks", {}).get(key) or {}
+        words = (network.get("driver"), network.get("name") if network.get("external") else None)
+        mode = next((word for word in words if word in MODES), mode)
+    if mode in ("bridge", "default", ""):
+        return {"network_mode": {}, "networks": _networks(document, uses)}
+    return {"network_mode": mode, "networks": {}}
 
 
 _NETWORK = ("enable_ipv6", "ipam", "driver_opts")

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from agent.wire.messages import Hook, Naming, OnUnhealthy, PortNumber, Subnet
+from agent.wire.messages import NETWORK_MODE, Hook, Naming, OnUnhealthy, PortNumber, Subnet
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 ServiceName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9._-]{0,62}$")]
@@ -121,7 +121,7 @@ class Service(Model):
     volumes_from: tuple[VolumesFrom, ...] = ()
     networks: dict[str, NetworkUse] = {}  # by key; empty: the default one
     mac_address: str = Field(default="", pattern=r"^(([0-9a-f]{2}:){5}[0-9a-f]{2})?$")
-    network_mode: Literal["", "none"] = ""
+    network_mode: str = Field(default="", pattern=NETWORK_MODE)
     depends_on: dict[ServiceName, DependsOn] = {}
     healthcheck: HealthcheckModel | None = None
     restart: RestartModel = RestartModel()

@@ -7,14 +7,14 @@ shortest file and the longest that means the same are one model.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from ipaddress import ip_address, ip_network
 from typing import TypeVar
 
 from agent.wire.messages import NETWORKS, Subnet
-from orchestrator.compose import model
+from orchestrator.compose import model, modes
 from orchestrator.compose.context import Context
-from orchestrator.compose.nodes import Node, fields, flag, items, text
+from orchestrator.compose.nodes import Node, fields, flag, items
 
 T = TypeVar("T")
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,199}")
@@ -24,27 +24,10 @@ _ALIAS = re.compile(r"[a-zA-Z0-9_](?:[a-zA-Z0-9_.-]{0,252}[a-zA-Z0-9_])?")
 
 
 def networks(stack: str, nodes: dict[str, Node], context: Context) -> dict[str, model.Network]:
-    """The top-level section."""
-    found = {key: _network(key, node, context) for key, node in nodes.items() if not _is_none(node)}
+    """The top-level section, without those that stand for a network_mode."""
+    found = {key: _network(key, node, context) for key, node in nodes.items() if not modes.stands_for(node)}
     plain = model.Network(name=f"{stack}_default")
     return {key: made for key, made in found.items() if made and not (key == "default" and made == plain)}
-
-
-def _is_none(node: Node | None) -> bool:
-    """Docker's driver of this name leaves a container its loopback alone."""
-    return text(fields(node).get("driver")) == "none"
-
-
-def without(path: str, entry: dict[str, Node], nodes: dict[str, Node], context: Context) -> bool:
-    """Whether a service is on a network of the driver none: as if its network_mode said so."""
-    used = fields(entry.get("networks"))
-    found = [node for key, node in used.items() if _is_none(nodes.get(key))]
-    service = path.removeprefix("services.")
-    if found and len(found) < len(used):
-        context.report.problem(found[0].key_at, f"cannot put {service} on a network of the driver none and on others")
-    if found and items(entry.get("ports")):
-        context.report.problem(entry["ports"].key_at, f"cannot publish ports of {service}: its network is none")
-    return bool(found)
 
 
 def _network(key: str, node: Node, context: Context) -> model.Network | None:
@@ -142,17 +125,20 @@ def _mac(written: str) -> str:
 
 
 def _name(written: str) -> str:
-    if written in ("host", "none"):
-        raise ValueError("it is Docker's name for what `network_mode` says; use that")
+    if written in modes.MODES:
+        raise ValueError("it is Docker's name for what `network_mode` says; use that, or say that it is external")
     if not _NAME.fullmatch(written):
         raise ValueError("a network's name has letters, digits, '_', '.' and '-', and begins with a letter or digit")
     return written
 
 
-def uses(path: str, entry: dict[str, Node], context: Context) -> dict[str, model.NetworkUse]:
-    """The networks of one service, by their keys in the top-level section."""
+def uses(path: str, entry: dict[str, Node], top: Mapping[str, Node], context: Context) -> dict[str, model.NetworkUse]:
+    """The networks of one service, by their keys in the top-level section, of which those are left out that stand for
+    a network_mode."""
     found = {}
     for key, node in fields(entry.get("networks")).items():
+        if key in top and modes.stands_for(top[key]):
+            continue
         aliases = context.each(fields(node), "aliases", f"{path}.networks.{key}", _alias)
         written = [
             context.value(fields(node).get(name), f"{path}.networks.{key}.{name}", understand)
@@ -171,13 +157,3 @@ def _alias(written: str) -> str:
     if not _ALIAS.fullmatch(written):
         raise ValueError("an alias is a host name: letters, digits, '-', '_' and '.'")
     return written
-
-
-def mode(path: str, entry: dict[str, Node], context: Context) -> str:
-    """Of network_mode: "none", or "" for what means a network. Without one there is nothing to publish on."""
-    if text(entry.get("network_mode")) != "none":
-        return ""
-    if items(entry.get("ports")):
-        service = path.removeprefix("services.")
-        context.report.problem(entry["ports"].key_at, f"cannot publish ports of {service}: its network_mode is none")
-    return "none"

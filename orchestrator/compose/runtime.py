@@ -7,11 +7,11 @@ own checks of the model stay a net below that.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from signal import Signals
 from typing import Any, TypeVar
 
-from orchestrator.compose import health, hooks, limits, model, naming, networks, ports, pulls, storage, units
+from orchestrator.compose import health, hooks, limits, model, modes, naming, networks, ports, pulls, storage, units
 from orchestrator.compose.context import SERVICE, Context, absolute, matching
 from orchestrator.compose.nodes import BAD, Node, fields, flag, items, spelled, text
 
@@ -30,13 +30,13 @@ def stack(name: str, root: Node, context: Context) -> model.Stack:
         if not SERVICE.fullmatch(key):
             message = f"cannot name a service {key[:80]!r}: a name is 1 to 63 letters, digits, '.', '_' and '-'"
             context.report.problem(node.key_at, message)
-        services[key] = service(f"services.{key}", fields(node), fields(top.get("services")).keys(), context)
-        if networks.without(f"services.{key}", fields(node), fields(top.get("networks")), context):
-            services[key] |= {"network_mode": "none", "networks": {}}
+        services[key] = service(f"services.{key}", fields(node), top, context)
         if "build" in fields(node):
             services[key] = {"pull_policy": "build", **services[key]}
             services[key]["image"] = services[key]["image"] or f"{name}-{key}".lower()
     volumes = {key: storage.volume(key, node, context) for key, node in fields(top.get("volumes")).items()}
+    chosen = {key: one["network_mode"] for key, one in services.items()}
+    modes.shared(chosen, fields(top.get("services")), context)
     own_networks = networks.networks(name, fields(top.get("networks")), context)
     context.report.finish()
     return model.Stack(
@@ -47,8 +47,11 @@ def stack(name: str, root: Node, context: Context) -> model.Stack:
     )
 
 
-def service(path: str, entry: dict[str, Node], services: Collection[str], context: Context) -> dict[str, Any]:
-    """The fields of model.Service. `services`: those of the stack; an optional dependency on another is dropped."""
+def service(path: str, entry: dict[str, Node], top: dict[str, Node], context: Context) -> dict[str, Any]:
+    """The fields of model.Service. `top`: the sections; an optional dependency on a service that is not there is
+    dropped."""
+    services, top_networks = fields(top.get("services")), fields(top.get("networks"))
+    mode = modes.mode(path, entry, top_networks, context)
 
     def read(key: str, understand: Callable[[str], T]) -> T | None:
         if text(entry.get(key)) == "":
@@ -62,12 +65,14 @@ def service(path: str, entry: dict[str, Node], services: Collection[str], contex
         "command": hooks.words(entry.get("command")),
         "entrypoint": hooks.words(entry.get("entrypoint")),
         "environment": hooks.environment(entry, path, context),
-        "ports": tuple(port for node in items(entry.get("ports")) if (port := _port(node, path, context))),
+        "ports": tuple(port for node in items(entry.get("ports")) if (port := _port(node, path, context)))
+        if mode != "host"
+        else (),
         "expose": context.each(entry, "expose", path, ports.exposed),
         "mounts": storage.mounts(entry, path, context),
         "volumes_from": context.each(entry, "volumes_from", path, storage.volumes_from),
-        "networks": networks.uses(path, entry, context),
-        "network_mode": networks.mode(path, entry, context),
+        "networks": networks.uses(path, entry, top_networks, context),
+        "network_mode": mode,
         "mac_address": networks.mac(path, entry, context),
         "depends_on": {
             other: model.DependsOn.model_validate(

@@ -115,9 +115,10 @@ mem_reservation         limit                           differs it sets no limit
 mem_swappiness          limit                                   refused @later
 memswap_limit           limit                                   refused @later
 models                  map|set                                 refused gorae runs no language models
-network_mode            text                                    refused but none bridge default: a container has a user
-                                                                namespace of its own, which the network of the host or
-                                                                of another container does not belong to
+network_mode            text                            differs but none bridge default: with host, ports below 1024
+                                                        stay closed to it, for the host takes its root for nobody; with
+                                                        service or container, it is restarted when that one's network is
+                                                        made anew
 networks                map|set
 oom_kill_disable        bool                                    refused @later
 oom_score_adj           int                                     refused @later
@@ -586,8 +587,9 @@ working_dir             text
 
 [networks.*]
 attachable              bool                                    ignored everything gorae runs is in a stack
-driver                  text                                    refused but bridge default none: gorae routes between
-                                                                containers itself, whatever the driver; leave it out
+driver                  text                                    refused but bridge default host none: gorae routes
+                                                                between containers itself, whatever the driver; leave it
+                                                                out
 driver_opts             options
 enable_ipv4             bool                                    refused but true: containers have IPv4 and nothing else
 enable_ipv6             bool

@@ -14,7 +14,7 @@ def memberships(stack: Stack, service: str) -> tuple[Membership, ...]:
     """By name; empty for the stack's own plain network alone, as for tasks of before there were others: a template
     does not change with the version of gorae. UserError network-undefined."""
     model = stack.services[service]
-    if model.network_mode == "none":
+    if model.network_mode:
         return ()
     plain = Network(name=f"{stack.name}_default")
     found = []

@@ -15,9 +15,9 @@ from agent.kit.pools import VIRTUALS
 
 
 def networked(model: Mapping[str, Any]) -> tuple[str, ...]:
-    """The services of a stored model that are on a network."""
+    """The services of a stored model that are on a network of their own."""
     services = model.get("services", {})
-    return tuple(sorted(name for name, service in services.items() if service.get("network_mode") != "none"))
+    return tuple(sorted(name for name, service in services.items() if not service.get("network_mode")))
 
 
 def allot(stack: str, services: tuple[str, ...], before: Mapping[str, int], taken: Set[int]) -> dict[str, int]:

@@ -42,7 +42,7 @@ def told(folder: Path, keys: str, top: str = "") -> list[tuple[str, str, str]]:
         pytest.param("deploy: {mode: global}", "", [("refused", "deploy.mode", "4:20")], id="a value that is not: its place"),
         pytest.param("pull_policy: if_not_present", "", [("supported", "pull_policy", "4:5")], id="the old word of a value"),
         pytest.param("networks: [default]", "networks: {default: {driver: bridge}}", [("supported", "networks", "4:5"), ("supported", "networks.default.driver", "6:22")], id="the name that is spared"),
-        pytest.param("network_mode: host", "", [("refused", "network_mode", "4:19")], id="a network that is not its own"),
+        pytest.param("network_mode: host", "", [("differs", "network_mode", "4:19")], id="a network that is not its own"),
         pytest.param("networks: [nn]", "networks: {nn: {driver: macvlan, external: true}}", [("supported", "networks", "4:5"), ("refused", "networks.nn.driver", "6:25"), ("differs", "networks.nn.external", "6:34")], id="a driver"),
         pytest.param("networks: {nn: {aliases: [x]}}", "networks: {nn: }", [("supported", "networks.nn.aliases", "4:21"), ("supported", "networks", "6:1")], id="another name"),
     ],

@@ -78,14 +78,37 @@ def test_a_subnet_of_ipv6_is_enough(tmp_path: Path) -> None:
     assert loaded(tmp_path, text).stack.networks["n"].ipv6
 
 
-def test_the_driver_none(tmp_path: Path) -> None:
-    found = loaded(tmp_path, "services: {a: {image: x, networks: [n]}}\nnetworks: {n: {driver: none}}\n").stack
-    assert (found.services["a"].network_mode, found.services["a"].networks, found.networks) == ("none", {}, {})
+@pytest.mark.parametrize(
+    ("keys", "top", "mode"),
+    [
+        pytest.param("network_mode: none", "{}", "none", id="none"),
+        pytest.param("network_mode: host", "{}", "host", id="host"),
+        pytest.param("network_mode: 'service:b'", "{}", "service:b", id="service"),
+        pytest.param("network_mode: 'container:other'", "{}", "container:other", id="container"),
+        pytest.param("networks: [n]", "{n: {external: true, name: host}}", "host", id="Docker's network host"),
+        pytest.param("networks: [n]", "{n: {external: true, name: none}}", "none", id="Docker's network none"),
+        pytest.param("networks: [n]", "{n: {driver: host}}", "host", id="the driver host"),
+        pytest.param("networks: [n]", "{n: {driver: none}}", "none", id="the driver none"),
+    ],
+)
+def test_network_mode(tmp_path: Path, keys: str, top: str, mode: str) -> None:
+    text = f"services:\n  b: {{image: x}}\n  a:\n    {keys}\n    image: x\nnetworks: {top}\n"
+    found = loaded(tmp_path, text)
+    assert (found.stack.services["a"].network_mode, found.stack.services["a"].networks, found.stack.networks) == (
+        mode,
+        {},
+        {},
+    )
+    assert any("4:" in one and "a is in the host's own network: what it opens" in one for one in found.warnings) == (
+        mode == "host"
+    )
+    assert ("b" in found.stack.services["a"].depends_on) == (mode == "service:b")
 
 
-def test_none(tmp_path: Path) -> None:
-    found = loaded(tmp_path, "services: {a: {image: x, network_mode: none}}\n").stack
-    assert found.services["a"].network_mode == "none"
+def test_ports_in_the_network_of_the_host(tmp_path: Path) -> None:
+    found = loaded(tmp_path, "services:\n  a:\n    image: x\n    network_mode: host\n    ports: ['80:80']\n")
+    assert found.stack.services["a"].ports == ()
+    assert any("5:5: ports of a are ignored: its network_mode is host" in one for one in found.warnings)
 
 
 MANY = ", ".join(f"n{number}" for number in range(NETWORKS + 1))
@@ -94,15 +117,20 @@ MANY = ", ".join(f"n{number}" for number in range(NETWORKS + 1))
 @pytest.mark.parametrize(
     ("keys", "top", "message"),
     [
-        pytest.param("network_mode: none\n    ports: ['80:80']", "{}", "5:5: cannot publish ports of a: its network_mode is none", id="ports of nothing"),
-        pytest.param("network_mode: host", "{}", "4:19: cannot use services.a.network_mode: 'host': a container has a user namespace of its own", id="host"),
-        pytest.param("network_mode: 'service:b'", "{}", "services.a.network_mode: 'service:b'", id="of another"),
+        pytest.param("network_mode: none\n    ports: ['80:80']", "{}", "6:5: cannot publish ports of a: its network_mode is none", id="ports of nothing"),
+        pytest.param("network_mode: 'service:b'\n    ports: ['80:80']", "{}", "6:5: cannot publish ports of a: its network_mode is service:b", id="ports of another's"),
+        pytest.param("network_mode: 'service:c'", "{}", "5:5: cannot start a after c: there is no service c", id="of nobody"),
+        pytest.param("network_mode: 'service:h'", "{}", "cannot share the network of h with a: the network_mode of h is host", id="of one in the host's"),
+        pytest.param("network_mode: 'service:b'\n    dns: 192.0.2.1", "{}", "6:5: cannot use dns in a: its network_mode is service:b", id="servers of another's"),
+        pytest.param("network_mode: 'container:b'\n    extra_hosts: ['h=host-gateway']", "{}", "cannot open the host to a: its network_mode is container:b", id="the host to another's"),
+        pytest.param("network_mode: macvlan", "{}", "5:19: cannot use 'macvlan' as services.a.network_mode: it is one of none, host, bridge,", id="a mode"),
+        pytest.param("networks: [n, default]", "{n: {external: true, name: host}}", "cannot put a on n, which is network_mode host, and on other networks", id="the host's and others"),
         pytest.param("networks: {n: {aliases: ['a b']}}", "{n: }", "an alias is a host name", id="an alias"),
         pytest.param("networks: [n]", "{n: {name: host}}", "it is Docker's name for what `network_mode` says", id="the host's"),
         pytest.param("networks: [n]", "{n: {name: 'a b'}}", "a network's name has letters", id="a name"),
         pytest.param("networks: [n]", "{n: {driver: overlay}}", "cannot use networks.n.driver: 'overlay': gorae routes", id="a driver"),
         pytest.param("networks: [n]", "{n: {driver: macvlan}}", "cannot use networks.n.driver: 'macvlan': gorae routes between", id="driver"),
-        pytest.param("networks: [n, m]", "{n: {driver: none}, m: }", "cannot put a on a network of the driver none and on others", id="none and others"),
+        pytest.param("networks: [n, m]", "{n: {driver: none}, m: }", "cannot put a on n, which is network_mode none, and on other networks", id="none and others"),
         pytest.param("networks: [n]", "{n: {ipam: {config: [{subnet: x}]}}}", "a range is written like 172.28.0.0/16", id="no subnet"),
         pytest.param("networks: [n]", "{n: {ipam: {config: [{subnet: 172.28.0.0/16, gateway: 172.29.0.1}]}}}", "it is not in 172.28.0.0/16", id="gateway"),
         pytest.param("networks: [n]", "{n: {ipam: {config: [{ip_range: 172.28.0.0/24}]}}}", "it needs a subnet beside it", id="a part of nothing"),
@@ -110,9 +138,12 @@ MANY = ", ".join(f"n{number}" for number in range(NETWORKS + 1))
         pytest.param("networks: {n: {ipv6_address: 'x'}}", "{n: }", "that is no address", id="no address"),
         pytest.param("mac_address: 03:42:ac:11:00:02", "{}", "its first byte even", id="mac of a group"),
         pytest.param("networks: [n]", "{n: {driver_opts: {com.docker.network.driver.mtu: 12}}}", "from 576 to 65535", id="mtu"),
-        pytest.param(f"networks: [{MANY}]", "{" + MANY + "}", "4:15: cannot put a on 13 networks: 12 at most", id="too many"),
+        pytest.param(f"networks: [{MANY}]", "{" + MANY + "}", "5:15: cannot put a on 13 networks: 12 at most", id="too many"),
     ],
 )  # fmt: skip
 def test_what_is_refused(tmp_path: Path, keys: str, top: str, message: str) -> None:
-    found = problems(tmp_path, f"services:\n  b: {{image: x}}\n  a:\n    {keys}\n    image: x\nnetworks: {top}\n")
+    found = problems(
+        tmp_path,
+        f"services:\n  b: {{image: x}}\n  h: {{image: x, network_mode: host}}\n  a:\n    {keys}\n    image: x\nnetworks: {top}\n",
+    )
     assert any(message in one for one in found), found

@@ -133,6 +133,8 @@ volumes: {v: {name: one}, w: {}}
         pytest.param("image: x", "image: x\n    networks: [default]", id="the default network by its name"),
         pytest.param("image: x", "image: x\n    network_mode: bridge", id="the default network, as Docker calls it"),
         pytest.param('    ports: ["80:80"]', "    network_mode: none", id="no network"),
+        pytest.param('    ports: ["80:80"]', "    network_mode: 'service:b'", id="a network of another"),
+        pytest.param('    ports: ["80:80"]', "    network_mode: host", id="the network of the host"),
         pytest.param("image: x", "image: x\n    networks: {default: {aliases: [n]}}", id="an alias"),
         pytest.param("image: x", "image: x\n    networks: {default: {priority: 1}}", id="what is ignored of a network"),
         pytest.param("w: {}}", "w: {}}\nnetworks: {default: {internal: true}}", id="an internal network"),
