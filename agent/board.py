@@ -274,11 +274,14 @@ class Board:
         if record.state == "running" and (task is None or task.desired == "stopped"):
             everyone = [self.records[i] for i in self._ids.get(record.stack, ())]
             holders = depends.holders(record, [r for r in everyone if self._going(r)])
+        mates = stack.services.get(record.service, ()) if stack and record.state == "backoff" else ()
+        company = any(self.records[i].state == "running" for i in mates if i in self.records)
         return World(
             boot=self.boot,
             gate=gate,
             slot_free=all(self._beside(record, other) for other in self._slot_mates(record)),
             holders=holders,
+            company=company,
             upstream=upstream,
             renewed=renewed,
             check=check if isinstance(check, Check) or check is None else "unknown",

@@ -199,7 +199,8 @@ def _backoff(v: View) -> Action:
     if until > longest:  # a wall clock that was set back must not turn seconds into years
         return note(v, durable=True, until=longest)
     if v.now >= until:
-        return _blocked(v) or _prepare(v)
+        # Where others answer, nobody is to be sent here meanwhile; alone, it is refused either way, and sooner up.
+        return (v.world.company and withdraw(v)) or _blocked(v) or _prepare(v)
     return _tidy(v) or Wait(until)
 
 

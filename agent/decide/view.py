@@ -125,6 +125,7 @@ class World:
     gate: Gate = OPEN
     slot_free: bool = True  # no other task of the slot is left
     holders: tuple[str, ...] = ()  # services that must have stopped before this task stops
+    company: bool = False  # another task of its service runs, while this one is to be run again
     upstream: Mapping[str, str] = field(default_factory=dict)  # depends.upstream() now
     renewed: str = ""  # a service whose restart this task is to follow
     check: Check | Literal["unknown"] | None = None

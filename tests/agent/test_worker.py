@@ -232,6 +232,24 @@ async def test_running_tasks_take_up_a_virtual_address_that_comes_later() -> Non
         assert world.network.published == {} and len(world.runtime.started) == 1
 
 
+async def test_one_that_crashed_leaves_its_virtual_address_where_another_answers() -> None:
+    async with running() as world:
+        told: list[tuple[str, str]] = []
+        publish = world.network.publish
+
+        async def publishing(task_id: str, serving: Serving) -> None:
+            told.append((task_id, serving.state))
+            await publish(task_id, serving)
+
+        await world.assign(task(world), task(world, "t2", slot=2), virtual={"web": 0})
+        await world.settle(20)  # long enough to be run again at once
+        world.network.publish = publishing  # type: ignore[method-assign]
+        world.runtime.finish("t1", 1)
+        await world.settle()
+        assert world.runtime.started[2:] == [("t1", 2)]
+        assert told == [("t1", "gone"), ("t1", "ready")]
+
+
 async def test_an_unhealthy_task_serves_no_ports() -> None:
     async with running() as world:
         world.prober.answers["t1"] = [ProbeResult(False, "no", 1)]
