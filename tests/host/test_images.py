@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.host import Host, until
+from tests.support.host import Host, power_cut, until
 from tests.support.images import MadeImage, Registry, docker_archive, file, image, layer, registry, sha
 
 pytestmark = pytest.mark.host
@@ -62,6 +62,12 @@ def test_a_tag_that_moves_moves_no_stack_until_told(own: Host, hub: Registry, ba
     ]
     assert "outdated" in own.cli("outdated").stdout
     own.cli("restart", "shop")
+    (task,) = own.tasks("shop")
+    assert Path(f"/proc/{task['pid']}/root/number-1").exists()
+    own.stop()
+    power_cut(own)
+    own.start()
+    own.wait("shop", lambda document: document["converged"], "the stack after a reboot")
     (task,) = own.tasks("shop")
     assert Path(f"/proc/{task['pid']}/root/number-1").exists()
     own.up("shop", text, "--pull", "always")

@@ -24,6 +24,7 @@ from tests.support.host import (
     fetch,
     free_port,
     mounts_below,
+    power_cut,
     processes,
     until,
 )
@@ -155,23 +156,6 @@ volumes: {out: {}}
     own.wait("boot", lambda d: d["converged"], "convergence after the reboot")
     assert (out / "never").read_text() == "ran\n", "a completed one-shot stays completed"
     assert (out / "halted").read_text() == "ran\n", "what the user stopped stays stopped"
-
-
-def power_cut(host: Host) -> None:
-    """What a reboot does: no process, no mount, no namespace, no cgroup, no table, no /run."""
-    instance = host.instance
-    for pid in cgroup_pids(instance):
-        os.kill(pid, signal.SIGKILL)
-    for pid, argv in processes():
-        if "conmon" in argv[0] and any(str(host.root) in word for word in argv):
-            os.kill(pid, signal.SIGKILL)
-    until(lambda: not cgroup_pids(instance), "the containers to end")
-    for mount in sorted(mounts_below(host.root), reverse=True):
-        subprocess.run(["umount", "-l", mount], check=True)
-    for link in Path("/sys/class/net").glob(f"g{instance}*"):
-        subprocess.run(["ip", "link", "delete", link.name], check=False, capture_output=True)
-    subprocess.run(["nft", "delete", "table", "inet", f"gorae_{instance}"], check=False, capture_output=True)
-    shutil.rmtree(host.root / "run")
 
 
 def test_a_deleted_database_is_rebuilt_from_what_runs(own: Host) -> None:
