@@ -374,6 +374,7 @@ def _ip(text: str) -> str:
     return str(ipaddress.ip_address(text))
 
 
+@lru_cache(maxsize=8192)
 def _version(text: str) -> int:
     return ipaddress.ip_address(_ip(text)).version
 

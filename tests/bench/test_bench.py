@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench import images
+from tests.bench import images, network
 from tests.bench.bench import measure, tell
 from tests.bench.compose import pipeline, seconds, stack
 from tests.host.conftest import import_images, sample_tars
@@ -45,3 +45,12 @@ def test_unpacking_in_small() -> None:
     print(images.tell(found))
     assert all(row["ratio"] < 8 for row in found["unpack"].values())  # a child's start is most of it
     assert found["two_at_once"] < 1.5
+
+
+@pytest.mark.host
+def test_the_network_in_small() -> None:
+    found = network.measure(rounds=1, seconds=1, trips=1000, tasks=10, services=200)
+    print(network.tell(found))
+    assert all(path["ratio"] > 0.2 and path["more_us"] < 500 for path in found["paths"].values())
+    assert found["set_up"]["both_ms"] < 200
+    assert found["one_endpoint"]["processor_ms"] < 60
