@@ -17,14 +17,14 @@ from agent.kit.errors import GoraeError, Temporary
 from agent.kit.ids import task_id
 from agent.wire import streams
 from agent.wire.messages import Event, Listener, Task
-from orchestrator import refusals
+from orchestrator import refusals, rolling
 from orchestrator.compose.model import LockedImage, Stack
-from orchestrator.decide import expand
+from orchestrator.decide import expand, rollout
 from orchestrator.decide.networks import settled
 from orchestrator.decide.order import order
 from orchestrator.decide.plan import Intent, Plan, Verb, plan
 from orchestrator.decide.pulling import Pull, wants
-from orchestrator.decide.records import Counter, Revision, StackRecord
+from orchestrator.decide.records import Counter, Revision, Rollout, StackRecord
 from orchestrator.decide.schedule import admit, fits
 from orchestrator.decide.virtual import allot, networked
 from orchestrator.store.ledger import Ledger
@@ -90,7 +90,8 @@ class Controller:
                 record = self._ledger.stacks.get(model.name)
                 if record is not None and record.removed:
                     raise refusals.removing(model.name)
-                current = record.tasks if record else ()
+                templates = {service: want.template for service, want in desired.items()}
+                current = rollout.basis(record.goal, record.tasks, templates) if record else ()
                 planned = self._plan(model.name, services, desired, current, Intent())
                 document = model.model_dump(mode="json", exclude_defaults=True)
                 return await self._apply(model.name, document, planned, record, peer, "up", listeners)
@@ -102,8 +103,8 @@ class Controller:
             record = self._record(name)
             refusals.must_have(record, services)
             intent = Intent(verb, frozenset(services) or None)
-            desired = expand.as_it_is(record.tasks)
-            planned = self._plan(name, _order(record), desired, record.tasks, intent)
+            desired = expand.as_it_is(record.goal)
+            planned = self._plan(name, _order(record), desired, record.goal, intent)
             return await self._apply(name, record.model, planned, record, peer, verb)
 
     async def kill(self, name: str, signal: str, services: Sequence[str], peer: Peer) -> int:
@@ -125,7 +126,7 @@ class Controller:
         record = self._record(name)
         refusals.must_have(record, replicas)
         model = _scaled(record, replicas)
-        images = {task.container.image: task.container.image_id for task in record.tasks}
+        images = {task.container.image: task.container.image_id for task in record.goal}
         missing = {model.services[service].image for service in replicas} - set(images)
         if missing:
             wanted = {image: wish for image, wish in wants(model, model.images, "missing").items() if image in missing}
@@ -135,7 +136,7 @@ class Controller:
             record = self._record(name)  # it may have changed while images were fetched
             refusals.must_have(record, replicas)
             model = _scaled(record, replicas)
-            desired = expand.as_it_is(record.tasks)
+            desired = expand.as_it_is(record.goal)
             for service, count in replicas.items():
                 image = images.get(model.services[service].image)
                 if service in desired:
@@ -148,7 +149,7 @@ class Controller:
                         code="changed",
                         hint="try again",
                     )
-            planned = self._plan(name, order(model.services), desired, record.tasks, Intent("scale"))
+            planned = self._plan(name, order(model.services), desired, record.goal, Intent("scale"))
             document = model.model_dump(mode="json", exclude_defaults=True)
             return await self._apply(name, document, planned, record, peer, "scale")
 
@@ -207,7 +208,7 @@ class Controller:
         same_model = record is not None and record.model == model
         before = record.virtual if record is not None else {}
         virtual = allot(name, networked(model), before, self._taken(name))
-        if record is not None and same_model and not planned.changes and not record.held and virtual == before:
+        if record is not None and same_model and not planned.changes and virtual == before and _goes_well(record):
             return Applied(name, record.generation, record.revision, planned)
         self._admit(name, planned.tasks, record, listeners)
         self._must_be_bound()
@@ -224,12 +225,34 @@ class Controller:
             revision=revision,
             generation=generation,
         )
-        after = StackRecord(name, generation, revision, model, planned.tasks, event.at, cause=event.id, virtual=virtual)
-        revisions = [] if same_model else [Revision(name, revision, event.at, peer.uid, model)]
-        await self._ledger.commit(
-            Change(stacks={name: after}, revisions=revisions, events=[event, *self._told(event, planned)])
+        after = StackRecord(
+            name,
+            generation,
+            revision,
+            model,
+            record.tasks if record is not None and not record.held else (),
+            event.at,
+            cause=event.id,
+            virtual=virtual,
         )
+        events = [event, *self._told(event, planned)]
+        after, acts = self._begin(after, planned, record, _back(record, revision), event)
+        events += acts
+        revisions = [] if same_model else [Revision(name, revision, event.at, peer.uid, model)]
+        await self._ledger.commit(Change(stacks={name: after}, revisions=revisions, events=events))
         return Applied(name, generation, revision, planned)
+
+    def _begin(
+        self, after: StackRecord, planned: Plan, before: StackRecord | None, back: int | None, cause: Event
+    ) -> tuple[StackRecord, list[Event]]:
+        """The first step from what is assigned to what is planned: all of it, where nothing takes another's place."""
+        overtaken = before.rollout if before is not None else None
+        goal = replace(rollout.begin(planned.tasks, after.tasks, overtaken, back), cause=cause.id)
+        if not goal.moved:
+            return replace(after, tasks=planned.tasks), []
+        found = rolling.step(self._ledger, after, goal)
+        events = rolling.told(self._ledger, after.name, found.acts, cause.id)
+        return replace(after, tasks=found.tasks, rollout=found.rollout), events
 
     def _told(self, applied: Event, planned: Plan) -> list[Event]:
         """One event per task that changes, so that `why` finds who decided it."""
@@ -342,6 +365,19 @@ class Controller:
             elif kind == "result":
                 return {str(name): LockedImage.model_validate(lock) for name, lock in value.items()}
         raise Temporary("cannot fetch the images: the agent gave no answer", code="agent-away", hint="gorae doctor")
+
+
+def _goes_well(record: StackRecord) -> bool:
+    """Nothing of it waits for somebody to say the same again."""
+    return not record.held and (record.rollout is None or record.rollout.phase in ("updating", "rolling-back"))
+
+
+def _back(record: StackRecord | None, revision: int) -> int | None:
+    """Where a failure of the change to `revision` leads back to: the last one that had come to its end."""
+    under_way: Rollout | None = record.rollout if record is not None else None
+    if under_way is not None and under_way.phase in ("updating", "paused") and under_way.back is not None:
+        return under_way.back if under_way.back != revision else None
+    return record.revision if record is not None and record.revision != revision else None
 
 
 def _locks(record: StackRecord | None) -> dict[str, LockedImage]:

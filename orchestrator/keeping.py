@@ -51,7 +51,7 @@ async def needed(ledger: Ledger) -> dict[str, str]:
             locks = revision.model.get("images", {}).values()
             found |= {lock["id"]: f"{name}, revision {revision.number}" for lock in locks}
         found |= {lock.id: name for lock in Stack.model_validate(record.model).images.values()}
-        found |= {task.container.image_id: f"{name}/{task.service}" for task in record.tasks}
+        found |= {task.container.image_id: f"{name}/{task.service}" for task in (*record.tasks, *record.goal)}
     return found
 
 

@@ -29,6 +29,7 @@ from orchestrator.api import app
 from orchestrator.api.server import Server, bind
 from orchestrator.controller import Controller
 from orchestrator.link import Link
+from orchestrator.rolling import Rolling
 from orchestrator.store.ledger import Ledger
 from orchestrator.store.sqlite import SqliteStore
 
@@ -83,11 +84,13 @@ async def serve(layout: Layout, bus: Bus, *, signals: bool = False, stop: asynci
         gc.freeze()  # what start-up made stays: no collection walks it again
         async with asyncio.TaskGroup() as group:
             linking = group.create_task(Link(ledger, bus).run(), name="link")
+            advancing = group.create_task(Rolling(ledger).run(), name="rolling")
             rooming = group.create_task(keeping.keep_room(ledger, layout.agent_socket, limits), name="keep room")
             ending = group.create_task(_close(ledger, stop), name="close")
             log.info("serving on %s, store %s", layout.api_socket, ledger.identity.store_id)
             await server.serve(sockets=[listener])
             linking.cancel()
+            advancing.cancel()
             rooming.cancel()
             await ending
     finally:

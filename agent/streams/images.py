@@ -73,7 +73,8 @@ class ImageRequests:
         for want, result in zip(wants, results, strict=True):
             if isinstance(result, BaseException):
                 raise result
-            found[want.name] = result
+            volumes = (await self._images.config(result.id)).volumes
+            found[want.name] = {"id": result.id, "digest": result.digest, "volumes": volumes}
         return found
 
     async def _pull(self, request: dict[str, Any], send: Send) -> Any:

@@ -108,8 +108,15 @@ def wait(
         raise Interrupted(stack) from None
     finally:
         shown.finish()
-    if any(entry["generation"] > generation for entry in document["stacks"]):
+    if not shown.rolled and any(entry["generation"] > generation for entry in document["stacks"]):
         print(f"note  somebody else has changed stack {stack} too: gorae events {stack}", file=sys.stderr)
+    for entry in document["stacks"]:
+        if entry.get("update") and entry["update"]["phase"] == "rolled-back":
+            raise Temporary(
+                f"cannot {doing} {stack}: {entry['update']['message']}",
+                code="rolled-back",
+                hint=f"gorae events {stack} says what happened; gorae logs {stack}",
+            )
     return document
 
 
@@ -177,6 +184,11 @@ def _hopeless(entry: dict[str, Any], generation: int) -> bool:
     """Something will not come up, and all else has come to rest."""
     if entry["observed_generation"] < generation or entry["state"] == "stopping":
         return False
+    update = entry.get("update")
+    if update and update["phase"] in ("updating", "rolling-back"):
+        return False  # what fails is gone back from, or the update is paused
+    if update and update["phase"] == "paused":
+        return True
     bad = [row for row in entry["services"] if row["failed"] or _looping(row)]
     rest = [row for row in entry["services"] if row not in bad]
     return bool(bad) and all(row["state"] in _AT_REST and row["health"] != "starting" for row in rest)
@@ -201,6 +213,12 @@ def _not_up(client: Client, document: dict[str, Any] | None, stack: str, doing: 
             f"cannot {doing} {stack}: the agent does not answer {when}".rstrip(), code="not-up", hint="gorae doctor"
         )
     entry = document["stacks"][0]
+    if entry.get("update") and entry["update"]["phase"] == "paused":
+        return Temporary(
+            f"cannot {doing} {stack}: the change is paused: {entry['update']['message']}",
+            code="paused",
+            hint=f"gorae logs {stack}; gorae up again goes on, gorae rollback {stack} goes back",
+        )
     bad = [row for row in entry["services"] if not_up(row)]
     # What others wait for comes first: it is the reason.
     bad.sort(key=lambda row: row["state"] == "waiting")
@@ -231,6 +249,14 @@ def _log_tail(client: Client, stack: str, row: dict[str, Any]) -> list[str]:
         return []  # the reason for the failure matters more than its log
 
 
+def _progress(update: dict[str, Any] | None, service: str) -> str:
+    """How far a change of the service is, if there is one."""
+    if not update or service not in update["services"]:
+        return ""
+    done = update["services"][service]
+    return f", {done['done']} of {done['of']}" + (" back" if update["phase"] == "rolling-back" else "")
+
+
 class _Shown:
     """Draws on a terminal; elsewhere says each change of a service once."""
 
@@ -238,14 +264,17 @@ class _Shown:
         self.live = screen.live
         self._screen = screen
         self._last: dict[str, str] = {}
+        self.rolled = False  # the change went on in steps, each of a generation
 
     def update(self, document: dict[str, Any]) -> None:
+        self.rolled = self.rolled or any(stack.get("update") for stack in document["stacks"])
         if self.live:
             self._screen.draw(brief(document, self._screen))
             return
         for stack in document["stacks"]:
             for row in stack["services"]:
                 text = f"{row['ready']}/{row['replicas']} {state_text({**row, 'tasks': []}, 0)}"
+                text += _progress(stack.get("update"), row["name"])
                 if self._last.get(row["name"]) != text:
                     self._last[row["name"]] = text
                     self._screen.line(f"{stack['name']}/{row['name']}  {text}")

@@ -12,15 +12,28 @@ from typing import Any
 
 from orchestrator.compose import units
 from orchestrator.compose.context import Context
-from orchestrator.compose.model import ResourcesModel, RestartModel
+from orchestrator.compose.model import ResourcesModel, RestartModel, UpdateModel
 from orchestrator.compose.nodes import Node, below, fields, text
 
 MAX_REPLICAS = 1000
 _RESTART = re.compile(r"(no||always|unless-stopped|on-failure)(?::(\d{1,9}))?", re.ASCII)
+_JOBS = ("replicated-job", "global-job")
 _CONDITIONS: dict[str, Any] = {"none": "no", "on-failure": "on-failure", "any": "always"}
 
 
 def restart(service: dict[str, Node], path: str, context: Context) -> RestartModel:
+    """A job is done when it has exited with 0: what would start it again is on-failure at most."""
+    said = _restarts(service, path, context)
+    if _mode(service) in _JOBS and said.condition not in ("no", "on-failure"):
+        return said.model_copy(update={"condition": "on-failure"})
+    return said
+
+
+def _mode(service: dict[str, Node]) -> str:
+    return text(fields(service.get("deploy")).get("mode")) or "replicated"
+
+
+def _restarts(service: dict[str, Node], path: str, context: Context) -> RestartModel:
     plain = context.value(service.get("restart"), f"{path}.restart", _restart) or RestartModel()
     node = fields(service.get("deploy")).get("restart_policy")
     if node is None or not isinstance(node.value, dict):
@@ -49,7 +62,13 @@ def _attempts(count: int) -> int:
 
 
 def replicas(service: dict[str, Node], path: str, context: Context) -> int:
+    """A global service has one on every machine, and here is one."""
     count = _either(service, path, "scale", "deploy.replicas", _replicas, context)
+    if _mode(service) in ("global", "global-job") and count is not None:
+        where = service.get("scale") or below(service, "deploy.replicas")
+        context.report.problem(
+            where, f"cannot give {path} a number of replicas: a global service has one", "leave it out"
+        )
     return 1 if count is None else count
 
 
@@ -57,6 +76,34 @@ def _replicas(count: int) -> int:
     if not 0 <= count <= MAX_REPLICAS:
         raise ValueError(f"a number of replicas is 0 to {MAX_REPLICAS}")
     return count
+
+
+def update(service: dict[str, Node], key: str, path: str, context: Context) -> UpdateModel:
+    """`key`: update_config or rollback_config."""
+    node = fields(service.get("deploy")).get(key)
+    said, where = fields(node), f"{path}.deploy.{key}"
+    order: Any = text(said.get("order")) or None
+    action: Any = text(said.get("failure_action")) or None
+    return UpdateModel(
+        parallelism=context.value(said.get("parallelism"), f"{where}.parallelism", _parallelism),
+        delay=context.value(said.get("delay"), f"{where}.delay", units.span) or 0.0,
+        failure_action=action if action in ("continue", "pause", "rollback") else None,  # others: honesty.py
+        monitor=context.value(said.get("monitor"), f"{where}.monitor", units.span),
+        max_failure_ratio=context.value(said.get("max_failure_ratio"), f"{where}.max_failure_ratio", _ratio) or 0.0,
+        order=order if order in ("start-first", "stop-first") else None,
+    )
+
+
+def _parallelism(count: int) -> int:
+    if not 0 <= count <= MAX_REPLICAS:
+        raise ValueError(f"it is 0, for all at once, to {MAX_REPLICAS}")
+    return count
+
+
+def _ratio(number: float) -> float:
+    if not 0 <= number <= 1:
+        raise ValueError("it is a share, from 0 to 1")
+    return float(number)
 
 
 def resources(service: dict[str, Node], path: str, context: Context) -> ResourcesModel:

@@ -105,6 +105,18 @@ class ResourcesModel(Model):
     pids: int | None = None
 
 
+class UpdateModel(Model):
+    """deploy.md, update_config and rollback_config; times in seconds. None: the file says nothing, and
+    orchestrator/decide/update.py what that means. `parallelism` 0: all at once."""
+
+    parallelism: int | None = Field(default=None, ge=0)
+    delay: float = Field(default=0.0, ge=0)
+    failure_action: Literal["continue", "pause", "rollback"] | None = None
+    monitor: float | None = Field(default=None, ge=0)
+    max_failure_ratio: float = Field(default=0.0, ge=0, le=1)
+    order: Literal["start-first", "stop-first"] | None = None
+
+
 class Service(Model):
     """05-services.md. None: as the image says; an empty tuple: reset to nothing."""
 
@@ -126,6 +138,8 @@ class Service(Model):
     healthcheck: HealthcheckModel | None = None
     restart: RestartModel = RestartModel()
     replicas: int = Field(default=1, ge=0, le=1000)
+    update: UpdateModel = UpdateModel()
+    rollback: UpdateModel = UpdateModel()
     resources: ResourcesModel = ResourcesModel()
     user: str | None = None
     working_dir: str | None = None
@@ -166,10 +180,12 @@ class Network(Model):
 
 
 class LockedImage(Model):
-    """What a tag resolved to. `digest`: as its registry calls it, "" when the image came from none."""
+    """What a tag resolved to. `digest`: as its registry calls it, "" when the image came from none. `volumes`: where
+    containers of it keep data whether the file mounts something there or not (VOLUME)."""
 
     id: str
     digest: str = ""
+    volumes: tuple[str, ...] = ()
 
 
 class Stack(Model):

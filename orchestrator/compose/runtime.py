@@ -84,6 +84,8 @@ def service(path: str, entry: dict[str, Node], top: dict[str, Node], context: Co
         "healthcheck": health.healthcheck(entry, path, context),
         "restart": limits.restart(entry, path, context),
         "replicas": limits.replicas(entry, path, context),
+        "update": limits.update(entry, "update_config", path, context),
+        "rollback": limits.update(entry, "rollback_config", path, context),
         "resources": limits.resources(entry, path, context),
         "user": read("user", matching(_USER, "a user is written as NAME, UID or UID:GID")),
         "working_dir": read("working_dir", absolute),

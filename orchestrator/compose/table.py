@@ -479,13 +479,15 @@ soft                    int
 [services.*.deploy]
 endpoint_mode           text                                    warned @swarm
 labels                  entries                                 warned they are shown nowhere; use `labels`
-mode                    text                                    refused but replicated: @later
+mode                    text                                    refused but replicated global replicated-job
+                                                                global-job: Compose has no such mode
 placement               map                                     warned @swarm
 replicas                int
 resources               map
 restart_policy          map
-rollback_config         map                                     refused @later
-update_config           map                                     refused @later
+rollback_config         map
+update_config           map                             differs without failure_action a failed update is rolled back;
+                                                        without order the new container starts first where it can
 
 [services.*.deploy.placement]
 constraints             list:text
@@ -543,7 +545,7 @@ window                  duration
 
 [services.*.deploy.rollback_config]
 delay                   duration
-failure_action          text
+failure_action          text                            refused but continue pause: a way back has none behind it
 max_failure_ratio       number
 monitor                 duration
 order                   text(start-first stop-first)
@@ -551,7 +553,7 @@ parallelism             count
 
 [services.*.deploy.update_config]
 delay                   duration
-failure_action          text
+failure_action          text                            refused but continue pause rollback: Compose has no such action
 max_failure_ratio       number
 monitor                 duration
 order                   text(start-first stop-first)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from agent.wire.messages import Assignment, HostStatus, Online, Report, StackStatus
 from orchestrator.decide.records import Counter, Identity, StackRecord
+from orchestrator.decide.rollout import resumed
 
 
 @dataclass(slots=True)
@@ -125,6 +126,7 @@ def take_over(
             removed=told.removed,
             remove_volumes=told.remove_volumes,
             virtual=dict(told.virtual),
+            rollout=resumed(told.tasks),
         )
     reported = {told.stack for told in verdict.assignments}
     for name, ours in records.items():

@@ -16,7 +16,7 @@ from agent.wire.messages import ContainerSpec, Task
 from agent.wire.messages import Desired as Run
 from orchestrator.decide.expand import Desired
 
-Verb = Literal["up", "scale", "stop", "start", "restart", "recreate", "pause", "unpause"]
+Verb = Literal["up", "scale", "stop", "start", "restart", "recreate", "rollback", "pause", "unpause"]
 Kind = Literal["create", "keep", "update", "replace", "remove", "restart", "stop", "start", "pause", "unpause"]
 
 
@@ -152,7 +152,7 @@ def _change(want: Desired, task: Task, intent: Intent, over: str | None, new_id:
 
 
 def _run(task: Task, intent: Intent) -> Run:
-    """Whether the task is to run. `up` starts everything, as Compose does; scale and recreate leave it as it is."""
+    """Whether the task is to run. `up` starts everything, as Compose does; the others leave it as it is."""
     if intent.names(task.service):
         if intent.verb in ("up", "start", "restart"):
             return "running"

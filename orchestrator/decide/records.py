@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from agent.wire.messages import Assignment, Task
 
@@ -29,10 +29,34 @@ class Counter:
     revision: int = 0
 
 
+Phase = Literal["updating", "rolling-back", "paused", "rolled-back"]
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """A change of a stack that happens step by step: how it is to end, and what was seen of it so far.
+
+    `target`: all tasks of the stack in the end. `moved`: those of them (ids) that take another's place, or are
+    restarted; the rest is as it is to be from the first step on. `failed`: id → how. `rested`: service → when its last
+    batch was done (Unix seconds). `back`: the revision that a failure leads back to; None: there is none. `message`:
+    why it is paused, or was rolled back; `cause`: id of the event that says who or what began it.
+    """
+
+    target: tuple[Task, ...]
+    moved: tuple[str, ...]
+    phase: Phase = "updating"
+    back: int | None = None
+    failed: dict[str, str] = field(default_factory=dict)
+    rested: dict[str, float] = field(default_factory=dict)
+    message: str = ""
+    cause: str | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class StackRecord:
-    """Desired state of one stack. `removed`: a tombstone waiting for the agent. `held`: known from a restored database,
-    not run by the agent, and therefore not published."""
+    """Desired state of one stack. `tasks`: as assigned now; what they are on the way to stands in `rollout`. `removed`:
+    a tombstone waiting for the agent. `held`: known from a restored database, not run by the agent, and therefore not
+    published."""
 
     name: str
     generation: int
@@ -45,6 +69,12 @@ class StackRecord:
     remove_volumes: bool = False
     held: bool = False
     virtual: dict[str, int] = field(default_factory=dict)  # service → number of its virtual address
+    rollout: Rollout | None = None
+
+    @property
+    def goal(self) -> tuple[Task, ...]:
+        """The tasks as they are to be in the end."""
+        return self.tasks if self.rollout is None or self.rollout.phase == "rolled-back" else self.rollout.target
 
     def assignment(self, store_id: str) -> Assignment:
         return Assignment(

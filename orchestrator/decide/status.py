@@ -11,6 +11,7 @@ from typing import Any
 
 from agent.wire.messages import PublishedPort, StackStatus, Task, TaskStatus
 from orchestrator.decide.records import StackRecord
+from orchestrator.decide.turn import ready
 
 # The first state that any task of a service is in names the service; the first that any service is in, the stack.
 PRECEDENCE = (
@@ -59,6 +60,7 @@ def fold(record: StackRecord, status: StackStatus | None, online: bool) -> dict[
     ]
     _propagate(record, services)
     converged = online and seen and not record.removed and not record.held and not leaving
+    converged = converged and (record.rollout is None or record.rollout.phase == "rolled-back")
     converged = converged and all(service.pop("_done") for service in services)
     for service in services:
         service.pop("_done", None)
@@ -69,8 +71,29 @@ def fold(record: StackRecord, status: StackStatus | None, online: bool) -> dict[
         "revision": record.revision,
         "converged": converged,
         "state": "stopping" if record.removed else _first(service["state"] for service in services),
+        "update": _update(record, reported),
         "services": services,
     }
+
+
+def _update(record: StackRecord, reported: Mapping[str, TaskStatus]) -> dict[str, Any] | None:
+    """What is under way, or how it ended if it did not end well. `services`: those that change, how far each is."""
+    under_way = record.rollout
+    if under_way is None:
+        return None
+    services: dict[str, dict[str, int]] = {}
+    for target in under_way.target:
+        if target.id in under_way.moved:
+            count = services.setdefault(target.service, {"done": 0, "of": 0})
+            count["of"] += 1
+            count["done"] += _changed(target, record.tasks, reported.get(target.id))
+    return {"phase": under_way.phase, "message": under_way.message, "back": under_way.back, "services": services}
+
+
+def _changed(target: Task, tasks: Sequence[Task], status: TaskStatus | None) -> bool:
+    """Whether it is alone in its slot, and ready."""
+    mates = [task for task in tasks if (task.service, task.slot) == (target.service, target.slot)]
+    return [mate.id for mate in mates] == [target.id] and ready(target, status)
 
 
 def _first(states: Any) -> str:
@@ -89,23 +112,28 @@ def _service(
     seen: bool,
 ) -> dict[str, Any]:
     slots = {task.slot for task in leaving}
+    changing = record.rollout is not None and any(
+        target.service == name and target.id in record.rollout.moved for target in record.rollout.target
+    )
     depends = bool(record.model.get("services", {}).get(name, {}).get("depends_on"))
     rows, states = [], []
     for task in tasks:
         status = reported.get(task.id)
-        states.append(_state(task, status, replacing=task.slot in slots, depends=depends, seen=seen))
+        state = _state(task, status, replacing=task.slot in slots, depends=depends, seen=seen)
+        coming = state == "starting" and any(mate.id == task.beside for mate in tasks)
+        states.append("updating" if coming else state)
         rows.append(_row(task, status))
     for status in leaving:
         rows.append(_row(None, status))
         states.append("updating" if any(task.slot == status.slot for task in tasks) else "stopping")
-    state = _first(states) if told else "unknown"
+    state = _first([*states, "updating"] if changing else states) if told else "unknown"
     shown = _shown(rows, states, state)
     live = [row for row in rows[: len(tasks)] if row["state"] == "running"]
     held = {"state": "stopped", "reason": "not-adopted", "message": NOT_ADOPTED, "failed": True}
     return {
         "name": name,
-        "replicas": len(tasks),
-        "ready": sum(row["health"] in ("none", "healthy") for row in live),
+        "replicas": len({task.slot for task in tasks}),
+        "ready": len({row["slot"] for row in live if row["health"] in ("none", "healthy")}),
         "state": state,
         "health": next((health for health in _HEALTH if any(row["health"] == health for row in live)), "none"),
         "since": max((row["since"] for row in shown), default=record.updated_at) or record.updated_at,

@@ -8,9 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from agent.kit.errors import GoraeError, Permanent, Temporary
 from agent.wire.messages import Event, Task
-from orchestrator.decide.records import Revision, StackRecord
+from orchestrator.decide.records import Revision, Rollout, StackRecord
+
+_ROLLOUT = TypeAdapter(Rollout)
 
 
 def wrapped(error: sqlite3.Error, doing: str, path: Path) -> GoraeError:
@@ -35,7 +39,7 @@ def damaged(doing: str, path: Path, why: str) -> Permanent:
 
 
 def stack(row: Sequence[Any], tasks: Sequence[Task]) -> StackRecord:
-    name, generation, revision, model, updated_at, cause, removed, remove_volumes, held, virtual = row
+    name, generation, revision, model, updated_at, cause, removed, remove_volumes, held, virtual, under_way = row
     return StackRecord(
         name=name,
         generation=generation,
@@ -48,7 +52,12 @@ def stack(row: Sequence[Any], tasks: Sequence[Task]) -> StackRecord:
         remove_volumes=bool(remove_volumes),
         held=bool(held),
         virtual=json.loads(virtual),
+        rollout=None if under_way is None else _ROLLOUT.validate_json(under_way),
     )
+
+
+def rollout(value: Rollout | None) -> str | None:
+    return None if value is None else _ROLLOUT.dump_json(value, exclude_defaults=True).decode()
 
 
 def revision_row(revision: Revision) -> tuple[Any, ...]:

@@ -47,4 +47,17 @@ MIGRATIONS: tuple[str, ...] = (
     -- JSON: service → number of its virtual address. A stack of before gets its numbers with its next change.
     ALTER TABLE stacks ADD COLUMN virtual TEXT NOT NULL DEFAULT '{}';
     """,
+    """
+    -- JSON: decide/records.py Rollout. While one is under way, two tasks may share a slot.
+    ALTER TABLE stacks ADD COLUMN rollout TEXT;
+    CREATE TABLE tasks_of_slots (
+        id TEXT PRIMARY KEY,
+        stack TEXT NOT NULL REFERENCES stacks (name) ON DELETE CASCADE,
+        service TEXT NOT NULL, slot INTEGER NOT NULL, document TEXT NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    INSERT INTO tasks_of_slots SELECT id, stack, service, slot, document FROM tasks;
+    DROP TABLE tasks;
+    ALTER TABLE tasks_of_slots RENAME TO tasks;
+    CREATE INDEX tasks_of ON tasks (stack, service, slot);
+    """,
 )

@@ -86,11 +86,11 @@ class SqliteStore:
             meta = {key: json.loads(value) for key, value in await self._rows("SELECT key, value FROM meta")}
             identity = meta["identity"]
             tasks: dict[str, list[Task]] = {}
-            for stack, document in await self._rows("SELECT stack, document FROM tasks ORDER BY service, slot"):
+            for stack, document in await self._rows("SELECT stack, document FROM tasks ORDER BY service, slot, id"):
                 tasks.setdefault(stack, []).append(Task.model_validate_json(document))
             stacks = await self._rows(
                 "SELECT name, generation, stacks.revision, model, updated_at, cause,"
-                " removed, remove_volumes, held, virtual"
+                " removed, remove_volumes, held, virtual, rollout"
                 " FROM stacks JOIN revisions ON stack = name AND number = stacks.revision ORDER BY name"
             )
             statuses = await self._rows("SELECT stack, document FROM statuses")
@@ -153,13 +153,14 @@ class SqliteStore:
     async def _write_stack(self, record: StackRecord) -> None:
         await self._db.execute(_UPSERT_COUNTER, (record.name, record.generation, record.revision))
         await self._db.execute(
-            "INSERT INTO stacks VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET"
+            "INSERT INTO stacks VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET"
             " generation = excluded.generation, revision = excluded.revision, updated_at = excluded.updated_at,"
             " cause = excluded.cause, removed = excluded.removed, remove_volumes = excluded.remove_volumes,"
-            " held = excluded.held, virtual = excluded.virtual",
+            " held = excluded.held, virtual = excluded.virtual, rollout = excluded.rollout",
             (
                 *(record.name, record.generation, record.revision, record.updated_at, record.cause),
                 *(record.removed, record.remove_volumes, record.held, json.dumps(record.virtual)),
+                rows.rollout(record.rollout),
             ),
         )
         await self._db.execute("DELETE FROM tasks WHERE stack = ?", (record.name,))

@@ -15,6 +15,7 @@ from agent.wire.messages import Event
 from orchestrator.compose.model import Stack
 from orchestrator.controller import Applied, Controller, Peer
 from orchestrator.link import Link
+from orchestrator.rolling import Rolling
 from orchestrator.store.ledger import Ledger
 from orchestrator.store.port import Store
 from orchestrator.store.sqlite import SqliteStore
@@ -65,11 +66,14 @@ async def orchestrating(broker: MemoryBroker, socket: Path, store: Store | Path)
     opened = await SqliteStore.open(store) if isinstance(store, Path) else store
     ledger = await Ledger.open(opened, RealClock())
     link = asyncio.create_task(Link(ledger, broker.bus("orchestrator")).run())
+    rolling = asyncio.create_task(Rolling(ledger).run())
     try:
         yield Orchestrating(ledger, Controller(ledger, socket, patience=0.3))
     finally:
         link.cancel()
-        result = (await asyncio.gather(link, return_exceptions=True))[0]
+        rolling.cancel()
+        results = await asyncio.gather(link, rolling, return_exceptions=True)
         await opened.close()
-        if not isinstance(result, asyncio.CancelledError):
-            raise AssertionError("the link ended by itself") from result
+        for result in results:
+            if not isinstance(result, asyncio.CancelledError):
+                raise AssertionError("the link or the rollouts ended by themselves") from result

@@ -111,7 +111,7 @@ async def test_ensure_pulls_what_is_missing(place: Place) -> None:
     seen = [pair async for pair in request(place.path, "ensure", images={"web:1": {}, "redis:7": {}})]
     assert [kind for kind, _ in seen] == ["progress", "progress", "result"]
     found = seen[-1][1]
-    assert found["web:1"] == {"id": web.id, "digest": ""}
+    assert found["web:1"] == {"id": web.id, "digest": "", "volumes": []}
     assert found["redis:7"]["digest"] == place.images.digests["docker.io/library/redis:7"]
 
 
@@ -119,7 +119,7 @@ async def test_ensure_keeps_to_a_lock(place: Place) -> None:
     old = place.images.add("web:1", Cmd=["old"])
     place.images.add("web:1", Cmd=["new"])
     lock = {"id": old.id, "digest": "sha256:" + "a" * 64}
-    assert await place.call("ensure", images={"web:1": lock}) == {"web:1": lock}
+    assert await place.call("ensure", images={"web:1": lock}) == {"web:1": {**lock, "volumes": []}}
 
 
 async def test_ensure_pulls_in_parallel(place: Place) -> None:

@@ -339,13 +339,15 @@ async def test_prune_keeps_the_images_of_every_stored_revision(s: Setting) -> No
     await s.client.up(name="shop", web={"image": "web:2"})
     answer = await s.client.lines("POST", "/v1/images/prune", {"all": True, "older": 60})
     assert answer == [{"result": {"removed": [], "freed": 0}}]
-    keep = {"sha256:web:1": "shop, revision 1", "sha256:web:2": "shop/web"}
-    asked = {"op": "image-collect", "unnamed": False, "young": 0.0, "old": 60.0, "dry": False, "keep": keep}
-    assert s.agent.requests[-1] == asked
+    asked = dict(s.agent.requests[-1])
+    keep = asked.pop("keep")
+    assert keep.keys() == {"sha256:web:1", "sha256:web:2"}
+    assert asked == {"op": "image-collect", "unnamed": False, "young": 0.0, "old": 60.0, "dry": False}
     assert (await s.client.ask("GET", "/v1/images/usage"))[1] == s.agent.usage
-    assert s.agent.requests[-1] == {"op": "image-usage", "keep": keep}
+    asked = s.agent.requests[-1]
+    assert asked["op"] == "image-usage" and asked["keep"].keys() == keep.keys()
     answer = (await s.client.lines("GET", "/v1/df"))[-1]["result"]
-    assert answer["keep"] == keep and "shop/web" in answer["named"].values()
+    assert answer["keep"].keys() == keep.keys() and "shop/web" in answer["named"].values()
     assert s.agent.requests[-1]["op"] == "usage"
 
 

@@ -35,11 +35,11 @@ def told(folder: Path, keys: str, top: str = "") -> list[tuple[str, str, str]]:
         pytest.param(
             "deploy: {replicas: 2, placement: {constraints: [c]}, update_config: {parallelism: 1}}",
             "",
-            [("supported", "deploy.replicas", "4:14"), ("warned", "deploy.placement", "4:27"), ("refused", "deploy.update_config", "4:58")],
+            [("supported", "deploy.replicas", "4:14"), ("warned", "deploy.placement", "4:27"), ("differs", "deploy.update_config", "4:58"), ("supported", "deploy.update_config.parallelism", "4:74")],
             id="each key of a mapping",
         ),
         pytest.param("deploy: {mode: replicated}", "", [("supported", "deploy.mode", "4:14")], id="a value that is spared"),
-        pytest.param("deploy: {mode: global}", "", [("refused", "deploy.mode", "4:20")], id="a value that is not: its place"),
+        pytest.param("deploy: {mode: some}", "", [("refused", "deploy.mode", "4:20")], id="a value that is not: its place"),
         pytest.param("pull_policy: if_not_present", "", [("supported", "pull_policy", "4:5")], id="the old word of a value"),
         pytest.param("networks: [default]", "networks: {default: {driver: bridge}}", [("supported", "networks", "4:5"), ("supported", "networks.default.driver", "6:22")], id="the name that is spared"),
         pytest.param("network_mode: host", "", [("differs", "network_mode", "4:19")], id="a network that is not its own"),
@@ -75,12 +75,12 @@ def test_what_is_implied_or_unused_is_not_told(tmp_path: Path) -> None:
 
 
 def test_judge_refuses_and_warns_with_place_and_reason(tmp_path: Path) -> None:
-    text = "services:\n  a: {image: x, attach: false, user: u, deploy: {mode: global}, privileged: true}\n"
+    text = "services:\n  a: {image: x, attach: false, user: u, deploy: {mode: some}, privileged: true}\n"
     report = Report()
     judge(composed(tmp_path, text).written, report)
     assert [str(problem) for problem in report.problems] == [
-        "compose.yaml:2:56: cannot use services.a.deploy.mode: 'global': gorae does not support it yet",
-        "compose.yaml:2:65: cannot use services.a.privileged: gorae does not support it yet",
+        "compose.yaml:2:56: cannot use services.a.deploy.mode: 'some': Compose has no such mode",
+        "compose.yaml:2:63: cannot use services.a.privileged: gorae does not support it yet",
     ]
     assert list(report.warnings) == ["compose.yaml:2:17: services.a.attach is ignored: gorae logs shows every service"]
 

@@ -39,7 +39,7 @@ EDITORS = jsonschema.Draft202012Validator(json.loads(schemas()["compose.schema.j
         pytest.param("services: {a: {image: x, x-mine: 1}}\nx-other: {b: c}", True, id="extensions"),
         pytest.param("services: {a: {image: x, labels: [a=b], expose: [80]}}", True, id="short forms"),
         pytest.param("services: {a: {image: x, deploy: {mode: replicated}}}", True, id="a word that is honoured"),
-        pytest.param("services: {a: {image: x, deploy: {mode: global}}}", False, id="a word that is not"),
+        pytest.param("services: {a: {image: x, deploy: {mode: some}}}", False, id="a word that is not"),
         pytest.param("services: {a: {image: x, imagee: y}}", False, id="an unknown key"),
         pytest.param("services: {a: {image: x, privileged: true}}", False, id="a refused key"),
         pytest.param("services: {a: {image: x, x-gorae-healtcheck: {}}}", False, id="a key of ours, misspelt"),

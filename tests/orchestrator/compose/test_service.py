@@ -292,7 +292,7 @@ def test_key(tmp_path: Path, keys: str, found: dict[str, Any]) -> None:
             "deploy: {restart_policy: {condition: always}}",
             "4:42: cannot use services.a.deploy.restart_policy.condition: 'always': Compose has no such condition",
         ),
-        ("deploy: {mode: global}", "4:20: cannot use services.a.deploy.mode: 'global': gorae does not support it yet"),
+        ("deploy: {mode: some}", "4:20: cannot use services.a.deploy.mode: 'some': Compose has no such mode"),
         ("depends_on: {b: {required: true}}", "4:18: cannot use services.a.depends_on.b: `condition` is missing"),
         ("depends_on: {b: }", "4:18: cannot use an empty value as services.a.depends_on.b: it must be a mapping"),
         (

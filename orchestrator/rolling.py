@@ -1,0 +1,176 @@
+"""Changes that happen step by step: each step decided from what is stored and reported, committed, then seen again.
+
+decide/rollout.py decides; this is the loop around it, and the way back to an earlier revision. Killing it changes
+nothing: the next life reads the same rows and goes on. Must not talk to the bus: what it commits, the link publishes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
+
+from agent.kit.errors import GoraeError
+from agent.kit.ids import task_id
+from agent.wire.messages import Event, TaskStatus
+from orchestrator.compose.model import Stack
+from orchestrator.decide import expand, rollout
+from orchestrator.decide.order import order
+from orchestrator.decide.plan import Intent, Plan, plan
+from orchestrator.decide.records import Revision, Rollout, StackRecord
+from orchestrator.decide.rollout import Step
+from orchestrator.decide.turn import Act
+from orchestrator.decide.update import Settings, settings
+from orchestrator.decide.virtual import allot, networked
+from orchestrator.store.ledger import Ledger
+from orchestrator.store.port import Change
+
+log = logging.getLogger(__name__)
+
+AGAIN = 1.0  # seconds until what could not be stored is tried again
+
+_Rules = tuple[Mapping[str, Settings], Mapping[str, Collection[str]]]
+
+
+def step(ledger: Ledger, record: StackRecord, under_way: Rollout, rules: _Rules | None = None) -> Step:
+    """The next step of the record's stack, by what is known now."""
+    status = ledger.statuses.get(record.name)
+    reported: dict[str, TaskStatus] = {task.id: task for task in status.tasks} if status else {}
+    how, needs = rules or _rules(record, under_way)
+    return rollout.step(under_way, record.tasks, reported, how, needs, ledger.clock.wall())
+
+
+def _rules(record: StackRecord, under_way: Rollout) -> _Rules:
+    stack = Stack.model_validate(record.model)
+    back = under_way.phase == "rolling-back"
+    return settings(stack, back=back), {name: service.depends_on.keys() for name, service in stack.services.items()}
+
+
+def told(ledger: Ledger, stack: str, acts: Collection[Act], cause: str | None) -> list[Event]:
+    """Each act as an event."""
+    return [
+        ledger.event(
+            f"update.{act.kind}",
+            act.message,
+            stack=stack,
+            service=act.service or None,
+            slot=act.slot,
+            task=act.task,
+            reason=act.kind,
+            cause=cause,
+        )
+        for act in acts
+    ]
+
+
+def restoring(ledger: Ledger, record: StackRecord, revision: Revision, new_id: Callable[[], str]) -> Plan:
+    """The plan that makes the stack as the revision says. A service that the user has stopped stays stopped."""
+    stack = Stack.model_validate(revision.model)
+    desired = expand.expand(stack, {name: lock.id for name, lock in stack.images.items()})
+    templates = {name: want.template for name, want in desired.items()}
+    current = rollout.basis(record.goal, record.tasks, templates)
+    return plan(desired, current, Intent("rollback"), order=order(stack.services), new_id=new_id)
+
+
+class Rolling:
+    """`run` for life. One Ledger."""
+
+    def __init__(self, ledger: Ledger, *, new_id: Callable[[], str] = task_id) -> None:
+        self._ledger = ledger
+        self._new_id = new_id
+        self._known: dict[str, tuple[object, _Rules]] = {}  # stack → (model and phase they were read from, rules)
+        self._failing = False
+
+    async def run(self) -> None:
+        with self._ledger.listen() as bell:
+            while True:
+                bell.clear()
+                again = await self._look()
+                try:
+                    async with asyncio.timeout(None if again is None else max(0.0, again - self._ledger.clock.wall())):
+                        await bell.wait()
+                except TimeoutError:
+                    pass
+
+    async def _look(self) -> float | None:
+        """One step of every stack that has one to take; Unix seconds at which to look again."""
+        due = []
+        for name, record in list(self._ledger.stacks.items()):
+            if record.rollout is None or not self._may(record):
+                self._known.pop(name, None)
+                continue
+            try:
+                due.append(await self._advance(name))
+                self._failing = False
+            except GoraeError as error:
+                if not self._failing:
+                    log.warning("cannot carry on with the update of %s: %s", name, error)
+                self._failing = True
+                due.append(self._ledger.clock.wall() + AGAIN)
+        return min((at for at in due if at is not None), default=None)
+
+    def _may(self, record: StackRecord) -> bool:
+        """What the agent said is only worth something while it is there to say more."""
+        return not record.removed and not record.held and self._ledger.bound and self._ledger.online
+
+    async def _advance(self, name: str) -> float | None:
+        ledger = self._ledger
+        record = ledger.stacks[name]
+        if record.rollout is None or not self._changes(record, found := self._step(record, record.rollout)):
+            return found.again if record.rollout else None
+        async with ledger.changing:
+            record = ledger.stacks.get(name, record)
+            if record.rollout is None or not self._may(record):
+                return None
+            found = self._step(record, record.rollout)
+            if self._changes(record, found):
+                await self._commit(record, record.rollout, found)
+        return found.again
+
+    def _step(self, record: StackRecord, under_way: Rollout) -> Step:
+        key = (record.model, under_way.phase)
+        known = self._known.get(record.name)
+        if known is None or known[0] != key:
+            known = self._known[record.name] = (key, _rules(record, under_way))
+        return step(self._ledger, record, under_way, known[1])
+
+    @staticmethod
+    def _changes(record: StackRecord, found: Step) -> bool:
+        return found.back or (found.tasks, found.rollout) != (record.tasks, record.rollout)
+
+    async def _commit(self, record: StackRecord, under_way: Rollout, found: Step) -> None:
+        ledger = self._ledger
+        events = told(ledger, record.name, found.acts, under_way.cause)
+        after = replace(record, tasks=found.tasks, rollout=found.rollout)
+        if found.back:
+            after, more = await self._back(after, under_way, events)
+            events += more
+        if after.tasks != record.tasks:
+            cause = events[-1].id if events else record.cause
+            after = replace(after, generation=ledger.counters[record.name].generation + 1, cause=cause)
+        await ledger.commit(Change(stacks={record.name: after}, events=events))
+
+    async def _back(
+        self, record: StackRecord, under_way: Rollout, events: list[Event]
+    ) -> tuple[StackRecord, list[Event]]:
+        """The record on its way back. A revision that is not kept any more leaves it paused."""
+        ledger, why = self._ledger, record.rollout.message if record.rollout else ""
+        cause = events[-1].id if events else under_way.cause
+        revision = None if under_way.back is None else await ledger.store.revision(record.name, under_way.back)
+        if revision is None or record.rollout is None:
+            return replace(record, rollout=replace(under_way, phase="paused", message=why)), []
+        planned = restoring(ledger, record, revision, self._new_id)
+        said = f"{why}; back to revision {revision.number}"
+        event = ledger.event("update.rolling-back", said, stack=record.name, reason="failed", cause=cause)
+        goal = rollout.begin(planned.tasks, record.tasks, None, None)
+        goal = replace(goal, phase="rolling-back", message=said, cause=event.id)
+        others = (other for name, other in ledger.stacks.items() if name != record.name)
+        taken = frozenset(number for other in others for number in other.virtual.values())
+        virtual = allot(record.name, networked(revision.model), record.virtual, taken)
+        after = replace(
+            record, revision=revision.number, model=revision.model, rollout=goal, virtual=virtual, cause=event.id
+        )
+        found = step(ledger, after, goal)
+        acts = told(ledger, record.name, found.acts, event.id)
+        return replace(after, tasks=found.tasks, rollout=found.rollout), [event, *acts]
