@@ -26,7 +26,7 @@ from agent.effects import Ports
 from agent.host import RealHost
 from agent.images.layer_writer import Limits
 from agent.images.store import ImageStore
-from agent.journal.journal import SqliteJournal
+from agent.journal.journal import SqliteJournal, knows_tasks
 from agent.kit import ids, pools, settings, syscalls
 from agent.kit.clock import RealClock
 from agent.kit.errors import GoraeError, UserError, leaf
@@ -37,6 +37,7 @@ from agent.kit.version import VERSION
 from agent.logs import keeper
 from agent.logs.logs import FileLogs
 from agent.mounts import HostMounts
+from agent.network import routes
 from agent.network.flows import TrackedFlows
 from agent.network.network import RoutedNetwork
 from agent.probes.prober import HostProber
@@ -122,7 +123,13 @@ def identify(layout: Layout) -> tuple[str, Slice]:
             code="bad-instance",
             hint="write back the eight hex digits that `ip link` shows after the g of our links",
         )
-    return instance, pools.claim(instance, layout.state)
+    return instance, pools.claim(
+        instance,
+        layout.state,
+        pool=settings.pool(layout.settings),
+        held=knows_tasks(layout.journal) or any(layout.tasks.glob("*")),
+        routes=[network for network, _ in routes.own()],
+    )
 
 
 async def serve(layout: Layout, instance: str, slice_: Slice, bus: Bus, *, signals: bool = False) -> None:

@@ -12,6 +12,7 @@ import sqlite3
 import time
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,15 @@ from agent.wire.messages import Event
 LIMIT = 10_000  # undelivered events kept
 SLACK = 500  # more, before the oldest are cut in one go
 LOST = "journal.lost"  # the first event of a journal that was begun because the one before could not be read
+
+
+def knows_tasks(path: Path) -> bool:
+    """Whether the journal at `path` has a record of any task; False where there is none, or none to be read."""
+    try:
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as db:
+            return db.execute("SELECT 1 FROM records LIMIT 1").fetchone() is not None
+    except sqlite3.Error:
+        return False
 
 
 class SqliteJournal:

@@ -10,7 +10,7 @@ import fcntl
 import ipaddress
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,16 +96,34 @@ def _check(index: int) -> None:
         raise ValueError(f"allocation index {index} is not below {TASKS}")
 
 
-def claim(instance: str, root: Path, registry: Path = REGISTRY) -> Slice:
+def claim(
+    instance: str,
+    root: Path,
+    registry: Path = REGISTRY,
+    *,
+    pool: str = ADDRESS_POOL,
+    held: bool = False,
+    routes: Sequence[str] = (),
+) -> Slice:
     """This instance's slice, the same at every start. `root`: its state directory, with the instance's id in it.
+    `held`: tasks have addresses of it. `routes`: networks of the host's own, which a first slice keeps clear of; one
+    that comes later than tasks is `doctor`'s to name, since what runs must not be lost over it.
 
     UserError no-slice when all are taken; instance-copied when `root` is a copy of one that is still there: what runs
-    of that one would pass for ours, and be ended.
+    of that one would pass for ours, and be ended; pool-held when `pool` is another than the tasks'; pool-overlaps.
     """
     with _locked(registry) as entries:
         mine = next((n for n, e in entries.items() if e["instance"] == instance), None)
         if mine is None:
-            mine = _free(entries, registry)
+            mine = _free(entries, registry, pool, routes)
+        elif held and (before := entries[mine]["pool"]) != pool:
+            raise UserError(
+                f"cannot use {pool} as the pool of addresses: containers have addresses of {before}",
+                code="pool-held",
+                hint=f'set [network] pool back to "{before}", take every stack down, then change it',
+            )
+        elif not held and (route := _overlap(Slice(int(mine), pool), routes)):
+            raise _overlapping(Slice(int(mine), pool).subnet, route)
         elif _lives(instance, original := Path(entries[mine]["root"])) and not original.samefile(root):
             raise UserError(
                 f"cannot start: {root} is a copy of {original}, whose containers it would take for its own",
@@ -113,17 +131,39 @@ def claim(instance: str, root: Path, registry: Path = REGISTRY) -> Slice:
                 hint=f"delete {root}/instance and {root}/agent to make it a gorae of its own, "
                 f"or {original} if this is to take its place",
             )
-        entries[mine] = {"instance": instance, "root": str(root)}
-        return Slice(int(mine))
+        entries[mine] = {"instance": instance, "root": str(root), "pool": pool}
+        return Slice(int(mine), pool)
 
 
-def _free(entries: Mapping[str, Mapping[str, str]], registry: Path) -> str:
+def _overlap(slice_: Slice, routes: Sequence[str]) -> str:
+    """The first of `routes` that leads to some address of the slice; "" for none."""
+    for text in routes:
+        network = ipaddress.ip_network(text)
+        for subnet in map(ipaddress.ip_network, (slice_.subnet, slice_.subnet_6)):
+            if network.version == subnet.version and network.overlaps(subnet):
+                return text
+    return ""
+
+
+def _overlapping(addresses: str, route: str) -> UserError:
+    return UserError(
+        f"cannot give containers addresses of {addresses}: the host has a route to {route}",
+        code="pool-overlaps",
+        hint='name another /16 in gorae.toml: [network] pool = "10.77.0.0/16"',
+    )
+
+
+def _free(entries: Mapping[str, Mapping[str, str]], registry: Path, pool: str, routes: Sequence[str]) -> str:
     """One that nobody ever had, before one whose root is gone: that may be on a disk that is not mounted yet."""
     numbers = list(map(str, range(SLICES)))
     never = (number for number in numbers if number not in entries)
     gone = (number for number in numbers if number in entries and not Path(entries[number]["root"]).exists())
-    for number in (*never, *gone):
-        return number
+    found = [*never, *gone]
+    for number in found:
+        if not _overlap(Slice(int(number), pool), routes):
+            return number
+    if found:
+        raise _overlapping(pool, _overlap(Slice(int(found[0]), pool), routes))
     raise UserError(
         f"cannot give this instance addresses: all {SLICES} slices in {registry} are taken",
         code="no-slice",
@@ -178,7 +218,14 @@ def _load(registry: Path) -> dict[str, dict[str, str]]:
     """Empty when there is none. UserError bad-registry: to begin anew would give out what others hold."""
     try:
         document = json.loads(registry.read_text())
-        return {str(int(n)): {"instance": str(e["instance"]), "root": str(e["root"])} for n, e in document.items()}
+        return {
+            str(int(n)): {
+                "instance": str(e["instance"]),
+                "root": str(e["root"]),
+                "pool": str(e.get("pool", ADDRESS_POOL)),
+            }
+            for n, e in document.items()
+        }
     except FileNotFoundError:
         return {}
     except (ValueError, KeyError, TypeError, AttributeError) as error:

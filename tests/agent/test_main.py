@@ -45,8 +45,15 @@ def test_the_instance_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     layout = Layout.at(tmp_path)
     os.close(main.hold(layout))
     claim = pools.claim
-    monkeypatch.setattr(pools, "claim", lambda instance, root: claim(instance, root, tmp_path / "pools.json"))
+    monkeypatch.setattr(
+        pools, "claim", lambda instance, root, **more: claim(instance, root, tmp_path / "pools.json", **more)
+    )
+    layout.settings.parent.mkdir(parents=True)
+    layout.settings.write_text('[network]\npool = "10.77.0.0/16"\n')
+    assert main.identify(layout)[1].subnet == "10.77.0.0/21"
+    layout.settings.unlink()
     first = main.identify(layout)
+    assert first[1].subnet == "10.181.0.0/21", "nothing has an address yet"
     assert main.identify(layout) == first and len(first[0]) == 8
     layout.instance_file.write_text("../../etc\n")
     with pytest.raises(UserError, match="holds no instance id"):

@@ -130,3 +130,27 @@ def test_every_address_has_a_twin() -> None:
     assert slice_.virtual_nets == ("10.181.12.0/22", "fd67:6f72:6165:1::400/118")
     with pytest.raises(ValueError, match="is not in"):
         slice_.twin("10.181.16.0")
+
+
+def test_another_pool_is_taken_up_unless_tasks_have_addresses(tmp_path: Path, registry: Path) -> None:
+    assert claim("a", tmp_path, registry).subnet == "10.181.0.0/21"
+    assert claim("a", tmp_path, registry, pool="10.77.0.0/16").subnet == "10.77.0.0/21"
+    assert claim("a", tmp_path, registry, pool="10.77.0.0/16", held=True).subnet == "10.77.0.0/21"
+    with pytest.raises(
+        UserError, match=r"cannot use 10\.181\.0\.0/16 as the pool .*: containers have addresses of 10\.77"
+    ):
+        claim("a", tmp_path, registry, held=True)
+
+
+def test_a_slice_keeps_clear_of_the_hosts_own_routes(tmp_path: Path, registry: Path) -> None:
+    routes = ["10.181.0.0/24", "fd67:6f72:6165:1::/64", "192.0.2.0/24"]
+    assert claim("a", tmp_path, registry, routes=routes).number == 2
+    assert claim("a", tmp_path, registry, held=True, routes=["10.181.16.0/24"]).number == 2, "what runs goes on"
+    with pytest.raises(UserError, match=r"addresses of 10\.181\.16\.0/21: the host has a route to 10\.181\.16\.0/24"):
+        claim("a", tmp_path, registry, routes=["10.181.16.0/24"])
+    with pytest.raises(
+        UserError, match=r"addresses of 10\.181\.0\.0/16: the host has a route to 10\.0\.0\.0/8"
+    ) as error:
+        claim("b", tmp_path, registry, routes=["10.0.0.0/8"])
+    assert "[network] pool" in error.value.hint
+    assert claim("b", tmp_path, registry, pool="172.20.0.0/16", routes=["10.0.0.0/8"]).subnet == "172.20.0.0/21"

@@ -6,7 +6,7 @@ import pytest
 
 from agent.images.layer_writer import Limits
 from agent.kit.errors import UserError
-from agent.kit.settings import KEYS, read
+from agent.kit.settings import KEYS, pool, read
 
 
 @pytest.mark.parametrize(
@@ -29,6 +29,13 @@ def test_what_is_set(tmp_path: Path, text: str, expected: dict[str, dict[str, in
 
 def test_no_file_sets_nothing(tmp_path: Path) -> None:
     assert read(tmp_path / "gorae.toml") == {}
+    assert pool(tmp_path / "gorae.toml") == "10.181.0.0/16"
+
+
+def test_a_pool(tmp_path: Path) -> None:
+    file = tmp_path / "gorae.toml"
+    file.write_text('[network]\npool = "172.20.0.0/16"')
+    assert (read(file), pool(file)) == ({}, "172.20.0.0/16")
 
 
 def test_every_key_is_a_limit() -> None:
@@ -47,8 +54,24 @@ def test_every_key_is_a_limit() -> None:
         ("[images]\nentries = 1.5", "entries must be"),
         ('[images]\nunpacked = "5x"', "unpacked must be"),
         ('[images]\nunpacked = "-5g"', "unpacked must be"),
+        ('[network]\npool = "10.77.0.0/20"', "pool must be a private /16"),
+        ('[network]\npool = "8.8.0.0/16"', "pool must be a private /16"),
+        ("[network]\npool = 5", "pool must be a private /16"),
     ],
-    ids=["no-toml", "section", "no-section", "key", "zero", "truth", "fraction", "unit", "negative"],
+    ids=[
+        "no-toml",
+        "section",
+        "no-section",
+        "key",
+        "zero",
+        "truth",
+        "fraction",
+        "unit",
+        "negative",
+        "small",
+        "of the world",
+        "no text",
+    ],
 )
 def test_what_is_not_understood_is_refused(tmp_path: Path, text: str, why: str) -> None:
     file = tmp_path / "gorae.toml"
