@@ -23,6 +23,7 @@ from orchestrator.decide import expand, rollout
 from orchestrator.decide.networks import settled
 from orchestrator.decide.order import order
 from orchestrator.decide.plan import Intent, Plan, Verb, plan
+from orchestrator.decide.ports import published_at
 from orchestrator.decide.pulling import Pull, wants
 from orchestrator.decide.records import Counter, Revision, Rollout, StackRecord
 from orchestrator.decide.schedule import admit, fits
@@ -57,8 +58,16 @@ class Controller:
     """`patience`: seconds a verb waits for the agent to say what runs, as it does right after a start."""
 
     def __init__(
-        self, ledger: Ledger, agent_socket: Path, *, new_id: Callable[[], str] = task_id, patience: float = PATIENCE
+        self,
+        ledger: Ledger,
+        agent_socket: Path,
+        *,
+        new_id: Callable[[], str] = task_id,
+        patience: float = PATIENCE,
+        default_address: str = "",
     ) -> None:
+        """`default_address`: where ports are published of which the model does not say where; "": everywhere."""
+        self._default_address = default_address
         self._ledger = ledger
         self._agent = agent_socket
         self._new_id = new_id
@@ -72,6 +81,7 @@ class Controller:
 
         keys: the asker's own for registries (agent/wire/streams.py); they go with the request and are kept nowhere.
         """
+        model = published_at(model, self._default_address)
         names = sorted({service.image for service in model.services.values()})
         expand.expand(model, dict.fromkeys(names, ""))  # refused before anybody waits, or anything is pulled for it
         services = order(model.services)

@@ -75,10 +75,11 @@ async def serve(layout: Layout, bus: Bus, *, signals: bool = False, stop: asynci
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
     limits = keeping.Limits(**settings.read(layout.settings).get("gc", {}))
+    address = settings.default_address(layout.settings)
     store = await SqliteStore.open(layout.database)
     try:
         ledger = await Ledger.open(store, RealClock())
-        controller = Controller(ledger, layout.agent_socket)
+        controller = Controller(ledger, layout.agent_socket, default_address=address)
         server = Server(app.create(ledger, controller, layout.agent_socket), stop)
         listener = bind(layout.api_socket)
         gc.freeze()  # what start-up made stays: no collection walks it again

@@ -87,7 +87,7 @@ def _pool(path: Path, key: str, value: object) -> str:
 
 def _address(path: Path, key: str, value: object) -> str:
     try:
-        return str(ip_address(value)) if isinstance(value, str) and value else ""
+        return str(ip_address(str(value))) if value != "" else ""
     except ValueError:
         raise _bad(path, f"{key} must be an address of this host, not {value!r}") from None
 

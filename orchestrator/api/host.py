@@ -7,12 +7,15 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 from starlette.responses import StreamingResponse
 
+from agent.kit.errors import GoraeError
 from agent.kit.version import VERSION
 from agent.wire.messages import WIRE_VERSION
-from orchestrator import keeping
+from agent.wire.streams import call
+from orchestrator import keeping, refusals
 from orchestrator.api import streams
 from orchestrator.api.stacks import Here, Services
 from orchestrator.api.volumes import named
+from orchestrator.decide import reach
 
 router = APIRouter(prefix="/v1")
 Limit = Annotated[int, Query(ge=0, le=100_000)]
@@ -32,6 +35,26 @@ async def version(here: Here) -> dict[str, Any]:
             "instance": host.instance if host else None,
         },
     }
+
+
+@router.get("/ports")
+async def ports(here: Here, stack: str | None = None) -> dict[str, Any]:
+    """Published ports, of one stack or all: who reaches what (decide/reach.py). `firewalls`: those of this host that
+    are not asked about them; null when the agent does not say."""
+    ledger = here.ledger
+    if stack is not None and stack not in ledger.stacks:
+        raise refusals.no_stack(stack)
+    found = [
+        row
+        for name, record in sorted(ledger.stacks.items())
+        if stack in (None, name)
+        for row in reach.rows(record, ledger.statuses.get(name))
+    ]
+    try:
+        firewalls = (await call(here.agent_socket, "surroundings"))["firewalls"]
+    except GoraeError:
+        firewalls = None
+    return {"ports": found, "firewalls": firewalls}
 
 
 @router.get("/df", response_class=StreamingResponse)

@@ -192,19 +192,23 @@ def names(root: str | None) -> Iterator[Finding]:
         yield Finding("bad", "names", text, f"less {layout.state}/daemon.log")
 
 
-def forwarding() -> Iterator[Finding]:
-    """Docker sets the policy of FORWARD to DROP; an accept in gorae's own table does not help against that."""
-    program = shutil.which("nft", path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
-    if program is None or os.geteuid() != 0:
+def network(root: str | None, forward: Path = Path("/proc/sys/net/ipv4/ip_forward")) -> Iterator[Finding]:
+    """What of this host has a say in the containers' packets; the agent looks, for root."""
+    if os.geteuid() != 0:
         return
-    result = subprocess.run([program, "list", "chain", "ip", "filter", "FORWARD"], capture_output=True, text=True)
-    if result.returncode == 0 and "policy drop" in result.stdout:
-        yield Finding(
-            "bad",
-            "firewall",
-            "ip filter FORWARD drops by default (Docker sets that): containers would reach nothing",
-            "iptables -I DOCKER-USER -s 10.181.0.0/16 -j ACCEPT, and the same with -d",
-        )
+    try:
+        found = next(value for kind, value in ask_agent(root, "surroundings") if kind == "result")
+    except GoraeError:
+        return  # said already
+    for trouble in found["troubles"]:
+        yield Finding("bad", "firewall", trouble["text"], trouble["cure"])
+    for name in found["firewalls"]:
+        text = f"{name} is not asked about published ports: gorae ports lists who reaches them"
+        yield Finding("note", "firewall", text, "127.0.0.1:PORT:PORT in a file, or default_address in gorae.toml")
+    if found["sysctls"]:
+        yield Finding("ok", "sysctls", f"{', '.join(found['sysctls'])}: put back after the last container")
+    elif forward.read_text().strip() == "0":
+        yield Finding("ok", "sysctls", "net.ipv4.ip_forward is 0, and will be 1 while containers run")
 
 
 def pools(root: str | None) -> Iterator[Finding]:

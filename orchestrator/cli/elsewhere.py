@@ -6,7 +6,7 @@ VERBS = {
     "ps": "gorae status",
     "top": "gorae status STACK, which has the process ids",
     "stats": "gorae status",
-    "port": "gorae status",
+    "port": "gorae ports",
     "create": "gorae up",
     "run": "gorae up, with the job as a service of the file",
     "watch": "gorae up, again",

@@ -11,6 +11,7 @@ from ipaddress import IPv6Address, ip_address
 from typing import NamedTuple
 
 from agent.wire.messages import HostStatus, Listener, Task, TaskStatus
+from orchestrator.compose.model import Stack
 from orchestrator.decide.refusal import Refusal
 
 Holders = Mapping[str, Sequence[Task]]  # stack → its tasks
@@ -24,6 +25,21 @@ class Place(NamedTuple):
     protocol: str
     port: int
     host_ip: str
+
+
+def published_at(stack: Stack, address: str) -> Stack:
+    """Where the file does not say on which address of the host a port is published, on this one ("": on all)."""
+    if not address:
+        return stack
+    services = {
+        name: service.model_copy(
+            update={
+                "ports": tuple(p if p.host_ip else p.model_copy(update={"host_ip": address}) for p in service.ports)
+            }
+        )
+        for name, service in stack.services.items()
+    }
+    return stack.model_copy(update={"services": services})
 
 
 def addresses(stack: str, tasks: Sequence[Task], before: Sequence[Task]) -> Iterator[Refusal]:

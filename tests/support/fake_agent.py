@@ -55,6 +55,7 @@ class FakeAgent:
         self.starts: list[str] = []
         self.running: dict[str, TaskStatus] = {}
         self.listeners: tuple[Listener, ...] = ()
+        self.firewalls: tuple[str, ...] = ()
         self.deaf: set[str] = set()  # stacks whose assignments are lost on the way
         self.withhold = False  # reports are not sent
         self.accepted: list[tuple[str, int]] = []
@@ -301,6 +302,8 @@ class FakeAgent:
             if request.get("follow"):
                 await self.hang.wait()
             yield {"result": {}}
+        elif request["op"] == "surroundings":
+            yield {"result": {"troubles": [], "firewalls": list(self.firewalls), "sysctls": []}}
         elif request["op"] == "listeners":
             yield {"result": [listener.model_dump(mode="json") for listener in self.listeners]}
         elif request["op"] == "image-usage":

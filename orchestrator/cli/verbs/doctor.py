@@ -56,7 +56,7 @@ def _look(root: str | None) -> list[checks.Finding]:
         *checks.users(),
         *checks.daemons(root),
         *checks.names(root),
-        *checks.forwarding(),
+        *checks.network(root),
         *checks.pools(root),
     ]
 

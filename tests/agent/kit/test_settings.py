@@ -6,7 +6,7 @@ import pytest
 
 from agent.images.layer_writer import Limits
 from agent.kit.errors import UserError
-from agent.kit.settings import KEYS, pool, read
+from agent.kit.settings import KEYS, default_address, pool, read
 
 
 @pytest.mark.parametrize(
@@ -38,6 +38,16 @@ def test_a_pool(tmp_path: Path) -> None:
     assert (read(file), pool(file)) == ({}, "172.20.0.0/16")
 
 
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [("", ""), ('[publish]\ndefault_address = "127.0.0.1"', "127.0.0.1"), ('[publish]\ndefault_address = ""', "")],
+)
+def test_where_ports_are_published(tmp_path: Path, text: str, address: str) -> None:
+    file = tmp_path / "gorae.toml"
+    file.write_text(text)
+    assert (read(file), default_address(file)) == ({}, address)
+
+
 def test_every_key_is_a_limit() -> None:
     Limits(**dict.fromkeys(KEYS["images"], 1))
 
@@ -57,6 +67,9 @@ def test_every_key_is_a_limit() -> None:
         ('[network]\npool = "10.77.0.0/20"', "pool must be a private /16"),
         ('[network]\npool = "8.8.0.0/16"', "pool must be a private /16"),
         ("[network]\npool = 5", "pool must be a private /16"),
+        ('[publish]\ndefault_address = "localhost"', "default_address must be an address of this host"),
+        ("[publish]\ndefault_address = 5", "default_address must be an address of this host"),
+        ("[publish]\nport = 5", r"\[publish\] has no key port"),
     ],
     ids=[
         "no-toml",
@@ -71,6 +84,9 @@ def test_every_key_is_a_limit() -> None:
         "small",
         "of the world",
         "no text",
+        "a name for an address",
+        "a number for an address",
+        "no key of ports",
     ],
 )
 def test_what_is_not_understood_is_refused(tmp_path: Path, text: str, why: str) -> None:

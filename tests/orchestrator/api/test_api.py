@@ -122,6 +122,34 @@ async def test_the_main_job(s: Setting) -> None:
     assert (await s.client.ask("GET", "/v1/status"))[1]["stacks"] == []
 
 
+async def test_ports(s: Setting) -> None:
+    s.agent.firewalls = ("ufw",)
+    web = {"image": "web:1", "ports": [{"target": 80, "published": 8080}]}
+    answer = await s.client.up(web=web)
+    await s.client.converge(answer["result"]["generation"])
+    status, found = await s.client.ask("GET", "/v1/ports")
+    assert status == 200
+    assert found == {
+        "firewalls": ["ufw"],
+        "ports": [
+            {
+                **{
+                    "stack": "shop",
+                    "service": "web",
+                    "protocol": "tcp",
+                    "host_ip": "",
+                    "published": 8080,
+                    "target": 80,
+                },
+                **{"reach": "everyone", "ready": 1, "tasks": 1, "state": "open"},
+            }
+        ],
+    }
+    assert (await s.client.ask("GET", "/v1/ports?stack=shop"))[1] == found
+    status, problem = await s.client.ask("GET", "/v1/ports?stack=none")
+    assert (status, problem["error"]["code"]) == (404, "stack-unknown")
+
+
 async def test_status_of_some_services(s: Setting) -> None:
     await s.client.up(**TWO, cache={"image": "db:1"})
     await s.client.up(name="blog")

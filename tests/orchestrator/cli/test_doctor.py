@@ -74,6 +74,45 @@ def test_a_socket_that_is_not_for_you_is_no_daemon_that_is_away(monkeypatch: pyt
     assert (api.state, api.cure) == ("bad", "join the group gorae, or use sudo")
 
 
+@pytest.mark.parametrize(
+    ("found", "forward", "said"),
+    [
+        pytest.param({}, "1", [], id="nothing"),
+        pytest.param(
+            {}, "0", ["ok sysctls: net.ipv4.ip_forward is 0, and will be 1 while containers run"], id="before"
+        ),
+        pytest.param(
+            {"sysctls": ["net.ipv4.ip_forward: 0 → 1"]},
+            "1",
+            ["ok sysctls: net.ipv4.ip_forward: 0 → 1: put back after the last container"],
+            id="changed",
+        ),
+        pytest.param(
+            {
+                "troubles": [{"text": "FORWARD drops all", "cure": "iptables -I FORWARD -j ACCEPT"}],
+                "firewalls": ["ufw"],
+            },
+            "1",
+            [
+                "bad firewall: FORWARD drops all",
+                "note firewall: ufw is not asked about published ports: gorae ports lists who reaches them",
+            ],
+            id="firewalls",
+        ),
+    ],
+)
+def test_what_has_a_say_in_packets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, found: dict[str, object], forward: str, said: list[str]
+) -> None:
+    (tmp_path / "forward").write_text(forward + "\n")
+    answer = {"troubles": [], "firewalls": [], "sysctls": [], **found}
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    monkeypatch.setattr(checks, "ask_agent", lambda root, op: iter([("result", answer)]))
+    findings = list(checks.network(None, tmp_path / "forward"))
+    assert [f"{one.state} {one.what}: {one.text}" for one in findings] == said
+    assert all(one.cure for one in findings if one.state != "ok")
+
+
 def test_no_daemon_is_bad_and_exit_code_1(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "--root", str(root), "--json"]) == 1
     findings = json.loads(capsys.readouterr().out)["findings"]

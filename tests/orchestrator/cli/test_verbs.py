@@ -889,3 +889,42 @@ def test_image_fsck(daemon: FakeDaemon, capsys: pytest.CaptureFixture[str]) -> N
     assert main(["image", "fsck", "--repair", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["problems"] == [mended]
     assert daemon.asked[-1][2] == {"repair": True}
+
+
+def port(**more: Any) -> dict[str, Any]:
+    row = {"stack": "shop", "service": "web", "protocol": "tcp", "host_ip": "", "published": 8080, "target": 80}
+    return {**row, "reach": "everyone", "state": "open", "ready": 2, "tasks": 3, **more}
+
+
+def test_ports_says_who_reaches_what(daemon: FakeDaemon, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    daemon.answers["GET", "/v1/ports"] = {
+        "firewalls": ["ufw"],
+        "ports": [
+            port(),
+            port(published=None, host_ip="127.0.0.1", reach="this host", state="closed", ready=0, tasks=1),
+            port(published=53, protocol="udp", host_ip="192.0.2.1", reach="host"),
+        ],
+    }
+    assert main(["ports"]) == 0
+    out, err = capsys.readouterr()
+    assert out.splitlines() == [
+        "STACK  SERVICE  PORT           REACHED BY             STATE",
+        "shop   web      8080/tcp → 80  everyone               open, 2 of 3 ready",
+        "shop   web      any/tcp → 80   this host alone        closed, 0 of 1 ready",
+        "shop   web      53/udp → 80    who reaches 192.0.2.1  open, 2 of 3 ready",
+    ]
+    assert err.splitlines()[0] == (
+        "note  ufw is not asked about published ports: they are open as listed, whatever its rules say"
+    )
+
+
+def test_ports_of_this_host_alone_need_no_firewall(
+    daemon: FakeDaemon, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    daemon.answers["GET", "/v1/ports"] = {"firewalls": ["ufw"], "ports": [port(reach="this host")]}
+    assert main(["ports", "shop"]) == 0
+    assert capsys.readouterr().err == ""
+    assert daemon.asked[-1][1] == "/v1/ports?stack=shop"
+    daemon.answers["GET", "/v1/ports"] = {"firewalls": None, "ports": []}
+    assert main(["ports", "shop"]) == 0
+    assert capsys.readouterr().out == "stack shop publishes no port\n"
