@@ -14,7 +14,7 @@ from typing import TypeVar
 from agent.wire.messages import NETWORKS, Subnet
 from orchestrator.compose import model, modes
 from orchestrator.compose.context import Context
-from orchestrator.compose.nodes import Node, fields, flag, items
+from orchestrator.compose.nodes import Node, below, fields, flag, items, text
 
 T = TypeVar("T")
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,199}")
@@ -150,6 +150,11 @@ def uses(path: str, entry: dict[str, Node], top: Mapping[str, Node], context: Co
     if len(found) > NETWORKS:
         message = f"cannot put {path.removeprefix('services.')} on {len(found)} networks: {NETWORKS} at most"
         context.report.problem(entry["networks"].at, message)
+    for section in ("update_config", "rollback_config"):
+        order = below(entry, f"deploy.{section}.order")
+        if text(order) == "start-first" and order and any(use.addresses for use in found.values()):
+            message = f"cannot start a new container of {path.removeprefix('services.')} first: it has a chosen address"
+            context.report.problem(order.at, message, "order: stop-first, or no address")
     return {} if found == {"default": model.NetworkUse()} else found
 
 

@@ -65,6 +65,9 @@ def _alone(service: Service, volumes: Collection[str]) -> str:
     """Why two containers of a slot must not run at a time; "" if they may."""
     if service.naming.container:
         return f"container_name gives the name {service.naming.container} to one container at a time"
+    for use in service.networks.values():
+        if use.addresses:
+            return f"the address {use.addresses[0]} belongs to one container at a time"
     written = [mount for mount in service.mounts if mount.type != "tmpfs" and not mount.read_only]
     if written:
         kind = "volume" if written[0].type == "volume" else "directory"

@@ -134,6 +134,12 @@ MANY = ", ".join(f"n{number}" for number in range(NETWORKS + 1))
         pytest.param("networks: [n]", "{n: {ipam: {config: [{subnet: x}]}}}", "a range is written like 172.28.0.0/16", id="no subnet"),
         pytest.param("networks: [n]", "{n: {ipam: {config: [{subnet: 172.28.0.0/16, gateway: 172.29.0.1}]}}}", "it is not in 172.28.0.0/16", id="gateway"),
         pytest.param("networks: [n]", "{n: {ipam: {config: [{ip_range: 172.28.0.0/24}]}}}", "it needs a subnet beside it", id="a part of nothing"),
+        pytest.param(
+            "networks: {n: {ipv4_address: 10.9.0.2}}\n    deploy: {update_config: {order: start-first}}",
+            "{n: }",
+            "cannot start a new container of a first: it has a chosen address",
+            id="start first",
+        ),
         pytest.param("networks: {n: {ipv4_address: 'fd00::1'}}", "{n: }", "that is no IPv4 address", id="family"),
         pytest.param("networks: {n: {ipv6_address: 'x'}}", "{n: }", "that is no address", id="no address"),
         pytest.param("mac_address: 03:42:ac:11:00:02", "{}", "its first byte even", id="mac of a group"),

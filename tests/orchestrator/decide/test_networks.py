@@ -77,3 +77,10 @@ def test_an_external_network_is_internal_where_its_owner_says_so(other: dict[str
     assert (found["b"].internal, found["own"].internal) == (internal, True)
     again = settled(guest.model_copy(update={"networks": found}), [])
     assert not again.networks["b"].internal, "asked again at each up"
+
+
+def test_an_external_network_has_what_its_owner_says() -> None:
+    guest = model({"b": {"name": "back", "external": True}})
+    owner = {"n": {"name": "back", "ipv6": True, "subnets": [{"subnet": "172.28.0.0/16"}], "mtu": 1400}}
+    found = settled(guest, [{"networks": owner}]).networks["b"]
+    assert (found.external, found.ipv6, found.mtu, found.subnets[0].subnet) == (True, True, 1400, "172.28.0.0/16")

@@ -228,6 +228,7 @@ def _order(images: Sequence[str] = (), **service: Any) -> tuple[str, str]:
         ({"mounts": [{"type": "tmpfs", "target": "/d"}]}, ["/d"], "start-first", "nothing forbids"),
         ({}, ["/data"], "stop-first", "both would write to the image's volume /data"),
         ({"naming": {"container": "x"}}, (), "stop-first", "container_name gives the name x"),
+        ({"networks": {"n": {"addresses": ["10.9.0.2"]}}}, (), "stop-first", "the address 10.9.0.2 belongs to one"),
         ({"volumes_from": [{"service": "db"}]}, (), "stop-first", "both would write to the volumes of db"),
         ({"update": {"order": "start-first"}, "naming": {"container": "x"}}, (), "start-first", "the file says so"),
     ],
