@@ -5,7 +5,9 @@ The registry, one small file for all instances of a host, says what was before u
 before the sysctl. It belongs to one boot: the sysctl does not outlive it either.
 
 A host that forwards IPv6 no longer listens to its routers, and drops the default route they gave it, unless the link's
-accept_ra is 2. So where a router has been heard, that is set before, and put back after.
+accept_ra is 2. So where a router has been heard, that is set before, and put back after. And each of the two switches
+sets others without being asked (the forwarding of every link; accept_redirects, which hardened hosts have off): those
+are put back after it was switched off.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from pathlib import Path
 REGISTRY = Path("/run/gorae-forwarding.json")
 IPV4 = Path("/proc/sys/net/ipv4/ip_forward")
 IPV6 = Path("/proc/sys/net/ipv6/conf/all/forwarding")
-_CONF_6 = Path("/proc/sys/net/ipv6/conf")
+_CONF, _CONF_6 = Path("/proc/sys/net/ipv4/conf"), Path("/proc/sys/net/ipv6/conf")
 _ROUTES_6 = Path("/proc/thread-self/net/ipv6_route")
 _ADDRCONF = 0x40000  # RTF_ADDRCONF, linux/ipv6_route.h: a router said so
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -35,44 +37,56 @@ class Forwarding:
 
     def require(self) -> bool:
         """Forwarding is on when this returns. True: the host forwarded before any instance asked."""
-        with self._locked() as (before, instances, links):
+        with self._locked() as (before, instances, undo):
             before = before if instances else self._read()
-            deaf = [] if self._sysctl != IPV6 or self._read() == "1" else _would_be_deaf()
-            if self._instance not in instances or deaf:
-                self._save(before, sorted({*instances, self._instance}), sorted({*links, *deaf}))
+            off = self._read() != "1"
+            deaf = _would_be_deaf() if off and self._sysctl == IPV6 else []
+            if self._instance not in instances or off:
+                undo |= self._dragged() if off and before == "0" else {}
+                undo |= {str(_CONF_6 / link / "accept_ra"): ("2", "1") for link in deaf}
+                self._save(before, sorted({*instances, self._instance}), undo)
             for link in deaf:
                 _write(_CONF_6 / link / "accept_ra", "2")
-            if self._read() != "1":
+            if off:
                 self._sysctl.write_text("1")
         return before == "1"
+
+    def _dragged(self) -> dict[str, tuple[str, str]]:
+        """Path → (what it will be once forwarding is switched off again, what it is), where these differ."""
+        conf = _CONF if self._sysctl == IPV4 else _CONF_6
+        found = {path: "0" for path in conf.glob("*/forwarding") if path.parent.name != "all"}
+        if self._sysctl == IPV4:
+            found[_CONF / "all/accept_redirects"] = "1"
+        now = {path: _read(path) for path in found}
+        return {str(path): (off, now[path]) for path, off in found.items() if now[path] not in ("", off)}
 
     def release(self, alive: Callable[[str], bool]) -> None:
         """This instance needs it no more. `alive` says of another whether it still does (one may have died without a
         word). When none is left and it was off before us and is still on, it is switched off."""
-        with self._locked() as (before, instances, links):
+        with self._locked() as (before, instances, undo):
             if self._instance not in instances:
                 return
             left = [other for other in instances if other != self._instance and alive(other)]
             if left:
-                self._save(before, left, links)
+                self._save(before, left, undo)
                 return
             if before == "0" and self._read() == "1":
                 self._sysctl.write_text("0")
-            for link in links:
-                if _read(_CONF_6 / link / "accept_ra") == "2":
-                    _write(_CONF_6 / link / "accept_ra", "1")
+                for path, (ours, value) in undo.items():
+                    if _read(Path(path)) == ours:
+                        _write(Path(path), value)
             self._registry.unlink(missing_ok=True)
 
     def changes(self) -> list[str]:
         """Of what this instance needed: "net.ipv4.ip_forward: 0 → 1". Put back when the last container is gone."""
-        with self._locked() as (before, instances, links):
+        with self._locked() as (before, instances, undo):
             if self._instance not in instances or before != "0":
                 return []
-            name = ".".join(self._sysctl.parts[3:])
-            return [f"{name}: 0 → 1", *(f"net.ipv6.conf.{link}.accept_ra: 1 → 2" for link in links)]
+            listening = [Path(path) for path in undo if path.endswith("/accept_ra")]
+            return [f"{_name(self._sysctl)}: 0 → 1", *(f"{_name(path)}: 1 → 2" for path in listening)]
 
     @contextmanager
-    def _locked(self) -> Iterator[tuple[str, list[str], list[str]]]:
+    def _locked(self) -> Iterator[tuple[str, list[str], dict[str, tuple[str, str]]]]:
         self._registry.parent.mkdir(parents=True, exist_ok=True)
         lock = os.open(self._registry.with_suffix(".lock"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         try:
@@ -81,21 +95,21 @@ class Forwarding:
         finally:
             os.close(lock)
 
-    def _load(self) -> tuple[str, list[str], list[str]]:
-        """(before, instances, links that were made to go on listening)."""
+    def _load(self) -> tuple[str, list[str], dict[str, tuple[str, str]]]:
+        """(before, instances, what to put back: path → (if it is this, to that))."""
         try:
             entry = json.loads(self._registry.read_text())
             if entry["boot"] == _BOOT_ID.read_text().strip():
-                links = [str(link) for link in entry.get("links", ())]
-                return str(entry["before"]), [str(instance) for instance in entry["instances"]], links
+                undo = {str(path): (str(ours), str(value)) for path, (ours, value) in entry.get("undo", {}).items()}
+                return str(entry["before"]), [str(instance) for instance in entry["instances"]], undo
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             pass  # none, or torn by a power cut: as after a boot
-        return self._read(), [], []
+        return self._read(), [], {}
 
-    def _save(self, before: str, instances: list[str], links: list[str]) -> None:
+    def _save(self, before: str, instances: list[str], undo: dict[str, tuple[str, str]]) -> None:
         temporary = self._registry.with_suffix(".tmp")
         boot = _BOOT_ID.read_text().strip()
-        temporary.write_text(json.dumps({"boot": boot, "before": before, "instances": instances, "links": links}))
+        temporary.write_text(json.dumps({"boot": boot, "before": before, "instances": instances, "undo": undo}))
         temporary.replace(self._registry)
 
     def _read(self) -> str:
@@ -107,6 +121,10 @@ def deafened(routes: str, accept: Callable[[str], str]) -> list[str]:
     host forwarded. `accept`: a link's accept_ra."""
     rows = [line.split() for line in routes.splitlines()]
     return sorted({row[9] for row in rows if int(row[8], 16) & _ADDRCONF and accept(row[9]) == "1"})
+
+
+def _name(path: Path) -> str:
+    return ".".join(path.parts[3:])
 
 
 def _would_be_deaf() -> list[str]:

@@ -8,6 +8,7 @@ import pytest
 
 from tests.agent.network.conftest import CLIENT, LAN, WEB, World
 from tests.support.netns import Namespace, outcome, run
+from tests.support.surface import surface
 
 pytestmark = pytest.mark.host
 DOCKER = """
@@ -137,3 +138,32 @@ async def test_sysctls_are_named_while_they_are_changed(world: World) -> None:
     for name in ("room", "dual"):
         await world.network.detach(name)
     assert (await world.network.surroundings()).sysctls == ()
+
+
+@pytest.mark.parametrize("hardened", [False, True], ids=["as it comes", "hardened"])
+async def test_the_host_is_as_before_after_published_ports(world: World, hardened: bool) -> None:
+    """Its links, addresses, routes, sysctls, and the rules of others."""
+    run("sysctl", "-qw", "net.ipv6.conf.default.accept_dad=0")  # else addresses of its own change by themselves
+    outside = world.machine()
+    run("ip", "route", "add", "default", "via", CLIENT)
+    _type(DOCKER + FIREWALLD)
+    if hardened:
+        for name in ("all.accept_redirects=0", "all.rp_filter=1", "lan0.forwarding=1", "default.forwarding=1"):
+            run("sysctl", "-qw", f"net.ipv4.conf.{name}")
+        run("sysctl", "-qw", "net.ipv6.conf.lan0.forwarding=1")
+    before = surface()
+    assert "FORWARD" in before["nftables"] and "accept_redirects" in before["sysctls"]
+    one = await world.task("one", on=("visits_default",), on_6=("visits_default",))
+    await world.publish(one)
+    await world.publish(await world.task("two"), protocol="udp", host_ip="127.0.0.1")
+    assert await outcome(world.host, "127.0.0.1", 8080) == "one sees 169.254.1.1"
+    during = surface()
+    changed = {name for name in before if before[name] != during[name]}
+    assert changed <= {"sysctls", "routes"}, "of routes, those to all routers of a link, which are the kernel's"
+    await outcome(outside, LAN, 8080)
+    for name in ("one", "two"):
+        await world.network.detach(name)
+    await world.network.close()
+    after = surface()
+    for name, text in before.items():
+        assert after[name] == text, name
