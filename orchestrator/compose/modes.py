@@ -48,6 +48,12 @@ def mode(path: str, entry: dict[str, Node], top: Mapping[str, Node], context: Co
             at, f"cannot use {found[:80]!r} as {path}.network_mode: {_WORDS}", "for a network: networks: [NAME]"
         )
         return ""
+    for key in meant:
+        for said, node in fields(uses[key]).items():
+            report.problem(node.key_at, f"cannot use {said} in {service}: its network {key} is network_mode {found}")
+    if "mac_address" in entry:
+        message = f"cannot use mac_address in {service}: its network_mode is {found}"
+        report.problem(entry["mac_address"].key_at, message)
     if found == "host":
         report.warn(at, _HOST.format(service=service))
     if items(entry.get("ports")):
@@ -69,9 +75,8 @@ def _ports(service: str, found: str, node: Node, context: Context) -> None:
 
 def _joining(service: str, found: str, entry: dict[str, Node], context: Context) -> None:
     """What belongs to the network that a service shares is said where that is."""
-    for key in ("dns", "mac_address"):
-        if key in entry:
-            context.report.problem(entry[key].key_at, f"cannot use {key} in {service}: its network_mode is {found}")
+    if "dns" in entry:
+        context.report.problem(entry["dns"].key_at, f"cannot use dns in {service}: its network_mode is {found}")
     for node in items(entry.get("extra_hosts")):
         if (text(node) or "").endswith("=host-gateway"):
             message = f"cannot open the host to {service}: its network_mode is {found}"

@@ -65,6 +65,8 @@ def _alone(service: Service, volumes: Collection[str]) -> str:
     """Why two containers of a slot must not run at a time; "" if they may."""
     if service.naming.container:
         return f"container_name gives the name {service.naming.container} to one container at a time"
+    if service.network_mode not in ("", "none"):
+        return f"both would open the same ports, for network_mode is {service.network_mode}"
     for use in service.networks.values():
         if use.addresses:
             return f"the address {use.addresses[0]} belongs to one container at a time"

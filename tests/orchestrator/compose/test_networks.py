@@ -123,6 +123,8 @@ MANY = ", ".join(f"n{number}" for number in range(NETWORKS + 1))
         pytest.param("network_mode: 'service:h'", "{}", "cannot share the network of h with a: the network_mode of h is host", id="of one in the host's"),
         pytest.param("network_mode: 'service:b'\n    dns: 192.0.2.1", "{}", "6:5: cannot use dns in a: its network_mode is service:b", id="servers of another's"),
         pytest.param("network_mode: 'container:b'\n    extra_hosts: ['h=host-gateway']", "{}", "cannot open the host to a: its network_mode is container:b", id="the host to another's"),
+        pytest.param("network_mode: host\n    mac_address: 02:42:ac:11:00:02", "{}", "6:5: cannot use mac_address in a: its network_mode is host", id="a link of the host's"),
+        pytest.param("networks: {n: {aliases: [x]}}", "{n: {driver: host}}", "cannot use aliases in a: its network n is network_mode host", id="aliases of the host's"),
         pytest.param("network_mode: macvlan", "{}", "5:19: cannot use 'macvlan' as services.a.network_mode: it is one of none, host, bridge,", id="a mode"),
         pytest.param("networks: [n, default]", "{n: {external: true, name: host}}", "cannot put a on n, which is network_mode host, and on other networks", id="the host's and others"),
         pytest.param("networks: {n: {aliases: ['a b']}}", "{n: }", "an alias is a host name", id="an alias"),
