@@ -25,7 +25,7 @@ from orchestrator.decide.order import order
 from orchestrator.decide.plan import Intent, Plan, Verb, plan
 from orchestrator.decide.ports import published_at
 from orchestrator.decide.pulling import Pull, wants
-from orchestrator.decide.records import Counter, Revision, Rollout, StackRecord
+from orchestrator.decide.records import Counter, Phase, Revision, Rollout, StackRecord
 from orchestrator.decide.schedule import admit, fits
 from orchestrator.decide.virtual import allot, networked
 from orchestrator.store.ledger import Ledger
@@ -163,6 +163,20 @@ class Controller:
             document = model.model_dump(mode="json", exclude_defaults=True)
             return await self._apply(name, document, planned, record, peer, "scale")
 
+    async def rollback(self, name: str, number: int | None, peer: Peer) -> Applied:
+        """Make the stack as a revision says; None: as the last one before this that had come to its end. UserError
+        revision-unknown."""
+        await self._until_bound()
+        async with self._ledger.changing:
+            record = self._record(name)
+            kept = await self._ledger.store.revisions(name)
+            wanted = _before(record, [revision.number for revision in kept]) if number is None else number
+            revision = next((revision for revision in kept if revision.number == wanted), None)
+            if revision is None:
+                raise refusals.no_revision(name, number)
+            planned = rolling.restoring(self._ledger, record, revision, self._new_id)
+            return await self._apply(name, revision.model, planned, record, peer, "rollback", restored=revision.number)
+
     async def down(self, name: str, volumes: bool, peer: Peer) -> int:
         """A tombstone, and its generation; the stack is gone when the agent has acknowledged it."""
         await self._until_bound()
@@ -202,7 +216,7 @@ class Controller:
     ) -> Plan:
         if refusal := fits(name, desired, current, self._others(name)):
             raise refusal.error()
-        return plan(desired, current, intent, order=services, new_id=self._new_id, over=self._over(name, current))
+        return plan(desired, current, intent, order=services, new_id=self._new_id, over=self.resting(name, current))
 
     async def _apply(
         self,
@@ -213,6 +227,7 @@ class Controller:
         peer: Peer,
         verb: Verb,
         listeners: tuple[Listener, ...] | None = None,
+        restored: int | None = None,
     ) -> Applied:
         """Admit, then commit; nothing to change commits nothing. Called with `changing` held."""
         same_model = record is not None and record.model == model
@@ -224,7 +239,7 @@ class Controller:
         self._must_be_bound()
         counter = self._counter(name)
         generation = counter.generation + 1
-        revision = record.revision if record is not None and same_model else counter.revision + 1
+        revision = record.revision if record is not None and same_model else restored or counter.revision + 1
         counts = _counts(planned)
         event = self._event(
             "stack.applied" if verb == "up" else f"user.{verb}",
@@ -246,18 +261,26 @@ class Controller:
             virtual=virtual,
         )
         events = [event, *self._told(event, planned)]
-        after, acts = self._begin(after, planned, record, _back(record, revision), event)
+        back = None if restored else _back(record, revision)
+        after, acts = self._begin(after, planned, record, back, event, "rolling-back" if restored else "updating")
         events += acts
-        revisions = [] if same_model else [Revision(name, revision, event.at, peer.uid, model)]
+        revisions = [] if same_model or restored else [Revision(name, revision, event.at, peer.uid, model)]
         await self._ledger.commit(Change(stacks={name: after}, revisions=revisions, events=events))
         return Applied(name, generation, revision, planned)
 
     def _begin(
-        self, after: StackRecord, planned: Plan, before: StackRecord | None, back: int | None, cause: Event
+        self,
+        after: StackRecord,
+        planned: Plan,
+        before: StackRecord | None,
+        back: int | None,
+        cause: Event,
+        phase: Phase,
     ) -> tuple[StackRecord, list[Event]]:
         """The first step from what is assigned to what is planned: all of it, where nothing takes another's place."""
         overtaken = before.rollout if before is not None else None
-        goal = replace(rollout.begin(planned.tasks, after.tasks, overtaken, back), cause=cause.id)
+        goal = rollout.begin(planned.tasks, after.tasks, overtaken, back)
+        goal = replace(goal, cause=cause.id, phase=phase)
         if not goal.moved:
             return replace(after, tasks=planned.tasks), []
         found = rolling.step(self._ledger, after, goal)
@@ -324,9 +347,10 @@ class Controller:
         others = (record for other, record in self._ledger.stacks.items() if other != name)
         return frozenset(number for record in others for number in record.virtual.values())
 
-    def _over(self, name: str, current: Sequence[Task]) -> dict[str, str]:
+    def resting(self, name: str, current: Sequence[Task] | None = None) -> dict[str, str]:
         """Tasks that rest by themselves. One that was asked to run again, and has not answered yet, does not."""
-        status = self._ledger.statuses.get(name)
+        status, record = self._ledger.statuses.get(name), self._ledger.stacks.get(name)
+        current = (record.goal if record else ()) if current is None else current
         asked = {task.id: task.restart_request for task in current}
         return {
             task.id: task.state
@@ -375,6 +399,12 @@ class Controller:
             elif kind == "result":
                 return {str(name): LockedImage.model_validate(lock) for name, lock in value.items()}
         raise Temporary("cannot fetch the images: the agent gave no answer", code="agent-away", hint="gorae doctor")
+
+
+def _before(record: StackRecord, kept: Sequence[int]) -> int | None:
+    if record.rollout is not None and record.rollout.back is not None:
+        return record.rollout.back
+    return max((number for number in kept if number < record.revision), default=None)
 
 
 def _goes_well(record: StackRecord) -> bool:

@@ -13,6 +13,15 @@ def no_stack(name: str) -> UserError:
     return UserError(f"cannot find stack {name}", code="stack-unknown", hint="gorae ls shows the stacks there are")
 
 
+def no_revision(name: str, number: int | None) -> UserError:
+    which = "an earlier revision" if number is None else f"revision {number}"
+    return UserError(
+        f"cannot find {which} of stack {name}",
+        code="revision-unknown",
+        hint=f"gorae history {name} shows those that are kept",
+    )
+
+
 def no_service(service: str, stack: str | None, known: Iterable[str]) -> UserError:
     where = f" in stack {stack}" if stack else ""
     return UserError(

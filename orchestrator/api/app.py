@@ -7,7 +7,7 @@ from pathlib import Path
 from fastapi import FastAPI
 
 from agent.kit.version import VERSION
-from orchestrator.api import errors, host, images, stacks, volumes
+from orchestrator.api import errors, host, images, revisions, stacks, volumes
 from orchestrator.api.board import Board
 from orchestrator.api.context import Context
 from orchestrator.controller import Controller
@@ -23,6 +23,7 @@ def create(ledger: Ledger, controller: Controller, agent_socket: Path) -> FastAP
         redoc_url=None,
     )
     app.state.context = Context(ledger, controller, Board(ledger), agent_socket)
+    app.include_router(revisions.router)  # before the route of any verb
     app.include_router(stacks.router)
     app.include_router(volumes.router)
     app.include_router(host.router)

@@ -6,12 +6,13 @@ import json
 
 from fastapi import FastAPI
 
-from orchestrator.api import host, images, stacks, volumes
+from orchestrator.api import host, images, revisions, stacks, volumes
 
 
 def document() -> str:
     """The routes alone, so that no store is needed; sorted, so that it changes only when the API does."""
     app = FastAPI(title="gorae")
+    app.include_router(revisions.router)
     app.include_router(stacks.router)
     app.include_router(volumes.router)
     app.include_router(host.router)

@@ -85,7 +85,7 @@ async def up(here: Here, request: Request, name: StackName, body: UpBody) -> Str
     who = peer(request)
 
     async def job(progress: streams.Progress) -> dict[str, Any]:
-        return _applied(await here.controller.up(body.model, body.pull, who, progress, body.keys))
+        return applied(await here.controller.up(body.model, body.pull, who, progress, body.keys))
 
     return streams.ndjson(streams.work(job))
 
@@ -99,7 +99,7 @@ async def down(here: Here, request: Request, name: StackName, volumes: bool = Fa
 @router.post("/stacks/{name}/scale")
 async def scale(here: Here, request: Request, name: StackName, body: ScaleBody) -> dict[str, Any]:
     """Change numbers of replicas, until the next `up` of a file says otherwise."""
-    return _applied(await here.controller.scale(name, body.replicas, peer(request)))
+    return applied(await here.controller.scale(name, body.replicas, peer(request)))
 
 
 @router.post("/stacks/{name}/kill")
@@ -118,7 +118,7 @@ async def act(
     body: ServicesBody,
 ) -> dict[str, Any]:
     """Act on the named services, or on all."""
-    return _applied(await here.controller.act(name, verb, body.services, peer(request)))
+    return applied(await here.controller.act(name, verb, body.services, peer(request)))
 
 
 @router.get("/stacks/{name}/watch", response_class=StreamingResponse)
@@ -130,13 +130,13 @@ async def watch(here: Here, name: StackName, generation: Annotated[int, Query(ge
     return streams.ndjson(lines)
 
 
-def _applied(applied: Applied) -> dict[str, Any]:
+def applied(done: Applied) -> dict[str, Any]:
     return {
-        "stack": applied.stack,
-        "generation": applied.generation,
-        "revision": applied.revision,
+        "stack": done.stack,
+        "generation": done.generation,
+        "revision": done.revision,
         "actions": [
             {"action": action.kind, "service": action.service, "slot": action.slot, "cause": action.cause}
-            for action in applied.plan.actions
+            for action in done.plan.actions
         ],
     }

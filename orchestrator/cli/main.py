@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 # verb → what it does; `gorae VERB` lives in verbs/VERB.py
 VERBS = {
     "up": "make the stack of a Compose file run, and wait until it does",
+    "plan": "show what up would do, and change nothing",
     "down": "stop and remove a stack",
     "status": "show what runs, and why what does not run does not",
     "ls": "list stacks",
@@ -36,6 +37,9 @@ VERBS = {
     "unpause": "let paused containers go on",
     "kill": "send containers a signal",
     "scale": "change the number of replicas",
+    "history": "list the revisions of a stack",
+    "diff": "show what differs between two revisions",
+    "rollback": "make a stack as an earlier revision says",
     "outdated": "compare the images of stacks with what their registries have now",
     "login": "keep a password for a registry",
     "logout": "forget the password for a registry",

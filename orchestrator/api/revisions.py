@@ -1,0 +1,90 @@
+"""Routes of what was, and of what would be: revisions, their differences, the way back, and plans."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+from pydantic import Field
+from starlette.requests import Request
+
+from agent.kit.errors import UserError
+from agent.wire import streams
+from orchestrator import refusals
+from orchestrator.api.peer import peer
+from orchestrator.api.stacks import Body, Here, StackName, UpBody, applied
+from orchestrator.compose.model import LockedImage, Stack
+from orchestrator.decide.difference import difference
+from orchestrator.decide.networks import settled
+from orchestrator.decide.preview import preview
+from orchestrator.decide.records import Revision
+
+router = APIRouter(prefix="/v1/stacks")
+Number = Annotated[int, Query(ge=1)]
+
+
+class RollbackBody(Body):
+    revision: int | None = Field(default=None, ge=1)
+
+
+@router.get("/{name}/revisions")
+async def revisions(here: Here, name: StackName) -> dict[str, Any]:
+    """Those that are kept, oldest first; `current`: the one that the stack is at."""
+    found = await here.ledger.store.revisions(name)
+    record = here.ledger.stacks.get(name)
+    if not found:
+        raise refusals.no_stack(name)
+    rows = [
+        {
+            "number": revision.number,
+            "at": revision.at,
+            "uid": revision.uid,
+            "current": record is not None and record.revision == revision.number,
+            "services": sorted(revision.model.get("services", {})),
+        }
+        for revision in found
+    ]
+    return {"stack": name, "revisions": rows}
+
+
+@router.get("/{name}/diff")
+async def diff(here: Here, name: StackName, a: Number, b: Number) -> dict[str, Any]:
+    """What differs between two revisions, field by field."""
+    one, other = await _revision(here, name, a), await _revision(here, name, b)
+    return {"stack": name, "a": a, "b": b, "difference": difference(one.model, other.model)}
+
+
+@router.post("/{name}/rollback")
+async def rollback(here: Here, request: Request, name: StackName, body: RollbackBody) -> dict[str, Any]:
+    """Make the stack as an earlier revision says; without one: the one before."""
+    return applied(await here.controller.rollback(name, body.revision, peer(request)))
+
+
+@router.post("/{name}/plan")
+async def plan(here: Here, name: StackName, body: UpBody) -> dict[str, Any]:
+    """What `up` of this model would do. Changes nothing and fetches nothing."""
+    if body.model.name != name:
+        raise UserError(f"cannot plan stack {body.model.name} as {name}", code="bad-request", hint="use one name")
+    ledger = here.ledger
+    record = ledger.stacks.get(name)
+    locks = Stack.model_validate(record.model).images if record is not None else {}
+    images = await streams.call(here.agent_socket, "images")
+    ids = {known: image["id"] for image in images for known in image["names"]}
+    names = {service.image for service in body.model.services.values()}
+    found: dict[str, LockedImage] = {}
+    for image in names:
+        here_now = ids.get(image) or ids.get(f"{image}:latest")
+        lock = locks.get(image)
+        found[image] = lock if lock is not None and body.pull != "always" else LockedImage(id=here_now or "")
+    there = {image["id"] for image in images}
+    missing = {image for image, lock in found.items() if body.pull == "always" or lock.id not in there}
+    model = settled(body.model, (r.model for other, r in ledger.stacks.items() if other != name))
+    model = model.model_copy(update={"images": found})
+    return preview(record, model, here.controller.resting(name), missing)
+
+
+async def _revision(here: Here, name: str, number: int) -> Revision:
+    found = await here.ledger.store.revision(name, number)
+    if found is None:
+        raise refusals.no_revision(name, number)
+    return found

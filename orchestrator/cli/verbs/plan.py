@@ -1,0 +1,65 @@
+"""Show what up would do, and change nothing.
+
+Reads the file as up does. Says of each service what happens to it and for how long it would not answer, which images
+would be pulled, which ports of the host would be opened, and what differs, field by field. The exit code is 2 when up
+would change something, 0 when it would not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import Any
+
+from orchestrator.cli import targets
+from orchestrator.cli.client import Client
+from orchestrator.cli.render import count, safe
+
+CHANGES = 2
+
+
+def register(parser: argparse.ArgumentParser) -> None:
+    targets.register_files(parser)
+    parser.add_argument("--pull", choices=["policy", "missing", "always", "never"], default="policy", help="as of up")
+    parser.add_argument("--json", action="store_true", help="one document (docs/api.md)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    loaded = targets.load(arguments)
+    for warning in loaded.warnings:
+        print(f"note  {warning}", file=sys.stderr)
+    name = loaded.stack.name
+    body = {"model": loaded.stack.model_dump(mode="json", exclude={"images"}), "pull": arguments.pull}
+    found = Client(arguments.root).send("POST", f"/v1/stacks/{name}/plan", body)
+    print(json.dumps(found) if arguments.json else "\n".join(text(found)))
+    return CHANGES if found["changes"] else 0
+
+
+def text(found: dict[str, Any]) -> list[str]:
+    stack = found["stack"]
+    if not found["changes"]:
+        return [f"stack {stack} is as the file says; up would change nothing"]
+    lines = []
+    for service in found["services"]:
+        if service["consequence"] == "nothing":
+            continue
+        line = f"{stack}/{service['name']}  {service['consequence']}, {count(service['containers'], 'container')}"
+        lines.append(line + f"; downtime: {service['downtime']}")
+        if service["order"]:
+            lines.append(f"  {service['order']}: {service['why']}")
+        lines += [f"  because {safe(cause)}" for cause in service["causes"]]
+    lines += [f"pull  {image}" for image in found["pull"]]
+    for port in found["ports"]:
+        where = f"{port.get('host_ip') or '0.0.0.0'}:{port.get('published', 'a free port')}"
+        lines.append(f"port  {where} → {port['target']}/{port['protocol']} is newly open, to {stack}/{port['service']}")
+    return lines + differences(found["difference"])
+
+
+def differences(found: list[dict[str, Any]]) -> list[str]:
+    """One line a field."""
+    return [f"{one['key']}: {_value(one['before'])} → {_value(one['after'])}" for one in found]
+
+
+def _value(value: Any) -> str:
+    return "none" if value is None else safe(json.dumps(value, ensure_ascii=False))

@@ -1,0 +1,90 @@
+"""plan, history, diff and rollback, and up after a rollback: what is asked, what is printed, which exit code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.cli.main import main
+from tests.orchestrator.cli.fakes import FakeDaemon, document, service, stack
+
+UPDATE = {"phase": "rolled-back", "message": "web.1 failed: exit 3; back to revision 1", "back": None, "services": {}}
+
+
+@pytest.fixture
+def folder(root: Path, daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = root / "shop"
+    path.mkdir()
+    (path / "compose.yaml").write_text("name: shop\nservices:\n  web: {image: web}\n")
+    monkeypatch.chdir(path)
+    daemon.answers["GET", "/v1/stacks"] = {"stacks": [{"name": "shop"}]}
+    return path
+
+
+def planned(**fields: Any) -> dict[str, Any]:
+    web = {
+        **{"name": "web", "consequence": "rolling", "containers": 2, "downtime": "none", "order": "start-first"},
+        **{"why": "nothing forbids it", "causes": ["web is another image now"]},
+    }
+    port = {"service": "web", "target": 80, "published": 8080, "protocol": "tcp", "host_ip": ""}
+    changed = [{"key": "services.web.replicas", "before": 1, "after": 2}]
+    found = {
+        "stack": "shop",
+        "changes": True,
+        "services": [web],
+        "pull": ["web"],
+        "ports": [port],
+        "difference": changed,
+    }
+    return {**found, **fields}
+
+
+def test_plan_prints_consequences_and_exits_with_2(
+    daemon: FakeDaemon, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    daemon.answers["POST", "/v1/stacks/shop/plan"] = planned()
+    assert main(["plan"]) == 2
+    assert capsys.readouterr().out.splitlines() == [
+        "shop/web  rolling, 2 containers; downtime: none",
+        "  start-first: nothing forbids it",
+        "  because web is another image now",
+        "pull  web",
+        "port  0.0.0.0:8080 → 80/tcp is newly open, to shop/web",
+        "services.web.replicas: 1 → 2",
+    ]
+    daemon.answers["POST", "/v1/stacks/shop/plan"] = planned(changes=False)
+    assert main(["plan"]) == 0
+    assert capsys.readouterr().out == "stack shop is as the file says; up would change nothing\n"
+
+
+def test_history_and_diff(daemon: FakeDaemon, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    row = {"number": 3, "at": 0.0, "uid": 1000, "current": True, "services": ["web"]}
+    daemon.answers["GET", "/v1/stacks/shop/revisions"] = {"revisions": [row]}
+    assert main(["history"]) == 0
+    assert capsys.readouterr().out.endswith("by uid 1000  web  in use\n")
+    changed = [{"key": "services.web.image", "before": "a", "after": None}]
+    daemon.answers["GET", "/v1/stacks/shop/diff"] = {"difference": changed}
+    assert main(["diff", "2", "3"]) == 1
+    assert capsys.readouterr().out == 'services.web.image: "a" → none\n'
+    assert main(["diff", "shop", "2"]) == 2
+
+
+def test_rollback_waits(daemon: FakeDaemon, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    daemon.answers["POST", "/v1/stacks/shop/rollback"] = {"stack": "shop", "generation": 3, "revision": 2}
+    daemon.answers["GET", "/v1/stacks/shop/watch"] = [document(stack("shop", service("web")))]
+    assert main(["rollback", "2"]) == 0
+    assert capsys.readouterr().out.endswith("stack shop is as revision 2 says\n")
+    posted = next(body for method, target, body in daemon.asked if target.endswith("/rollback"))
+    assert posted == {"revision": 2}
+
+
+def test_up_that_was_rolled_back_says_why_and_fails(
+    daemon: FakeDaemon, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = {"result": {"stack": "shop", "generation": 3, "revision": 2, "actions": []}}
+    daemon.answers["POST", "/v1/stacks/shop"] = [result]
+    daemon.answers["GET", "/v1/stacks/shop/watch"] = [document({**stack("shop", service("web")), "update": UPDATE})]
+    assert main(["up"]) == 1
+    assert "cannot bring up shop: web.1 failed: exit 3; back to revision 1\n" in capsys.readouterr().err

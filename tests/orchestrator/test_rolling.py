@@ -1,0 +1,182 @@
+"""Updates, the way back and plans, through the controller and the loop, beside a scripted agent."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.kit.errors import UserError
+from agent.wire.memory import MemoryBroker
+from agent.wire.messages import Task, TaskStatus
+from orchestrator.decide.difference import difference
+from orchestrator.decide.preview import preview
+from orchestrator.decide.status import fold
+from tests.support.fake_agent import FakeAgent
+from tests.support.orchestrating import ALICE, Orchestrating, orchestrating, stack
+
+WEB: dict[str, Any] = {"image": "web:1", "replicas": 3}
+CHECKED: dict[str, Any] = {**WEB, "healthcheck": {"test": ["CMD", "x"]}}
+
+
+class Picky(FakeAgent):
+    """What runs `bad` images never gets well."""
+
+    bad = "web:bad"
+
+    def _become(self, task: Task) -> TaskStatus:
+        status = super()._become(task)
+        if task.container.image != self.bad:
+            return status
+        return status.model_copy(update={"state": "backoff", "health": "none", "message": "exit 3", "failures": 1})
+
+
+class Setting:
+    def __init__(self, o: Orchestrating, agent: Picky, broker: MemoryBroker, place: Path) -> None:
+        self.o, self.agent, self.broker, self.place = o, agent, broker, place
+
+    def images(self) -> list[str]:
+        return [task.container.image for task in self.o.ledger.stacks["shop"].tasks]
+
+
+@pytest.fixture
+async def s(tmp_path: Path) -> AsyncIterator[Setting]:
+    broker, socket = MemoryBroker(), tmp_path / "agent.sock"
+    async with Picky(broker).life(socket) as agent, orchestrating(broker, socket, tmp_path / "o.db") as o:
+        await o.until(lambda: o.ledger.bound)
+        assert isinstance(agent, Picky)
+        yield Setting(o, agent, broker, tmp_path)
+
+
+async def test_an_update_goes_slot_by_slot_and_says_so(s: Setting) -> None:
+    await s.o.up(stack(web=CHECKED))
+    before = s.o.ids()
+    await s.o.up(stack(web={**CHECKED, "image": "web:2"}))
+    assert len(s.o.ids()) == 4 and set(before) < set(s.o.ids())  # the first new one, beside the old
+    await s.o.converged()
+    assert s.images() == ["web:2"] * 3 and not set(before) & set(s.o.ids())
+    told = await s.o.events()
+    ids = {event.id for event in told}
+    assert all(event.cause in ids for event in told if event.cause)
+    assert [e.kind for e in told if e.kind.startswith("update.")][-1] == "update.done"
+    assert [e.slot for e in told if e.kind == "update.begun"] == [1, 2, 3]
+    assert all(e.cause for e in told if e.kind.startswith(("update.", "plan.")))
+
+
+async def test_a_failed_update_restores_the_revision_before_exactly(s: Setting) -> None:
+    await s.o.up(stack(web=CHECKED, db={"image": "db:1"}))
+    record = s.o.ledger.stacks["shop"]
+    await s.o.up(stack(web={**CHECKED, "image": "web:bad"}, extra={"image": "x:1"}))
+    await s.o.converged()
+    after = s.o.ledger.stacks["shop"]
+    assert (after.revision, after.model) == (1, record.model)
+    found = {(t.service, t.slot, t.template, t.policy) for t in after.tasks}
+    assert found == {(t.service, t.slot, t.template, t.policy) for t in record.tasks}
+    assert {t.id for t in after.tasks if t.service == "web"} == {t.id for t in record.tasks if t.service == "web"}
+    update = fold(after, s.o.ledger.statuses["shop"], True)["update"]
+    assert update["phase"] == "rolled-back" and update["message"] == "web.1 failed: exit 3; back to revision 1"
+    kinds = [event.kind for event in await s.o.events()]
+    assert kinds.index("update.failed") < kinds.index("update.rolling-back") < kinds.index("update.rolled-back")
+    assert (await s.o.up(stack(web=CHECKED, db={"image": "db:1"}))).revision == 1
+    assert s.o.ledger.stacks["shop"].rollout is None  # said again, and nothing is left to be told
+
+
+async def test_the_first_up_has_nothing_to_go_back_to(s: Setting) -> None:
+    await s.o.up(stack(web={**CHECKED, "image": "web:bad"}))
+    assert s.o.ledger.stacks["shop"].rollout is None
+
+
+async def test_another_life_goes_on_in_the_middle(tmp_path: Path) -> None:
+    broker, socket, store = MemoryBroker(), tmp_path / "agent.sock", tmp_path / "o.db"
+    async with Picky(broker).life(socket) as agent:
+        async with orchestrating(broker, socket, store) as o:
+            await o.up(stack(web=CHECKED))
+            await o.converged()
+            agent.deaf.add("shop")
+            await o.up(stack(web={**CHECKED, "image": "web:2"}))
+            middle = o.ledger.stacks["shop"]
+            assert middle.rollout is not None and len(middle.tasks) == 4
+        async with orchestrating(broker, socket, store) as o:
+            again = o.ledger.stacks["shop"]
+            assert (again.tasks, again.rollout) == (middle.tasks, middle.rollout)
+            agent.deaf.clear()
+            await o.until(lambda: o.ledger.bound)
+            await agent._assign(o.ledger.stacks["shop"].assignment(o.ledger.identity.store_id))
+            await o.converged()
+            assert {t.container.image for t in o.ledger.stacks["shop"].tasks} == {"web:2"}
+
+
+async def test_rollback_by_hand_goes_to_any_kept_revision(s: Setting) -> None:
+    for image in ("web:1", "web:2", "web:3"):
+        await s.o.up(stack(web={**CHECKED, "image": image}))
+        await s.o.converged()
+    back = await s.o.controller.rollback("shop", None, ALICE)
+    await s.o.converged()
+    assert (back.revision, s.images()) == (2, ["web:2"] * 3)
+    await s.o.controller.rollback("shop", 1, ALICE)
+    await s.o.converged()
+    assert s.images() == ["web:1"] * 3 and s.o.ledger.stacks["shop"].rollout is None
+    for number in (None, 9):
+        with pytest.raises(UserError, match="cannot find"):
+            await s.o.controller.rollback("shop", number, ALICE)
+    assert (await s.o.up(stack(web={**CHECKED, "image": "web:4"}))).revision == 4  # no number comes twice
+
+
+async def test_a_restart_of_several_is_rolling_and_of_one_is_at_once(s: Setting) -> None:
+    await s.o.up(stack(web=CHECKED, db={"image": "db:1"}))
+    await s.o.converged()
+    await s.o.controller.act("shop", "restart", [], ALICE)
+    asked = {(t.service, t.slot): t.restart_request for t in s.o.ledger.stacks["shop"].tasks}
+    assert asked == {("db", 1): 1, ("web", 1): 1, ("web", 2): 0, ("web", 3): 0}
+    await s.o.converged()
+    assert {t.restart_request for t in s.o.ledger.stacks["shop"].tasks} == {1}
+
+
+async def test_stop_in_the_middle_of_an_update_stops_all_of_it(s: Setting) -> None:
+    await s.o.up(stack(web=CHECKED))
+    await s.o.converged()
+    s.agent.deaf.add("shop")
+    await s.o.up(stack(web={**CHECKED, "image": "web:2"}))
+    await s.o.controller.act("shop", "stop", [], ALICE)
+    tasks = s.o.ledger.stacks["shop"].tasks
+    assert [t.desired for t in tasks] == ["stopped"] * 3 and s.o.ledger.stacks["shop"].rollout is None
+
+
+@pytest.mark.parametrize(
+    ("after", "expected"),
+    [
+        ({}, ("nothing", 0, "none")),
+        ({"stop_grace_period": 3.0}, ("live", 3, "none")),
+        ({"image": "web:2"}, ("rolling", 3, "none")),
+        ({"image": "web:2", "naming": {"container": "x"}}, ("rolling", 3, "1 of 3 at a time")),
+        ({"image": "web:2", "replicas": 1, "naming": {"container": "x"}}, ("recreate", 3, "while it starts")),
+        ({"replicas": 5}, ("create", 2, "none")),
+    ],
+    ids=str,
+)
+async def test_a_plan_says_what_up_would_do_and_touches_nothing(
+    s: Setting, after: dict[str, Any], expected: tuple[str, int, str]
+) -> None:
+    await s.o.up(stack(web=CHECKED))
+    await s.o.converged()
+    record = s.o.ledger.stacks["shop"]
+    model = stack(web={**CHECKED, **after})
+    locks = {**stack().model_validate(record.model).images}
+    locks.setdefault("web:2", locks["web:1"].model_copy(update={"id": "sha256:web:2"}))
+    named = {name: locks[name] for name in {service.image for service in model.services.values()}}
+    found = preview(record, model.model_copy(update={"images": named}), {}, set())
+    (web,) = found["services"]
+    assert (web["consequence"], web["containers"], web["downtime"]) == expected
+    assert found["changes"] is bool(after) and bool(found["difference"]) is bool(after)
+    assert s.o.ledger.stacks["shop"] is record
+
+
+def test_difference_is_by_field() -> None:
+    one = stack(web={**WEB, "environment": {"A": "1", "B": "2"}}).model_dump(mode="json", exclude_defaults=True)
+    other = stack(web={**WEB, "environment": {"A": "1", "B": "3"}}, db={"image": "db:1"}).model_dump(mode="json")
+    found = difference(one, other)
+    assert found[0]["key"] == "services.db" and found[0]["before"] is None
+    assert found[1] == {"key": "services.web.environment.B", "before": "2", "after": "3"} and len(found) == 2
+    assert difference(one, one) == []
