@@ -283,6 +283,8 @@ def _set_xattrs(target: bytes | int, entry: Entry) -> None:
 
 
 def _clean(name: bytes) -> bytes:
+    if name and b"//" not in name and b"/." not in name and name[0] not in b"/." and name[-1] != 0x2F:
+        return name  # as nearly all are
     parts = [part for part in name.split(b"/") if part not in (b"", b".")]
     if b".." in parts:
         raise BadTar(f'{show(name)} has ".." in its name')

@@ -65,10 +65,12 @@ class TarStream:
         pax: dict[bytes, bytes] = {}
         long_name = long_link = b""
         while True:
-            for _ in self.data():
-                pass
-            self._take_exactly(self._padding)
-            self._padding = 0
+            if self._left:
+                for _ in self.data():
+                    pass
+            if self._padding:
+                self._take_exactly(self._padding)
+                self._padding = 0
             header = self._take(BLOCK)
             if not header or header == _ZEROS:
                 self._drain()

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agent.images.sparse import placed
-from agent.images.tarfields import BadTar
+from agent.images.tarfields import BadTar, check_sum
 from agent.images.tarstream import Entry, TarStream
 from tests.support.images import Item, directory, file, hardlink, layer, symlink
 
@@ -131,6 +131,15 @@ def pax_sparse(map_: str, stored: bytes, **more: str) -> bytes:
 
 
 GOOD = layer(file("a", "content"), form=tarfile.USTAR_FORMAT)
+
+
+@given(st.binary(min_size=512, max_size=512) | st.sampled_from([b"\xff" * 512, bytes(512)]), st.integers(0, 70000))
+def test_the_checksum_is_the_plain_sum(block: bytes, off: int) -> None:
+    whole = sum(block) - sum(block[148:156]) + 8 * ord(" ")
+    check_sum(block[:148] + b"%07o\0" % whole + block[156:])
+    if off:
+        with pytest.raises(BadTar):
+            check_sum(block[:148] + b"%07o\0" % (whole + off) + block[156:])
 
 
 @pytest.mark.parametrize(
