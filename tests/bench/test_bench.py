@@ -3,6 +3,7 @@ purpose: the exact figures are deploy/soak's and README's."""
 
 from __future__ import annotations
 
+import asyncio
 from functools import partial
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from tests.bench import images, network
 from tests.bench.bench import measure, tell
 from tests.bench.compose import pipeline, seconds, stack
+from tests.bench.health import probe_cost
 from tests.host.conftest import import_images, sample_tars
 from tests.support.host import Host
 
@@ -28,6 +30,11 @@ def test_the_figures_in_small() -> None:
     assert result["memory"]["per_container_mib"] < 2
     assert result["memory"]["fixed_mib"] < 140
     assert result["idle_percent"] < 10
+
+
+@pytest.mark.host
+def test_a_probe_in_small() -> None:
+    assert asyncio.run(probe_cost(20))["ratio"] < 3
 
 
 def test_reading_a_compose_file_is_linear_in_its_size(tmp_path: Path) -> None:

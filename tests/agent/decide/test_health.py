@@ -68,6 +68,18 @@ def test_first_probes_are_spread_but_never_late(phase: float) -> None:
     assert 27.0 <= first <= 30.0
 
 
+@given(st.floats(0, 1, exclude_max=True))
+def test_healthy_ones_are_probed_all_over_the_interval(phase: float) -> None:
+    assert health.first_pause(HealthState("healthy"), check(), 0.0, phase) == pytest.approx(30.0 * (1 - phase))
+
+
+def test_a_hundred_that_start_together_are_not_in_step() -> None:
+    """Of 100 that become healthy in one instant, no tenth of the interval sees the probes of more than a quarter."""
+    state = HealthState("healthy", proven=True)
+    times = [health.first_pause(state, check(), 1.0, health.phase(f"t{number}")) for number in range(100)]
+    assert max(sum(at <= time < at + 3 for time in times) for at in range(0, 30, 3)) <= 25
+
+
 def test_phase_differs_between_tasks_and_stays() -> None:
     phases = {health.phase(f"t{number}") for number in range(100)}
     assert len(phases) > 90 and all(0 <= p < 1 for p in phases)
