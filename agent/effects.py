@@ -152,6 +152,7 @@ async def prepare(
                 frozenset(membership.network for membership in on if membership.ipv6),
                 task.container.mac,
                 min((membership.mtu for membership in on if membership.mtu), default=0),
+                tuple(subnet.subnet for membership in on for subnet in membership.subnets),
             )
         )
         return await write_names(ports, task, record, peers)

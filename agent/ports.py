@@ -325,7 +325,8 @@ class VolumeStore(Protocol):
 class Attachment:
     """`networks`: full names; none means loopback alone. `outside`: whether it may reach more than its networks.
     `host`: whether it may reach the host, by the gateway's address. `address_6`: "" without IPv6; `networks_6`: those
-    of its networks that have it. `mac`: of its link, "" for one of ours. `mtu`: 0 for that of the way out."""
+    of its networks that have it. `mac`: of its link, "" for one of ours. `mtu`: 0 for that of the way out. `subnets`:
+    that its addresses are of, where its networks name some."""
 
     task: str
     stack: str
@@ -339,6 +340,7 @@ class Attachment:
     networks_6: frozenset[str] = frozenset()
     mac: str = ""
     mtu: int = 0
+    subnets: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

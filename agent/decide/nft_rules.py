@@ -32,13 +32,14 @@ _LINK = re.compile(r"g[0-9a-z]{1,14}\Z")
 class Member:
     """A place of a task, one of each family that it has: packets from `address` come in by `link` only, and reach the
     members of each of `networks` (network_id), what is outside only if `outside`, and the host itself, by the gateway's
-    address, only if `host`."""
+    address, only if `host`. `subnet`: that its file took the address of, "" for one of ours: none of it is outside."""
 
     link: str
     address: str
     networks: frozenset[str]
     outside: bool = True
     host: bool = False
+    subnet: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +131,14 @@ def _members(
     groups[f"inside{suffix}"] = _set(kind, (member.address for member in members if not member.outside))
     groups[f"sources{suffix}"] = _set(f"ifname . {kind}", (f'"{m.link}" . {m.address}' for m in members))
     groups[f"selves{suffix}"] = _set(f"{kind} . {kind}", (f"{m.address} . {m.address}" for m in members))
+    named = [one.subnet for one in members if one.subnet]
+    subnets: Iterable[object] = (
+        ipaddress.collapse_addresses(map(ipaddress.IPv4Network, named))
+        if family.version == 4
+        else ipaddress.collapse_addresses(map(ipaddress.IPv6Network, named))
+    )
+    interval = f"type {kind}; flags interval;"
+    groups[f"subnets{suffix}"] = Group("set", interval, dict.fromkeys(map(str, subnets), ""))
     if family.version == 4:
         groups["guests"] = _set(kind, (member.address for member in members if member.host))
     for network, addresses in sorted(networks.items()):
@@ -284,6 +293,8 @@ def _static_chains(policy: Policy) -> dict[str, Chain]:
                 f"oifname {ours} ip6 saddr vmap @senders6",
                 f"ip daddr {{ {ipaddress.ip_network(slice_.pool)}, 169.254.0.0/16 }} goto refuse",
                 f"ip6 daddr {ADDRESS_POOL_6} goto refuse",
+                "ip daddr @subnets goto refuse",
+                "ip6 daddr @subnets6 goto refuse",
                 f"ip6 daddr {METADATA_6} goto refuse",
             ),
         ),

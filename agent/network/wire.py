@@ -2,16 +2,18 @@
 from one thread.
 
 The kernel keeps the truth: the host's end of a pair carries "TASK STACK ADDRESS NETWORK,NETWORK" as its alias: with
-IPv6, that address after a comma; the networks' ids, those with IPv6 marked "~"; a "!" after them if nothing else may be
-reached, a "+" if the host may. It is written last, so a pair without an alias was never finished and nobody uses it.
+IPv6, that address after a comma, each with "/LENGTH" if a file named its subnet; the networks' ids, those with IPv6
+marked "~"; a "!" after them if nothing else may be reached, a "+" if the host may. It is written last, so a pair
+without an alias was never finished and nobody uses it.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 from agent.decide.networks import default
@@ -38,11 +40,17 @@ def link_name(instance: str, index: int) -> str:
 
 def alias(attachment: Attachment) -> str:
     """The record on a pair; `_record`, back. As much of the stack's name as fits is there for people."""
-    addresses = ",".join(filter(None, (attachment.address, attachment.address_6)))
+    addresses = ",".join(_written(one, attachment.subnets) for one in (attachment.address, attachment.address_6) if one)
     marks = {network_id(name): "~" if name in attachment.networks_6 else "" for name in attachment.networks}
     networks = ",".join(f"{network}{mark}" for network, mark in sorted(marks.items()))
     words = f" {addresses} {networks}{'' if attachment.outside else '!'}{'+' if attachment.host else ''}"
     return f"{attachment.task} {attachment.stack}"[: _ALIAS - len(words)] + words
+
+
+def _written(address: str, subnets: Sequence[str]) -> str:
+    """ "ADDRESS", or "ADDRESS/LENGTH" of one out of a subnet."""
+    found = (network for network in map(ip_network, subnets) if ip_address(address) in network)
+    return next((f"{address}/{network.prefixlen}" for network in found), address)
 
 
 def seats(attachment: Attachment, link: str) -> tuple[Member, ...]:
@@ -54,9 +62,11 @@ def _seats(link: str, words: list[str]) -> tuple[Member, ...]:
     host, written = written.endswith("+"), written.removesuffix("+")
     networks, outside = written.removesuffix("!").split(","), not written.endswith("!")
     found = []
-    for address in addresses.split(","):
-        on = frozenset(one.removesuffix("~") for one in networks if ":" not in address or one.endswith("~"))
-        found.append(Member(link, address, on, outside, host))
+    for one in addresses.split(","):
+        address, length = one.partition("/")[::2]
+        subnet = str(ip_network(one, strict=False)) if length else ""
+        on = frozenset(name.removesuffix("~") for name in networks if ":" not in address or name.endswith("~"))
+        found.append(Member(link, address, on, outside, host, subnet))
     return tuple(found)
 
 

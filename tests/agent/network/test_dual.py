@@ -12,7 +12,7 @@ import pytest
 
 from agent.kit.errors import UserError
 from agent.network import forwarding
-from agent.ports import Serving
+from agent.ports import Attachment, Serving
 from agent.wire.messages import PublishedPort
 from tests.agent.network.conftest import WEB, Room, World
 from tests.support.netns import PATIENCE, Namespace, ask, outcome, run
@@ -244,3 +244,35 @@ async def test_what_is_asked_of_a_neighbour_is_answered(world: World) -> None:
     link = f"g{world.id}0"
     run("ip", "-6", "neighbour", "del", room.address_6, "dev", link)
     assert await ask(world.host, room.address_6, WEB) == "room sees fd67:6f72:6165:1::1"
+
+
+async def test_of_a_subnet_that_a_file_names_nothing_is_outside(world: World) -> None:
+    """Also not for the next agent: a password for a container that is away must not go to the world."""
+    lan = outside(world)
+    subnets = ("172.28.0.0/24", "2001:db8:28::/64")
+    attachments = []
+    for index, (address, address_6) in enumerate((("172.28.0.9", "2001:db8:28::9"), ("172.28.0.10", "2001:db8:28::a"))):
+        space = Namespace()
+        world.stack.callback(space.close)
+        one = Attachment(f"t{index}", "s", space.path, index, address, frozenset({"n"}), address_6=address_6,
+                         networks_6=frozenset({"n"}), subnets=subnets)  # fmt: skip
+        await world.network.attach(one)
+        await world.serve(space, WEB, f"t{index}", "::")
+        attachments.append((space, one))
+    (here, _), (_, peer) = attachments
+    run("ip", "address", "add", "192.0.2.1/24", "dev", "lan0")
+    run("ip", "route", "add", "default", "via", "192.0.2.9")
+    run("ip", "-6", "route", "add", "default", "via", CLIENT_6)
+    lan.run("ip", "address", "add", "192.0.2.9/24", "dev", "eth0")
+    lan.run("ip", "address", "add", "172.28.0.77/32", "dev", "lo")
+    lan.run("ip", "address", "add", "2001:db8:28::77/128", "dev", "lo", "nodad")
+    await world.serve(lan, WEB, "outside", "::")
+    await world.serve(lan, WEB, "outside")
+    for _ in range(2):
+        assert await outcome(here, peer.address_6, WEB) == "t1 sees 2001:db8:28::9"
+        assert await outcome(here, CLIENT_6, WEB) == f"outside sees {LAN_6}"
+        assert await outcome(here, "192.0.2.9", WEB) == "outside sees 192.0.2.1"
+        for away in ("2001:db8:28::77", "172.28.0.77"):
+            assert await outcome(here, away, WEB) == "refused"
+        world.network = world.agent(world.id, world.slice)
+        await world.network.list()
