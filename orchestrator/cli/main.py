@@ -26,7 +26,7 @@ VERBS = {
     "down": "stop and remove a stack",
     "status": "show what runs, and why what does not run does not",
     "ls": "list stacks",
-    "ports": "show which ports of this host lead into containers, and who reaches them",
+    "ports": "show which ports lead into containers, and who reaches them",
     "logs": "show what containers wrote",
     "events": "show what happened, who did it, and why",
     "stop": "stop services; they stay stopped",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from typing import Any
 
 from orchestrator.cli.client import Client
 from orchestrator.cli.render import Column, Screen, table
@@ -47,7 +48,13 @@ def run(arguments: argparse.Namespace) -> int:
     print(screen.paint("dim", heading[0]))
     for block in blocks:
         print("\n".join(block))
-    wide = [row for row in rows if row["reach"] != "this host"]
+    warn(answer)
+    return 0
+
+
+def warn(answer: dict[str, Any]) -> None:
+    """Of firewalls that seem to guard what is listed, and do not."""
+    wide = any(row["reach"] != "this host" for row in answer["ports"])
     for name in answer["firewalls"] or () if wide else ():
         print(
             f"note  {name} is not asked about published ports: they are open as listed, whatever its rules say",
@@ -55,4 +62,3 @@ def run(arguments: argparse.Namespace) -> int:
             sep="\n",
             file=sys.stderr,
         )
-    return 0

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import suppress
 from typing import Any
 
-from agent.kit.errors import UserError
+from agent.kit.errors import GoraeError, UserError
 from orchestrator.cli import building, keys, targets, waiting
 from orchestrator.cli.client import Client
 from orchestrator.cli.progress import Progress
 from orchestrator.cli.render import count
+from orchestrator.cli.verbs import ports
 
 
 def register(parser: argparse.ArgumentParser) -> None:
@@ -56,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
             hint=f"gorae status {name}, or gorae up again",
         ) from None
     changes = count(len(_changes(result)), "change")
-    return waiting.conclude(
+    code = waiting.conclude(
         arguments,
         client,
         result,
@@ -64,6 +66,10 @@ def run(arguments: argparse.Namespace) -> int:
         stored=f"stack {name} is stored as revision {result['revision']}: {changes}",
         done=lambda document: _summary(name, result, document),
     )
+    if any(service.ports for service in loaded.stack.services.values()):
+        with suppress(GoraeError):  # an older daemon does not say
+            ports.warn(client.get("/v1/ports", stack=name))
+    return code
 
 
 def _build(arguments: argparse.Namespace, client: Client) -> None:
@@ -90,5 +96,5 @@ def _summary(name: str, result: dict[str, Any], document: dict[str, Any]) -> str
     )
     if not _changes(result):
         return f"stack {name} is as the file says: {what}; nothing changed"
-    ports = [f"{row['name']} {port}" for row in rows for port in row["ports"]]
-    return "\n".join([f"stack {name} is up: {what}", *(f"  {port}" for port in ports)])
+    published = [f"{row['name']} {port}" for row in rows for port in row["ports"]]
+    return "\n".join([f"stack {name} is up: {what}", *(f"  {port}" for port in published)])

@@ -928,3 +928,25 @@ def test_ports_of_this_host_alone_need_no_firewall(
     daemon.answers["GET", "/v1/ports"] = {"firewalls": None, "ports": []}
     assert main(["ports", "shop"]) == 0
     assert capsys.readouterr().out == "stack shop publishes no port\n"
+
+
+@pytest.mark.parametrize(
+    ("reach", "firewalls", "noted"),
+    [("everyone", ["ufw"], True), ("everyone", [], False), ("this host", ["ufw"], False), ("everyone", None, False)],
+)
+def test_up_says_which_firewall_does_not_guard_its_ports(
+    daemon: FakeDaemon,
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    reach: str,
+    firewalls: list[str] | None,
+    noted: bool,
+) -> None:
+    (folder / "compose.yaml").write_text("name: shop\nservices:\n  web: {image: web, ports: ['8080:80']}\n")
+    daemon.answers["POST", "/v1/stacks/shop"] = [result(CREATE)]
+    daemon.answers["GET", "/v1/stacks/shop/watch"] = [UP]
+    daemon.answers["GET", "/v1/ports"] = {"ports": [port(reach=reach)], "firewalls": firewalls}
+    assert main(["up"]) == 0
+    assert ("ufw is not asked about published ports" in capsys.readouterr().err) == noted
+    del daemon.answers["GET", "/v1/ports"]
+    assert main(["up"]) == 0, "with a daemon that does not know the question"
