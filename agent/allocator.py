@@ -112,10 +112,20 @@ class Allocator:
         own, on = self._slice.address(index), networks.memberships(stack, task.container)
         if not on:
             return Allocation(index, "", self._slice.uid_base(index), tuple(ports))
-        held: set[str] = set()
+        holders: dict[str, TaskRecord] = {}
+        chosen: frozenset[str] = frozenset()
         if any(membership.subnets for membership in on):
-            held = {address for one in others for address in (one.allocation.address, one.allocation.address_6)}
+            holders = {at: one for one in others for at in (one.allocation.address, one.allocation.address_6) if at}
             assigned = [task for one in self._board.assignments.values() for task in one.tasks]
-            held |= addresses.chosen([*assigned, *together])
-        address, address_6 = addresses.pick(on, index, own, self._slice.twin(own), held)
+            chosen = addresses.chosen([*assigned, *together])
+        address, address_6 = addresses.pick(on, index, own, self._slice.twin(own), holders.keys() | chosen)
+        for at in (address, address_6):
+            holder = holders.get(at)
+            if holder and (holder.stack, holder.service, holder.slot) != (stack, task.service, task.slot):
+                raise UserError(
+                    f"cannot start {task.service}.{task.slot}: the address {at} that it is to have is that of "
+                    f"{holder.stack}/{holder.service}.{holder.slot}",
+                    code="address-taken",
+                    hint="choose another address, or take that container down first",
+                )
         return Allocation(index, address, self._slice.uid_base(index), tuple(ports), address_6)

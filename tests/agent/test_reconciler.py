@@ -14,7 +14,7 @@ from agent.kit.errors import Temporary
 from agent.kit.ids import Ulids
 from agent.ports import Attachment, ProbeResult, Sandbox, VolumeInfo
 from agent.wire import topics
-from agent.wire.messages import Assignment, Dependency, Healthcheck, Mount, Port, Task
+from agent.wire.messages import Assignment, Dependency, Healthcheck, Membership, Mount, Port, Subnet, Task
 from tests.agent.test_worker import CHECK, task
 from tests.agent.world import World, running
 
@@ -615,6 +615,24 @@ async def test_ports_left_open_are_chosen_once_and_never_twice() -> None:
         assert chosen == [40_001, 40_002]
         await world.restart()
         assert [world.task(name).ports[0].published for name in ("t1", "t2")] == chosen  # type: ignore[union-attr]
+
+
+async def test_a_chosen_address_is_given_once_and_stays() -> None:
+    async with running() as world:
+        back = Membership(network="back", subnets=(Subnet(subnet="172.28.0.0/24"),))
+        mine = back.model_copy(update={"addresses": ("172.28.0.2",)})
+        drawn, chosen = {"networks": (back,)}, {"networks": (mine,)}
+        await up(world, task(world, container=drawn), task(world, "d1", "db", container=chosen))
+        given = [world.task(name).address for name in ("t1", "d1")]  # type: ignore[union-attr]
+        assert given == ["172.28.0.3", "172.28.0.2"], "what a file chose is not drawn"
+        await world.restart()
+        assert [world.task(name).address for name in ("t1", "d1")] == given  # type: ignore[union-attr]
+        taken = {"networks": (back.model_copy(update={"addresses": ("172.28.0.3",)}),)}
+        await world.assign(task(world, "x1", container=taken), stack="other")
+        await world.settle()
+        assert "x1" not in world.network.attached
+        failed = world.events("task.failed")[0]
+        assert "the address 172.28.0.3 that it is to have is that of shop/web.1" in failed.message
 
 
 async def test_a_hundred_tasks() -> None:
