@@ -1,4 +1,4 @@
-"""Routes of what was, and of what would be: revisions, their differences, the way back, and plans."""
+"""Routes of what was, and of what would be: revisions, their differences, the way back, reasons, and plans."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ from agent.wire import streams
 from orchestrator import refusals
 from orchestrator.api.peer import peer
 from orchestrator.api.stacks import Body, Here, StackName, UpBody, applied
-from orchestrator.compose.model import LockedImage, Stack
+from orchestrator.compose.model import LockedImage, ServiceName, Stack
 from orchestrator.decide.difference import difference
 from orchestrator.decide.networks import settled
 from orchestrator.decide.preview import preview
 from orchestrator.decide.records import Revision
+from orchestrator.decide.why import explain
 
 router = APIRouter(prefix="/v1/stacks")
+EVENTS = 5000  # of the stack, the newest, in which causes are looked for
 Number = Annotated[int, Query(ge=1)]
 
 
@@ -81,6 +83,27 @@ async def plan(here: Here, name: StackName, body: UpBody) -> dict[str, Any]:
     model = settled(body.model, (r.model for other, r in ledger.stacks.items() if other != name))
     model = model.model_copy(update={"images": found})
     return preview(record, model, here.controller.resting(name), missing)
+
+
+@router.get("/{name}/why")
+async def why(here: Here, name: StackName, service: ServiceName) -> dict[str, Any]:
+    """What happened last to a service, and what that followed from."""
+    here.board.status(name, (service,))  # raises stack-unknown or service-unknown
+    model = here.ledger.stacks[name].model.get("services", {})
+    needs: set[str] = set()
+    todo = [service]
+    while todo:
+        more = {*model.get(todo.pop(), {}).get("depends_on", {})} - needs
+        needs |= more
+        todo += more
+    found = explain(await here.ledger.store.events(stack=name, limit=EVENTS), service, needs - {service})
+    if found is None:
+        raise UserError(
+            f"cannot say why {name}/{service} is as it is: nothing has happened to it",
+            code="event-unknown",
+            hint=f"gorae status {name}",
+        )
+    return {"stack": name, "service": service, **found}
 
 
 async def _revision(here: Here, name: str, number: int) -> Revision:

@@ -37,6 +37,7 @@ VERBS = {
     "unpause": "let paused containers go on",
     "kill": "send containers a signal",
     "scale": "change the number of replicas",
+    "why": "say why a service is as it is",
     "history": "list the revisions of a stack",
     "diff": "show what differs between two revisions",
     "rollback": "make a stack as an earlier revision says",

@@ -106,6 +106,14 @@ def test_updates_under_load_lose_no_request_and_bad_ones_go_back(shared: Host, r
             f"{total} updates, {len(bad)} of them bad; {load.sent} requests, {load.rate:.0f} a second, failed: {load.failed}"
         )
         assert load.failed == []
+        revisions = shared.get("/v1/stacks/roll/revisions")["revisions"]
+        assert len(revisions) == total + 1 and [row["current"] for row in revisions].count(True) == 1
+        why = shared.cli("why", "roll/web").stdout
+        assert why.startswith("web.") and "because" in why
+        planned = text | {"what": "other"}
+        file = str(shared.compose("roll", SERVICE.format(**planned)))
+        said = shared.cli("plan", "-f", file, "-p", "roll", check=False)
+        assert said.returncode == 2 and "rolling, 4 containers; downtime: none" in said.stdout
         assert load.rate > 100, "a machine that is too slow for the load shows nothing"
     finally:
         shared.down("roll")
