@@ -71,11 +71,15 @@ class Route:
     def __init__(self, client: Namespace, address: str, shift: int = 0) -> None:
         self.client, self.address, self.shift = client, address, shift
 
-    def stream(self, seconds: int) -> float:
-        """Gbit/s."""
+    def stream(self, seconds: int) -> tuple[float, float]:
+        """Gbit/s, and ms of processor for a Gbit: what both ends and the way between them take. A machine that has
+        other things to do changes the one, and hardly the other."""
         command = ("iperf3", "-J", "-c", self.address, "-p", str(STREAM + self.shift), "-t", str(seconds))
         answer = json.loads(self.client.run(*command))
-        return float(answer["end"]["sum_received"]["bits_per_second"]) / 1e9
+        end = answer["end"]
+        received, used = end["sum_received"], end["cpu_utilization_percent"]
+        rate = float(received["bits_per_second"]) / 1e9
+        return rate, 10 * (used["host_total"] + used["remote_total"]) / rate
 
     def round_trips(self, count: int) -> tuple[float, float]:
         """Median and 99th percentile, µs."""
@@ -133,11 +137,14 @@ async def paths(network: RoutedNetwork, cleanup: ExitStack) -> dict[str, Route]:
 
 def compared(found: dict[str, Route], rounds: int, seconds: int, trips: int) -> dict[str, dict[str, float]]:
     streams: dict[str, list[float]] = {name: [] for name in found}
+    costs: dict[str, list[float]] = {name: [] for name in found}
     medians: dict[str, list[float]] = {name: [] for name in found}
     tails: dict[str, list[float]] = {name: [] for name in found}
     for _ in range(rounds):
         for name, path in found.items():
-            streams[name].append(path.stream(seconds))
+            rate, cost = path.stream(seconds)
+            streams[name].append(rate)
+            costs[name].append(cost)
         for name, path in found.items():
             middle, tail = path.round_trips(trips)
             medians[name].append(middle)
@@ -147,6 +154,8 @@ def compared(found: dict[str, Route], rounds: int, seconds: int, trips: int) -> 
         name: {
             "gbit_s": round(statistics.median(streams[name]), 2),
             "ratio": round(statistics.median(map(_ratio, streams[name], streams[floor])), 3),
+            "processor_ms_gbit": round(statistics.median(costs[name]), 1),
+            "processor_ratio": round(statistics.median(map(_ratio, costs[name], costs[floor])), 2),
             "median_us": round(statistics.median(medians[name]), 1),
             "p99_us": round(statistics.median(tails[name]), 1),
             "more_us": round(statistics.median(map(float.__sub__, medians[name], medians[floor])), 1),
@@ -270,11 +279,11 @@ def tell(result: dict[str, Any]) -> str:
     lines = [
         f"{result['rounds']} rounds, begun at a load of {result['load']}",
         "",
-        "| path | stream | of plain veth | round trip, median | p99 | more than plain veth |",
-        "|---|---|---|---|---|---|",
+        "| path | stream | of plain veth | processor per Gbit | of plain veth | round trip, median | p99 | more than plain veth |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     lines += [
-        f"| {name} | {one['gbit_s']} Gbit/s | {one['ratio']} | {one['median_us']} µs | {one['p99_us']} µs | {one['more_us']} µs |"
+        f"| {name} | {one['gbit_s']} Gbit/s | {one['ratio']} | {one['processor_ms_gbit']} ms | {one['processor_ratio']} | {one['median_us']} µs | {one['p99_us']} µs | {one['more_us']} µs |"
         for name, one in result["paths"].items()
     ]
     made, changed = result["set_up"], result["one_endpoint"]
