@@ -265,8 +265,9 @@ class Worker:
                 await ports.runtime.update(self.id, record.attempt, frozen=frozen)
                 self._see(frozen=frozen)
             case Count():
-                count = await ports.flows.open(record.allocation.address)
-                self._see(flows=Flows(count, ports.clock.wall()))
+                seats = filter(None, (record.allocation.address, record.allocation.address_6))
+                counts = await asyncio.gather(*map(ports.flows.open, seats))
+                self._see(flows=Flows(sum(counts), ports.clock.wall()))
             case Signal(number):
                 if record.process is not None:
                     await ports.runtime.signal(self.id, record.attempt, record.process, number)

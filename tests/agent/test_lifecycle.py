@@ -9,7 +9,7 @@ import pytest
 
 from agent.kit.errors import UserError
 from agent.ports import ProbeResult
-from agent.wire.messages import Dependency, Healthcheck, Hook, Port, TaskStatus
+from agent.wire.messages import Dependency, Healthcheck, Hook, Membership, Port, TaskStatus
 from tests.agent.test_worker import task
 from tests.agent.world import World, running
 
@@ -149,6 +149,21 @@ async def test_connections_have_their_time_and_no_more(drain: float) -> None:
         await world.assign(generation=2)
         await world.until(lambda: bool(world.runtime.signals))
         assert drain <= world.clock.wall() - began < drain + 0.5
+
+
+async def test_connections_of_both_families_are_waited_for() -> None:
+    async with running() as world:
+        dual = {**PORTS, "networks": (Membership(network="shop_front", ipv6=True),)}
+        await world.assign(task(world, container=dual))
+        await world.until(lambda: world.state() == "running" and "t1" in world.network.published)
+        assert world.agent is not None
+        seat = world.agent._board.records["t1"].allocation.address_6
+        world.network.connections[seat] = 1
+        await world.assign(generation=2)
+        await world.settle(2)
+        assert seat and world.runtime.signals == []
+        world.network.connections.clear()
+        await world.until(lambda: bool(world.runtime.signals), seconds=1.0)
 
 
 async def test_connections_that_cannot_be_counted_hold_nothing_up() -> None:
