@@ -147,15 +147,22 @@ def _among(value: str, right: Any) -> bool:
             return any(_among(value, one) for one in right["set"])
         if "elem" in right:
             return _among(value, right["elem"]["val"])
+        return _within(value, right)
+    text = str(right)
+    return value.startswith(text[:-1]) if text.endswith("*") else value == text
+
+
+def _within(value: str, right: Mapping[str, Any]) -> bool:
+    try:
         if "prefix" in right:
             prefix = right["prefix"]
             return ipaddress.ip_address(value) in ipaddress.ip_network(f"{prefix['addr']}/{prefix['len']}", False)
         if "range" in right:
             low, high = map(ipaddress.ip_address, right["range"])
             return int(low) <= int(ipaddress.ip_address(value)) <= int(high)
-        return False
-    text = str(right)
-    return value.startswith(text[:-1]) if text.endswith("*") else value == text
+    except ValueError:
+        pass  # not of addresses
+    return False
 
 
 def _mapped(vmap: Mapping[str, Any], packet: Mapping[str, Any]) -> Mapping[str, Any] | None:

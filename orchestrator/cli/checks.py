@@ -198,8 +198,11 @@ def network(root: str | None, forward: Path = Path("/proc/sys/net/ipv4/ip_forwar
         return
     try:
         found = next(value for kind, value in ask_agent(root, "surroundings") if kind == "result")
-    except GoraeError:
+    except Unreachable:
         return  # said already
+    except GoraeError as error:
+        yield Finding("bad", "firewall", error.message, error.hint)
+        return
     for trouble in found["troubles"]:
         yield Finding("bad", "firewall", trouble["text"], trouble["cure"])
     for name in found["firewalls"]:

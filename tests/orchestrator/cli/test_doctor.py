@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.kit.errors import Permanent
 from orchestrator.cli import checks
 from orchestrator.cli.main import main
 
@@ -111,6 +112,16 @@ def test_what_has_a_say_in_packets(
     findings = list(checks.network(None, tmp_path / "forward"))
     assert [f"{one.state} {one.what}: {one.text}" for one in findings] == said
     assert all(one.cure for one in findings if one.state != "ok")
+
+
+def test_a_packet_filter_that_cannot_be_read_is_bad(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(root: str | None, op: str) -> object:
+        raise Permanent("cannot run nft: it is not installed", code="nft-missing", hint="install the package nftables")
+
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    monkeypatch.setattr(checks, "ask_agent", fail)
+    (finding,) = checks.network(None)
+    assert (finding.state, finding.cure) == ("bad", "install the package nftables")
 
 
 def test_no_daemon_is_bad_and_exit_code_1(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
