@@ -132,13 +132,13 @@ def test_wrong_files_are_told_as_up_does_all_at_once(text: str, words: str, caps
 
 
 def test_a_value_that_gorae_cannot_use_is_told_below_the_table(capsys: pytest.CaptureFixture[str]) -> None:
-    text = FINE + "    ports: ['8000-8010:80']\n    tty: true\n"
+    text = FINE + "    user: a b\n    tty: true\n"
     out, err = check(capsys, text, code=1)
-    assert "compose.yaml:5  a.tty    gorae does not support it yet" in out
-    assert err.startswith("compose.yaml:4:13: cannot publish 8000-8010 → 80 in services.a: ")
+    assert "compose.yaml:5  a.tty  gorae does not support it yet" in out
+    assert err.startswith("compose.yaml:4:11: cannot use 'a b' as services.a.user: ")
     assert "tty" not in err
     document = json.loads(check(capsys, text, "--json", code=1)[0])
-    assert [problem["column"] for problem in document["problems"]] == [13]
+    assert [problem["column"] for problem in document["problems"]] == [11]
 
 
 def test_a_warning_of_reading_is_a_note(capsys: pytest.CaptureFixture[str]) -> None:
