@@ -75,23 +75,38 @@ class Controller:
         self._ups: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def up(
-        self, model: Stack, pull: Pull, peer: Peer, progress: Progress, keys: Mapping[str, str] | None = None
+        self,
+        model: Stack,
+        pull: Pull,
+        peer: Peer,
+        progress: Progress,
+        keys: Mapping[str, str] | None = None,
+        *,
+        partial: bool = False,
     ) -> Applied:
         """Make the stack as the model says. Two `up` of one stack are applied in the order they came in.
 
         keys: the asker's own for registries (agent/wire/streams.py); they go with the request and are kept nowhere.
+        partial: services of the stack that the model does not have stay exactly as they are.
         """
         model = published_at(model, self._default_address)
         names = sorted({service.image for service in model.services.values()})
         expand.expand(model, dict.fromkeys(names, ""))  # refused before anybody waits, or anything is pulled for it
         services = order(model.services)
+        named = frozenset(model.services)
         async with self._ups.setdefault(model.name, asyncio.Lock()):
             await self._until_bound()
             await self._check_volumes(model)
-            model = settled(model, (r.model for name, r in self._ledger.stacks.items() if name != model.name))
             before = self._ledger.stacks.get(model.name)
             wanted = wants(model, _locks(before), pull)
+            if partial and before is not None and not before.removed:
+                model = _beside(before, model)
+                services = order(model.services)
+            model = settled(model, (r.model for name, r in self._ledger.stacks.items() if name != model.name))
             locks = await self._ensure(wanted, progress, keys or {})
+            if partial:
+                used = {service.image for service in model.services.values()}
+                locks = {image: lock for image, lock in _locks(before).items() if image in used} | locks
             model = model.model_copy(update={"images": locks})
             desired = expand.expand(model, {image: lock.id for image, lock in locks.items()})
             publishes = any(port.published for service in model.services.values() for port in service.ports)
@@ -100,9 +115,15 @@ class Controller:
                 record = self._ledger.stacks.get(model.name)
                 if record is not None and record.removed:
                     raise refusals.removing(model.name)
+                if partial and record is not None:
+                    if before is None or record.model != before.model:
+                        raise refusals.changed(model.name)
+                    there = expand.as_it_is(record.goal)
+                    desired |= {name: want for name, want in there.items() if name not in named}
                 templates = {service: want.template for service, want in desired.items()}
                 current = rollout.basis(record.goal, record.tasks, templates) if record else ()
-                planned = self._plan(model.name, services, desired, current, Intent())
+                intent = Intent("up", named if partial else None)
+                planned = self._plan(model.name, services, desired, current, intent)
                 document = model.model_dump(mode="json", exclude_defaults=True)
                 return await self._apply(model.name, document, planned, record, peer, "up", listeners)
 
@@ -418,6 +439,18 @@ def _back(record: StackRecord | None, revision: int) -> int | None:
     if under_way is not None and under_way.phase in ("updating", "paused") and under_way.back is not None:
         return under_way.back if under_way.back != revision else None
     return record.revision if record is not None and record.revision != revision else None
+
+
+def _beside(record: StackRecord, model: Stack) -> Stack:
+    """The stack as it is stored, with the services of the model, and what they need, in it."""
+    stored = Stack.model_validate(record.model)
+    return model.model_copy(
+        update={
+            "services": {**stored.services, **model.services},
+            "volumes": {**stored.volumes, **model.volumes},
+            "networks": {**stored.networks, **model.networks},
+        }
+    )
 
 
 def _locks(record: StackRecord | None) -> dict[str, LockedImage]:

@@ -39,6 +39,10 @@ def removing(name: str) -> Temporary:
     )
 
 
+def changed(name: str) -> Temporary:
+    return Temporary(f"cannot change {name}: it was changed meanwhile", code="changed", hint="try again")
+
+
 def held(name: str) -> UserError:
     return UserError(
         f"cannot change {name}: the restored database names it, but the agent does not run it",

@@ -33,6 +33,7 @@ class Body(BaseModel):
 class UpBody(Body):
     model: Stack
     pull: Pull = "policy"
+    partial: bool = False  # services that the model does not have stay as they are
     keys: Keys = Field(default_factory=dict, repr=False)
 
 
@@ -85,7 +86,7 @@ async def up(here: Here, request: Request, name: StackName, body: UpBody) -> Str
     who = peer(request)
 
     async def job(progress: streams.Progress) -> dict[str, Any]:
-        return applied(await here.controller.up(body.model, body.pull, who, progress, body.keys))
+        return applied(await here.controller.up(body.model, body.pull, who, progress, body.keys, partial=body.partial))
 
     return streams.ndjson(streams.work(job))
 

@@ -18,10 +18,8 @@ VERBS = {
 }
 # The same of their options; a word that is no option is SERVICE.
 OPTIONS = {
-    "gorae up SERVICE": "gorae up, which is of the whole file; gorae recreate SERVICE for one",
     "gorae up --scale": "gorae scale SERVICE=N",
     "gorae up --force-recreate": "gorae recreate",
-    "gorae up --remove-orphans": "gorae up, which always removes what the file no longer names",
     "gorae up --wait": "gorae up, which always waits",
     "gorae down --remove-orphans": "gorae down, which always removes the whole stack",
     "gorae down --rmi": "gorae down, then gorae image prune --all",

@@ -48,9 +48,9 @@ def register_targets(parser: argparse.ArgumentParser, *, services: bool = True) 
     register_files(parser)
 
 
-def load(arguments: argparse.Namespace) -> Any:
+def load(arguments: argparse.Namespace, **more: object) -> Any:
     """The stack of the Compose files that are meant (orchestrator/compose/load.py, load). Raises ComposeError."""
-    return _loader().load(**_meant(arguments))
+    return _loader().load(**_meant(arguments), **more)
 
 
 def read(arguments: argparse.Namespace, **more: object) -> Any:

@@ -95,10 +95,12 @@ def load(
     env_files: Sequence[Path] | None = None,
     project_directory: Path | None = None,
     profiles: Sequence[str] = (),
+    services: Sequence[str] = (),
 ) -> Loaded:
-    """The stack as gorae runs it. Raises ComposeError with all that is wrong, what gorae does not honour included."""
+    """The stack as gorae runs it; of `services` and what they depend on, if any are named. Raises ComposeError with all
+    that is wrong, what gorae does not honour included."""
     report = Report()
-    composed = _compose(files, environ, cwd, project, env_files, project_directory, profiles, (), report)
+    composed = _compose(files, environ, cwd, project, env_files, project_directory, profiles, services, report)
     return Loaded(_stack(composed, report), tuple(report.warnings), composed.files)
 
 

@@ -22,7 +22,7 @@ Kind = Literal["create", "keep", "update", "replace", "remove", "restart", "stop
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """`services`: whom the verb names; None means all. `up` is always about the whole stack."""
+    """`services`: whom the verb names; None means all."""
 
     verb: Verb = "up"
     services: frozenset[str] | None = None

@@ -180,3 +180,20 @@ def test_difference_is_by_field() -> None:
     assert found[0]["key"] == "services.db" and found[0]["before"] is None
     assert found[1] == {"key": "services.web.environment.B", "before": "2", "after": "3"} and len(found) == 2
     assert difference(one, one) == []
+
+
+async def test_up_of_some_services_leaves_the_others_exactly_as_they_are(s: Setting) -> None:
+    await s.o.up(stack(web=CHECKED, db={"image": "db:1"}, old={"image": "old:1"}))
+    await s.o.converged()
+    await s.o.controller.act("shop", "stop", ["old"], ALICE)
+    before = {t.service: t for t in s.o.ledger.stacks["shop"].tasks if t.service != "web"}
+    model = stack(web={**CHECKED, "image": "web:2"})
+    await s.o.controller.up(model, "always", ALICE, lambda _: None, partial=True)
+    await s.o.converged()
+    record = s.o.ledger.stacks["shop"]
+    assert {t.service: t for t in record.tasks if t.service != "web"} == before
+    assert sorted(record.model["services"]) == ["db", "old", "web"]
+    assert sorted(record.model["images"]) == ["db:1", "old:1", "web:2"]
+    assert {t.container.image for t in record.tasks if t.service == "web"} == {"web:2"}
+    await s.o.up(stack(web={**CHECKED, "image": "web:2"}))
+    assert {t.service for t in s.o.ledger.stacks["shop"].goal} == {"web"}

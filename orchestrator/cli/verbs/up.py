@@ -2,6 +2,8 @@
 
 Reads the file with your own rights and environment, sends the result to the daemon, and shows images being pulled
 and containers coming up. When nothing changed, nothing is touched. Ctrl-C stops waiting, not the stack.
+
+With SERVICE…: these and what they depend on; all others stay as they are. Without: what the file no longer has goes.
 """
 
 from __future__ import annotations
@@ -20,7 +22,11 @@ from orchestrator.cli.verbs import ports
 
 
 def register(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("services", metavar="SERVICE", nargs="*", help="these services, and what they depend on")
     targets.register_files(parser)
+    parser.add_argument(
+        "--remove-orphans", action="store_true", help="accepted; an up of the whole file always removes them"
+    )
     parser.add_argument(
         "--pull",
         choices=["policy", "missing", "if_not_present", "always", "never", "build"],
@@ -37,7 +43,7 @@ def register(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    loaded = targets.load(arguments)
+    loaded = targets.load(arguments, services=arguments.services)
     for warning in loaded.warnings:
         print(f"note  {warning}", file=sys.stderr)
     name = loaded.stack.name
@@ -47,6 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
     body = {
         "model": loaded.stack.model_dump(mode="json", exclude={"images"}),
         "pull": {"if_not_present": "missing", "build": "policy"}.get(arguments.pull, arguments.pull),
+        "partial": bool(arguments.services),
         "keys": keys.of(service.image for service in loaded.stack.services.values()),
     }
     try:

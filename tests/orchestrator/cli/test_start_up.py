@@ -52,9 +52,6 @@ def test_a_verb_that_is_none_of_ours_leads_to_one(verb: str, expected: str, caps
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        pytest.param(
-            ["up", "web"], "gorae up, which is of the whole file; gorae recreate SERVICE for one", id="a word"
-        ),
         pytest.param(["up", "--scale", "web=2"], "gorae scale SERVICE=N", id="an option"),
         pytest.param(["up", "--scale=web=2"], "gorae scale SERVICE=N", id="an option with its value"),
         pytest.param(["up", "--nope"], "gorae up --help", id="an option nobody has"),
