@@ -9,6 +9,8 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
+from agent.kit.pools import ADDRESS_POOL_6
+
 _TABLE_6 = Path("/proc/thread-self/net/ipv6_route")
 _OURS = re.compile(r"g[0-9a-f]{8}[0-9a-z]+\Z")  # of any instance
 _TABLE = Path("/proc/thread-self/net/route")
@@ -20,11 +22,13 @@ def uplinks() -> tuple[str, ...]:
 
 
 def overlaps(pool: str) -> Iterator[str]:
-    """For `doctor`: a sentence for each route of somebody else into the pool our tasks' addresses come from."""
-    ours = ipaddress.IPv4Network(pool)
-    for name, network in _rows():
-        if network.prefixlen and network.overlaps(ours) and not _OURS.match(name):
-            yield f"the host's route to {network} (link {name}) overlaps {pool}, which tasks get their addresses from"
+    """For `doctor`: a sentence for each route of somebody else into `pool`, or its like in IPv6, which our tasks'
+    addresses come from."""
+    for text, name in own():
+        network = ipaddress.ip_network(text)
+        ours = ipaddress.ip_network(pool if network.version == 4 else ADDRESS_POOL_6)
+        if network.overlaps(ours):
+            yield f"the host's route to {network} (link {name}) overlaps {ours}, which tasks get their addresses from"
 
 
 def own() -> tuple[tuple[str, str], ...]:

@@ -276,3 +276,12 @@ async def test_of_a_subnet_that_a_file_names_nothing_is_outside(world: World) ->
             assert await outcome(here, away, WEB) == "refused"
         world.network = world.agent(world.id, world.slice)
         await world.network.list()
+
+
+async def test_somebody_elses_route_into_our_addresses_is_named(world: World) -> None:
+    outside(world)
+    run("ip", "-6", "route", "add", "fd67:6f72:6165:7::/64", "via", CLIENT_6)
+    await dual(world, "room")
+    (trouble,) = (await world.network.surroundings()).troubles
+    wanted = "the host's route to fd67:6f72:6165:7::/64 (link lan0) overlaps fd67:6f72:6165::/48"
+    assert trouble.text.startswith(wanted)
