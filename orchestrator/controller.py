@@ -19,7 +19,7 @@ from agent.wire import streams
 from agent.wire.messages import Event, Listener, Task
 from orchestrator import refusals, rolling
 from orchestrator.compose.model import LockedImage, Stack
-from orchestrator.decide import expand, rollout
+from orchestrator.decide import expand, rollout, runs
 from orchestrator.decide.networks import settled
 from orchestrator.decide.order import order
 from orchestrator.decide.plan import Intent, Plan, Verb, plan
@@ -120,6 +120,7 @@ class Controller:
                         raise refusals.changed(model.name)
                     there = expand.as_it_is(record.goal)
                     desired |= {name: want for name, want in there.items() if name not in named}
+                desired |= runs.under_way(record, self.resting(model.name))
                 templates = {service: want.template for service, want in desired.items()}
                 current = rollout.basis(record.goal, record.tasks, templates) if record else ()
                 intent = Intent("up", named if partial else None)
@@ -183,6 +184,42 @@ class Controller:
             planned = self._plan(name, order(model.services), desired, record.goal, Intent("scale"))
             document = model.model_dump(mode="json", exclude_defaults=True)
             return await self._apply(name, document, planned, record, peer, "scale")
+
+    async def run(
+        self,
+        name: str,
+        service: str,
+        command: Sequence[str] | None,
+        environment: Mapping[str, str],
+        user: str | None,
+        peer: Peer,
+    ) -> tuple[Applied, str]:
+        """A command once in a container of the service's; the name under which it runs."""
+        await self._until_bound()
+        async with self._ledger.changing:
+            record = self._record(name)
+            refusals.must_have(record, [service])
+            stack = Stack.model_validate(record.model)
+            lock = stack.images.get(stack.services[service].image) if service in stack.services else None
+            if lock is None:
+                raise refusals.no_service(service, name, stack.services)
+            once = f"{service[:40]}-run-{self._new_id()[-6:]}"
+            what = runs.run(expand.service(stack, service, lock.id), once, command, environment, user)
+            desired = {**expand.as_it_is(record.goal), once: what}
+            planned = self._plan(name, _order(record), desired, record.goal, Intent("run"))
+            return await self._apply(name, record.model, planned, record, peer, "run"), once
+
+    async def end_run(self, name: str, once: str, peer: Peer) -> Applied:
+        """Stop and remove what `run` began. UserError service-unknown for what it did not."""
+        async with self._ledger.changing:
+            record = self._record(name)
+            desired = expand.as_it_is(record.goal)
+            services = record.model.get("services", {})
+            if once not in desired or once in services:
+                raise refusals.no_service(once, name, {*desired} - {*services})
+            del desired[once]
+            planned = self._plan(name, _order(record), desired, record.goal, Intent("run"))
+            return await self._apply(name, record.model, planned, record, peer, "run")
 
     async def rollback(self, name: str, number: int | None, peer: Peer) -> Applied:
         """Make the stack as a revision says; None: as the last one before this that had come to its end. UserError

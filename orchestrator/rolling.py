@@ -15,7 +15,7 @@ from agent.kit.errors import GoraeError
 from agent.kit.ids import task_id
 from agent.wire.messages import Event, TaskStatus
 from orchestrator.compose.model import Stack
-from orchestrator.decide import expand, rollout
+from orchestrator.decide import expand, rollout, runs
 from orchestrator.decide.order import order
 from orchestrator.decide.plan import Intent, Plan, plan
 from orchestrator.decide.records import Revision, Rollout, StackRecord
@@ -68,6 +68,7 @@ def restoring(ledger: Ledger, record: StackRecord, revision: Revision, new_id: C
     """The plan that makes the stack as the revision says. A service that the user has stopped stays stopped."""
     stack = Stack.model_validate(revision.model)
     desired = expand.expand(stack, {name: lock.id for name, lock in stack.images.items()})
+    desired |= runs.under_way(record, ())
     templates = {name: want.template for name, want in desired.items()}
     current = rollout.basis(record.goal, record.tasks, templates)
     return plan(desired, current, Intent("rollback"), order=order(stack.services), new_id=new_id)

@@ -45,6 +45,13 @@ class KillBody(ServicesBody):
     signal: str = Field(default="SIGKILL", max_length=20)
 
 
+class RunBody(Body):
+    service: ServiceName
+    command: tuple[str, ...] | None = None
+    environment: dict[str, str] = {}
+    user: str | None = None
+
+
 class ScaleBody(Body):
     replicas: dict[ServiceName, Wish] = Field(min_length=1)
 
@@ -108,6 +115,20 @@ async def kill(here: Here, request: Request, name: StackName, body: KillBody) ->
     """Send a signal to the first process of each container of the named services, or of all. Nothing is remembered of
     it: what becomes of one that ends, its restart policy says."""
     return {"stack": name, "signalled": await here.controller.kill(name, body.signal, body.services, peer(request))}
+
+
+@router.post("/stacks/{name}/run")
+async def run(here: Here, request: Request, name: StackName, body: RunBody) -> dict[str, Any]:
+    """A command once in a container of the service's, under the name `service` of the answer."""
+    who = peer(request)
+    done, once = await here.controller.run(name, body.service, body.command, body.environment, body.user, who)
+    return applied(done) | {"service": once}
+
+
+@router.delete("/stacks/{name}/runs/{run}")
+async def end_run(here: Here, request: Request, name: StackName, run: ServiceName) -> dict[str, Any]:
+    """Stop and remove what `run` began."""
+    return applied(await here.controller.end_run(name, run, peer(request)))
 
 
 @router.post("/stacks/{name}/{verb}")

@@ -8,7 +8,6 @@ VERBS = {
     "stats": "gorae status",
     "port": "gorae ports",
     "create": "gorae up",
-    "run": "gorae up, with the job as a service of the file",
     "watch": "gorae up, again",
     "rm": "gorae down; gorae image rm; gorae volume rm",
     "pull": "gorae up --pull always; gorae image pull NAME",

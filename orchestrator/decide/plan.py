@@ -16,7 +16,7 @@ from agent.wire.messages import ContainerSpec, Task
 from agent.wire.messages import Desired as Run
 from orchestrator.decide.expand import Desired
 
-Verb = Literal["up", "scale", "stop", "start", "restart", "recreate", "rollback", "pause", "unpause"]
+Verb = Literal["up", "scale", "stop", "start", "restart", "recreate", "rollback", "run", "pause", "unpause"]
 Kind = Literal["create", "keep", "update", "replace", "remove", "restart", "stop", "start", "pause", "unpause"]
 
 

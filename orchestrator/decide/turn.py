@@ -152,7 +152,10 @@ class Turn:
         if status.state == "completed":
             lives = any(self._serves(mate) for mate in mates if mate.id != target.id)
             return "it has ended, and the one before runs on" if lives else ""
-        if status.state in ("failed", "backoff") or "unhealthy" in (status.health, status.reason):
+        if status.reason == "interrupted":
+            return ""  # the agent ended while it started the task: no fault of the new one's
+        ill = "unhealthy" in (status.health, status.reason)
+        if ill or status.failures or status.state in ("failed", "backoff"):
             return status.message or status.reason or status.state
         return ""
 

@@ -70,6 +70,8 @@ def _alone(service: Service, volumes: Collection[str]) -> str:
     for use in service.networks.values():
         if use.addresses:
             return f"the address {use.addresses[0]} belongs to one container at a time"
+    if service.network_mode == "host":
+        return "on the host's network both would need the same ports"
     written = [mount for mount in service.mounts if mount.type != "tmpfs" and not mount.read_only]
     if written:
         kind = "volume" if written[0].type == "volume" else "directory"

@@ -110,6 +110,8 @@ def test_updates_under_load_lose_no_request_and_bad_ones_go_back(shared: Host, r
         assert len(revisions) == total + 1 and [row["current"] for row in revisions].count(True) == 1
         why = shared.cli("why", "roll/web").stdout
         assert why.startswith("web.") and "because" in why
+        ran = shared.cli("run", "-e", "A=ran", "roll/web", "sh", "-c", "echo $A; exit 3", check=False)
+        assert (ran.returncode, ran.stdout) == (3, "ran\n"), ran
         planned = text | {"what": "other"}
         file = str(shared.compose("roll", SERVICE.format(**planned)))
         said = shared.cli("plan", "-f", file, "-p", "roll", check=False)
@@ -141,6 +143,7 @@ def test_a_kill_in_the_middle_changes_nothing(own: Host, request: pytest.Fixture
                 f"the rollout to end after kill -9 of the {victim}",
                 tell=own.log,
             )
+            assert own.status("roll")["update"] is None, own.status("roll")["update"]
             assert slots(own, "roll") == [1, 2, 3, 4], "no orphan, nothing doubled"
             assert load.failed == []
             load.bodies.clear()

@@ -197,3 +197,24 @@ async def test_up_of_some_services_leaves_the_others_exactly_as_they_are(s: Sett
     assert {t.container.image for t in record.tasks if t.service == "web"} == {"web:2"}
     await s.o.up(stack(web={**CHECKED, "image": "web:2"}))
     assert {t.service for t in s.o.ledger.stacks["shop"].goal} == {"web"}
+
+
+async def test_a_run_is_beside_the_services_until_it_is_over(s: Setting) -> None:
+    web = {**CHECKED, "ports": [{"target": 80, "published": 8080}], "naming": {"container": "x"}}
+    await s.o.up(stack(web={**web, "replicas": 1}))
+    await s.o.converged()
+    (before,) = s.o.ledger.stacks["shop"].tasks
+    _, once = await s.o.controller.run("shop", "web", ["echo", "hi"], {"A": "1"}, "7", ALICE)
+    tasks = {t.service: t for t in s.o.ledger.stacks["shop"].tasks}
+    assert tasks["web"] == before and once.startswith("web-run-")
+    made = tasks[once].container
+    assert (made.command, made.environment["A"], made.user) == (("echo", "hi"), "1", "7")
+    assert (made.ports, made.naming.container, tasks[once].policy.restart.condition) == ((), "", "no")
+    await s.o.up(stack(web={**web, "replicas": 1, "image": "web:2"}))
+    assert once in {t.service for t in s.o.ledger.stacks["shop"].goal}
+    await s.o.converged()
+    with pytest.raises(UserError, match="cannot find service web in"):
+        await s.o.controller.end_run("shop", "web", ALICE)
+    await s.o.controller.end_run("shop", once, ALICE)
+    await s.o.converged()
+    assert {t.service for t in s.o.ledger.stacks["shop"].tasks} == {"web"}

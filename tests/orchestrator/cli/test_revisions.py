@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from orchestrator.cli.main import main
-from tests.orchestrator.cli.fakes import FakeDaemon, document, service, stack
+from tests.orchestrator.cli.fakes import FakeDaemon, document, service, stack, task
 
 UPDATE = {"phase": "rolled-back", "message": "web.1 failed: exit 3; back to revision 1", "back": None, "services": {}}
 
@@ -88,3 +88,18 @@ def test_up_that_was_rolled_back_says_why_and_fails(
     daemon.answers["GET", "/v1/stacks/shop/watch"] = [document({**stack("shop", service("web")), "update": UPDATE})]
     assert main(["up"]) == 1
     assert "cannot bring up shop: web.1 failed: exit 3; back to revision 1\n" in capsys.readouterr().err
+
+
+def test_run_prints_what_is_written_once_and_exits_with_its_code(
+    daemon: FakeDaemon, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    daemon.answers["POST", "/v1/stacks/shop/run"] = {"stack": "shop", "generation": 3, "service": "web-run-1"}
+    ended = service("web-run-1", task(state="failed", exit_code=3))
+    daemon.answers["GET", "/v1/status"] = document(stack("shop", ended))
+    daemon.answers["GET", "/v1/logs"] = [{"text": "hi", "stream": "stdout", "at": 1.0}]
+    daemon.answers["DELETE", "/v1/stacks/shop/runs/web-run-1"] = {}
+    assert main(["run", "-e", "A=1=2", "web", "echo", "-n", "hi"]) == 3
+    assert capsys.readouterr().out == "hi\n"
+    _, _, body = next(asked for asked in daemon.asked if asked[0] == "POST")
+    assert body == {"service": "web", "command": ["echo", "-n", "hi"], "environment": {"A": "1=2"}, "user": None}
+    assert ("DELETE", "/v1/stacks/shop/runs/web-run-1") in [asked[:2] for asked in daemon.asked]

@@ -156,6 +156,12 @@ def test_a_failure(fields: dict[str, Any], back: int | None, expected: tuple[str
         assert found.rollout.message == "web.1 failed: exit 1"
 
 
+def test_a_start_that_the_agents_end_interrupted_is_no_failure() -> None:
+    reports = UP | told(status(NEW[0], "backoff", reason="interrupted"))
+    found = step(Settings("start-first", failure_action="rollback"), BESIDE, reports, back=4)
+    assert not found.back and shown(found.tasks) == "a1 b1|a1 a2 a3" and found.acts == ()
+
+
 def test_what_was_paused_ends_when_it_gets_well() -> None:
     found = step(Settings("start-first", failure_action="pause"), (OLD[0], BESIDE[1]), FAILED, goal=NEW[:1])
     assert found.rollout is not None and found.rollout.phase == "paused"

@@ -1,0 +1,42 @@
+"""Commands that run once in containers of their own: tasks beside the services of a stack's model. Pure.
+
+A run is known by its name, which no service of the model has. Other changes leave it alone while it runs, and take it
+away when it is over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+from agent.wire.messages import Healthcheck, Naming, Restart
+from orchestrator.decide.expand import Desired, as_it_is, template
+from orchestrator.decide.records import StackRecord
+
+
+def under_way(record: StackRecord | None, over: Collection[str]) -> dict[str, Desired]:
+    """The runs of a stack that are not over. `over`: tasks that rest by themselves."""
+    if record is None:
+        return {}
+    services = record.model.get("services", {})
+    return as_it_is([task for task in record.goal if task.service not in services and task.id not in over])
+
+
+def run(
+    service: Desired, name: str, command: Sequence[str] | None, environment: Mapping[str, str], user: str | None
+) -> Desired:
+    """One container of the service, under a name of its own: no ports, no fixed name, no probes, never restarted."""
+    container = service.container.model_copy(
+        update={
+            "command": service.container.command if command is None else tuple(command),
+            "environment": {**service.container.environment, **environment},
+            "user": service.container.user if user is None else user,
+            "ports": (),
+            "hostname": None,
+            "naming": service.container.naming.model_copy(update={"container": Naming().container}),
+            "networks": tuple(on.model_copy(update={"aliases": ()}) for on in service.container.networks),
+        }
+    )
+    policy = service.policy.model_copy(
+        update={"restart": Restart(condition="no"), "healthcheck": Healthcheck(kind="none")}
+    )
+    return Desired(name, 1, container, policy, template(container))
