@@ -161,10 +161,12 @@ async def ask(space: Namespace, address: str, port: int, source: str | None = No
         await talk.close()
 
 
-async def outcome(space: Namespace, address: str, port: int, source: str | None = None) -> str:
+async def outcome(
+    space: Namespace, address: str, port: int, source: str | None = None, patience: float = SILENCE
+) -> str:
     """The answer, or "refused", "unreachable", "silence"."""
     try:
-        return await asyncio.wait_for(ask(space, address, port, source), SILENCE)
+        return await asyncio.wait_for(ask(space, address, port, source), patience)
     except ConnectionRefusedError:
         return "refused"
     except TimeoutError:
