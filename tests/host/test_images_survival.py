@@ -69,17 +69,17 @@ def test_kill_9_of_the_agent_while_it_pulls(
     print(f"{rounds} kills: {cut} in the middle, {whole} after the last image had come; every check passed")
 
 
-def _started(host: Host, name: str) -> subprocess.Popen[bytes]:
-    nothing = subprocess.DEVNULL
-    return subprocess.Popen([*CLI, "image", "pull", name], env=host.env, stdin=nothing, stdout=nothing, stderr=nothing)
+def _started(host: Host, name: str) -> subprocess.Popen[str]:
+    nothing, asked = subprocess.DEVNULL, [*CLI, "image", "pull", name]
+    return subprocess.Popen(asked, env=host.env, stdin=nothing, stdout=nothing, stderr=subprocess.PIPE, text=True)
 
 
 def _pull(host: Host, names: list[str]) -> float:
     """All at once; how long it took."""
     began = time.monotonic()
     for pull in [_started(host, name) for name in names]:
-        pull.communicate(timeout=60)
-        assert pull.returncode == 0
+        _, said = pull.communicate(timeout=60)
+        assert pull.returncode == 0, said
     return time.monotonic() - began
 
 
