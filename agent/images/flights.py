@@ -16,7 +16,7 @@ class Flights(Generic[T]):
         self._running: dict[str, tuple[asyncio.Task[T], list[None]]] = {}
 
     async def join(self, key: str, work: Callable[[], Awaitable[T]]) -> T:
-        if key not in self._running:
+        if key not in self._running or self._running[key][0].done():  # done, and nobody was told yet
             task = asyncio.ensure_future(_run(work))
             self._running[key] = (task, [])
             task.add_done_callback(lambda done: self._done(key, done))

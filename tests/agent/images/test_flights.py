@@ -47,6 +47,27 @@ async def test_who_has_another_source_does_not_fail_with_the_one_who_was_first()
         await first
 
 
+async def test_who_comes_the_moment_another_has_failed_begins_anew() -> None:
+    """Before the event loop has told anybody: the failed flight is still known then."""
+    flights: Flights[str] = Flights()
+    go = asyncio.Event()
+
+    async def hostile() -> str:
+        await go.wait()
+        raise Broken
+
+    async def honest() -> str:
+        return "whole"
+
+    first = asyncio.ensure_future(flights.join_or_do("blob", hostile))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    go.set()
+    assert await asyncio.ensure_future(flights.join_or_do("blob", honest)) == "whole"
+    with pytest.raises(Broken):
+        await first
+
+
 async def test_ones_own_failure_is_not_tried_again() -> None:
     flights: Flights[str] = Flights()
     calls: list[int] = []
