@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import errno
 import json
 import logging
 import os
@@ -164,13 +165,22 @@ class StreamServer:
             await send("error", bad.document())
         except ConnectionError:
             raise
-        except Exception:  # a bug met by one request must not end the agent; it is logged whole
-            # Not what was asked: it may hold a password.
-            log.exception("bug: a request at the agent's socket failed: %.40r", request.get("op"))
-            bug = Permanent("cannot answer: the agent met a bug; its log has the details", code="bug")
-            await send("error", bug.document())
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                await send("error", _disk_full().document())
+            else:
+                await self._met_a_bug(request, send)
+        except Exception:
+            await self._met_a_bug(request, send)
         else:
             await send("result", result)
+
+    async def _met_a_bug(self, request: dict[str, Any], send: Send) -> None:
+        """What one request met must not end the agent; it is logged whole, but not what was asked: it may hold a
+        password."""
+        log.exception("bug: a request at the agent's socket failed: %.40r", request.get("op"))
+        bug = Permanent("cannot answer: the agent met a bug; its log has the details", code="bug")
+        await send("error", bug.document())
 
     async def _answer(self, writer: asyncio.StreamWriter, kind: str, value: Any) -> None:
         writer.write(json.dumps({kind: value}, default=_plain).encode() + b"\n")
@@ -226,6 +236,14 @@ def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return dataclasses.asdict(value)
     raise TypeError(f"no JSON form of {type(value).__name__}")
+
+
+def _disk_full() -> UserError:
+    return UserError(
+        "cannot do that: no room is free on the disk of the agent's state directory",
+        code="no-space",
+        hint="make room: gorae df says what takes how much",
+    )
 
 
 def _denied() -> UserError:

@@ -127,7 +127,7 @@ def _service(
         rows.append(_row(None, status))
         states.append("updating" if any(task.slot == status.slot for task in tasks) else "stopping")
     state = _first([*states, "updating"] if changing else states) if told else "unknown"
-    shown = _shown(rows, states, state)
+    shown = _shown(rows, states, state if state in states else _first(states))
     live = [row for row in rows[: len(tasks)] if row["state"] == "running"]
     held = {"state": "stopped", "reason": "not-adopted", "message": NOT_ADOPTED, "failed": True}
     return {
