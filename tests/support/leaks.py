@@ -29,7 +29,7 @@ class Snapshot:
     mounts: frozenset[str]
     links: frozenset[str]
     tables: frozenset[str]
-    forward: str
+    forward: str  # "" while another instance runs, which may have switched it and will switch it back
 
 
 def snapshot() -> Snapshot:
@@ -39,7 +39,7 @@ def snapshot() -> Snapshot:
         frozenset(point for point, _ in _mounts()),
         frozenset(name for _, name in socket.if_nameindex()),
         frozenset(_tables()),
-        _forward(),
+        "" if _served() else _forward(),
     )
 
 
@@ -56,7 +56,7 @@ def leftovers(instance: str, root: Path, before: Snapshot) -> list[str]:
     mine = [table for table in _tables() if instance in table]
     lines += [f"nft table {table}" for table in mine if table not in before.tables]
     lines += [f"route {route}" for route in _routes(instance)]
-    if _forward() != before.forward and not any("gorae_" in table for table in _tables()):
+    if before.forward not in ("", _forward()) and not _served():
         lines.append(f"sysctl net.ipv4.ip_forward is {_forward()}, was {before.forward}")
     if instance in _json(FORWARDING).get("instances", []):
         lines.append(f"entry of the instance in {FORWARDING}")
@@ -141,6 +141,11 @@ def _locks(root: Path) -> list[str]:
             if path.stat().st_ino in held:
                 lines.append(f"lock {path}, held by the daemon {held[path.stat().st_ino]}")
     return sorted(set(lines))
+
+
+def _served() -> bool:
+    """Whether an instance has containers on the network."""
+    return any("gorae_" in table for table in _tables())
 
 
 def _forward() -> str:
