@@ -88,9 +88,13 @@ class Skopeo:
 
     async def _run(self, *arguments: str, given: bytes = b"") -> bytes:
         pipe = asyncio.subprocess.PIPE
-        process = await self._start(*arguments, given=pipe, out=pipe, err=pipe)
+        # A file, not a pipe: uvloop raises RuntimeError where what is written meets a child that is gone already.
+        with os.fdopen(os.memfd_create("given"), "wb", buffering=0) as file:
+            file.write(given)
+            file.seek(0)
+            process = await self._start(*arguments, given=file.fileno(), out=pipe, err=pipe)
         try:
-            out, complaint = await process.communicate(given)
+            out, complaint = await process.communicate()
         finally:
             if process.returncode is None:
                 with contextlib.suppress(ProcessLookupError):

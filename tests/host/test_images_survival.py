@@ -79,7 +79,7 @@ def _pull(host: Host, names: list[str]) -> float:
     began = time.monotonic()
     for pull in [_started(host, name) for name in names]:
         _, said = pull.communicate(timeout=60)
-        assert pull.returncode == 0, said
+        assert pull.returncode == 0, said + host.log()[-4000:]
     return time.monotonic() - began
 
 
