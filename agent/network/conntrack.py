@@ -17,13 +17,13 @@ from pathlib import Path
 from agent.network.netlink import NETFILTER, NLM_F_DUMP, Netlink, Request, attr, attrs
 
 _GET, _DELETE = 1 << 8 | 1, 1 << 8 | 2  # NFNL_SUBSYS_CTNETLINK
-_ANY_FAMILY = struct.pack("=BBH", socket.AF_UNSPEC, 0, 0)
-_TUPLE_ORIG, _TUPLE_REPLY, _ID, _FILTER = 1, 2, 12, 25
-_TUPLE_IP, _SOURCES, _TARGETS = 1, (1, 3), (2, 4)  # CTA_IP_V4_SRC, CTA_IP_V6_SRC; CTA_IP_V4_DST, CTA_IP_V6_DST
+ANY_FAMILY = struct.pack("=BBH", socket.AF_UNSPEC, 0, 0)
+_TUPLE_ORIG, REPLY, _ID, _FILTER = 1, 2, 12, 25
+_TUPLE_IP, SOURCES, _TARGETS = 1, (1, 3), (2, 4)  # CTA_IP_V4_SRC, CTA_IP_V6_SRC; CTA_IP_V4_DST, CTA_IP_V6_DST
 _TUPLE_PROTO, _PROTO_NUM = 2, 1
 _NO_END = frozenset({socket.IPPROTO_UDP, socket.IPPROTO_ICMP, socket.IPPROTO_ICMPV6})  # flows that only silence ends
 _F_SOURCE = 1  # CTA_FILTER_F_CTA_IP_SRC
-_FLAGS = {_TUPLE_ORIG: 1, _TUPLE_REPLY: 2}  # CTA_FILTER_ORIG_FLAGS, CTA_FILTER_REPLY_FLAGS
+_FLAGS = {_TUPLE_ORIG: 1, REPLY: 2}  # CTA_FILTER_ORIG_FLAGS, CTA_FILTER_REPLY_FLAGS
 _MANY, _BATCH = 5000, 500
 _GONE = frozenset({errno.ENOENT})
 _NESTED = 0x8000
@@ -34,59 +34,63 @@ def forget(addresses: Collection[str], silent: Collection[str] = ()) -> None:
     them and that only silence ends (UDP, echo): the next datagram finds another task. Walking the kernel's table costs
     about 9 ms however few flows there are, so forget many together; one alone, on a busy host, is filtered by the
     kernel (since 5.8)."""
-    tracked = _tracked()
-    if not (addresses or silent) or not tracked:
+    count = tracked()
+    if not (addresses or silent) or not count:
         return
     gone, mute = (frozenset(ipaddress.ip_address(one).packed for one in some) for some in (addresses, silent))
     with Netlink(NETFILTER) as netlink:
-        if tracked > _MANY and len(gone | mute) == 1:
-            bodies = [body for side in _FLAGS for body in _dump(netlink, _filter(side, min(gone | mute)))]
+        if count > _MANY and len(gone | mute) == 1:
+            bodies = [body for side in _FLAGS for body in dump(netlink, _filter(side, min(gone | mute)))]
         else:
-            bodies = _dump(netlink, _ANY_FAMILY)
+            bodies = dump(netlink, ANY_FAMILY)
         flows = {_identity(body) for body in bodies if gone & _senders(body) or _translated(body) & mute}
         requests = [Request(_DELETE, flow, "flow", fine=_GONE) for flow in sorted(flows)]
         for at in range(0, len(requests), _BATCH):
             netlink.request(*requests[at : at + _BATCH])
 
 
-def _tracked() -> int:
+def tracked() -> int:
+    """How many flows the kernel knows."""
     try:
         return int(Path("/proc/sys/net/netfilter/nf_conntrack_count").read_text())
     except FileNotFoundError:
         return 0  # connection tracking was never loaded
 
 
-def _dump(netlink: Netlink, wanted: bytes) -> list[bytes]:
+def dump(netlink: Netlink, wanted: bytes) -> list[bytes]:
+    """The flows that are wanted, each as its message's body."""
     return [body for _, body in netlink.query(_GET, wanted, "flows", NLM_F_DUMP)]
 
 
 def _filter(side: int, source: bytes) -> bytes:
     """With the family's head."""
     family = socket.AF_INET if len(source) == 4 else socket.AF_INET6
-    wanted = attr(side | _NESTED, attr(_TUPLE_IP | _NESTED, attr(_SOURCES[family == socket.AF_INET6], source)))
+    wanted = attr(side | _NESTED, attr(_TUPLE_IP | _NESTED, attr(SOURCES[family == socket.AF_INET6], source)))
     return struct.pack("=BBH", family, 0, 0) + wanted + attr(_FILTER | _NESTED, attr(_FLAGS[side], _F_SOURCE))
 
 
 def _senders(body: bytes) -> frozenset[bytes]:
     """The source of each direction."""
-    return frozenset(_ip(body, side, _SOURCES) for side in _FLAGS)
+    return frozenset(ip(body, side, SOURCES) for side in _FLAGS)
 
 
 def _translated(body: bytes) -> frozenset[bytes]:
     """Who answers a flow without an end that was sent to another address."""
-    answers = _ip(body, _TUPLE_REPLY, _SOURCES)
-    protocol = dict(attrs(_part(body, _TUPLE_ORIG).get(_TUPLE_PROTO, b""))).get(_PROTO_NUM, b"\0")
-    endless = protocol[0] in _NO_END and _ip(body, _TUPLE_ORIG, _TARGETS) != answers
+    answers = ip(body, REPLY, SOURCES)
+    protocol = dict(attrs(part(body, _TUPLE_ORIG).get(_TUPLE_PROTO, b""))).get(_PROTO_NUM, b"\0")
+    endless = protocol[0] in _NO_END and ip(body, _TUPLE_ORIG, _TARGETS) != answers
     return frozenset({answers} if endless else ())
 
 
-def _ip(body: bytes, side: int, keys: tuple[int, int]) -> bytes:
-    found = dict(attrs(_part(body, side).get(_TUPLE_IP, b"")))
+def ip(body: bytes, side: int, keys: tuple[int, int]) -> bytes:
+    """An address of one direction, of whichever family; b"" when there is none."""
+    found = dict(attrs(part(body, side).get(_TUPLE_IP, b"")))
     return found.get(keys[0]) or found.get(keys[1], b"")
 
 
-def _part(body: bytes, side: int) -> dict[int, bytes]:
-    return dict(attrs(dict(attrs(body[4:])).get(side, b"")))
+def part(body: bytes, key: int) -> dict[int, bytes]:
+    """A nested attribute of a flow."""
+    return dict(attrs(dict(attrs(body[4:])).get(key, b"")))
 
 
 def _identity(body: bytes) -> bytes:

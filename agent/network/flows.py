@@ -8,23 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import socket
-import struct
 from collections import Counter
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 from agent.kit.errors import Temporary
+from agent.network import conntrack
 from agent.network.coalesce import Coalesced
-from agent.network.netlink import NETFILTER, NLM_F_DUMP, Netlink, attrs
+from agent.network.netlink import NETFILTER, Netlink, attrs
 
-_GET = 1 << 8 | 1  # NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_GET
-_ANY_FAMILY = struct.pack("=BBH", socket.AF_UNSPEC, 0, 0)
-_REPLY, _IP, _SOURCES = 2, 1, (1, 3)  # CTA_TUPLE_REPLY, CTA_TUPLE_IP, CTA_IP_V4_SRC and CTA_IP_V6_SRC
 _PROTOINFO, _TCP, _STATE = 4, 1, 1
 _OVER = frozenset({6, 7, 8})  # LAST_ACK, TIME_WAIT, CLOSE: nothing more is said
-_COUNT = Path("/proc/sys/net/netfilter/nf_conntrack_count")
 
 
 class TrackedFlows:
@@ -58,23 +52,17 @@ class TrackedFlows:
 
 def answered(addresses: Collection[str]) -> Counter[str]:
     """How many TCP connections that others began each of `addresses` answers. Blocking."""
-    try:
-        tracked = int(_COUNT.read_text())
-    except FileNotFoundError:
-        return Counter()  # connection tracking was never loaded
-    if not tracked:
+    if not conntrack.tracked():
         return Counter()
     wanted = {ipaddress.ip_address(address).packed: address for address in addresses}
     with Netlink(NETFILTER) as netlink:
-        servers = (_server(body) for _, body in netlink.query(_GET, _ANY_FAMILY, "flows", NLM_F_DUMP))
+        servers = (_server(body) for body in conntrack.dump(netlink, conntrack.ANY_FAMILY))
         return Counter(wanted[server] for server in servers if server in wanted)
 
 
 def _server(body: bytes) -> bytes:
     """Who answers a TCP connection that is open; b"" for anything else."""
-    parts = dict(attrs(body[4:]))
-    state = dict(attrs(dict(attrs(parts.get(_PROTOINFO, b""))).get(_TCP, b""))).get(_STATE)
+    state = dict(attrs(conntrack.part(body, _PROTOINFO).get(_TCP, b""))).get(_STATE)
     if state is None or state[0] in _OVER:
         return b""
-    places = dict(attrs(dict(attrs(parts.get(_REPLY, b""))).get(_IP, b"")))
-    return next((places[key] for key in _SOURCES if key in places), b"")
+    return conntrack.ip(body, conntrack.REPLY, conntrack.SOURCES)

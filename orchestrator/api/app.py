@@ -13,6 +13,9 @@ from orchestrator.api.context import Context
 from orchestrator.controller import Controller
 from orchestrator.store.ledger import Ledger
 
+# The first that matches answers: revisions' own words come before the route of any verb.
+ROUTERS = (revisions.router, stacks.router, volumes.router, host.router, images.router)
+
 
 def create(ledger: Ledger, controller: Controller, agent_socket: Path) -> FastAPI:
     app = FastAPI(
@@ -23,10 +26,7 @@ def create(ledger: Ledger, controller: Controller, agent_socket: Path) -> FastAP
         redoc_url=None,
     )
     app.state.context = Context(ledger, controller, Board(ledger), agent_socket)
-    app.include_router(revisions.router)  # before the route of any verb
-    app.include_router(stacks.router)
-    app.include_router(volumes.router)
-    app.include_router(host.router)
-    app.include_router(images.router)
+    for router in ROUTERS:
+        app.include_router(router)
     errors.install(app)
     return app

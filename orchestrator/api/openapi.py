@@ -6,17 +6,14 @@ import json
 
 from fastapi import FastAPI
 
-from orchestrator.api import host, images, revisions, stacks, volumes
+from orchestrator.api.app import ROUTERS
 
 
 def document() -> str:
     """The routes alone, so that no store is needed; sorted, so that it changes only when the API does."""
     app = FastAPI(title="gorae")
-    app.include_router(revisions.router)
-    app.include_router(stacks.router)
-    app.include_router(volumes.router)
-    app.include_router(host.router)
-    app.include_router(images.router)
+    for router in ROUTERS:
+        app.include_router(router)
     return json.dumps(app.openapi(), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
 
 

@@ -13,6 +13,15 @@ class Broken(Exception):
     pass
 
 
+async def hostile(go: asyncio.Event) -> str:
+    await go.wait()
+    raise Broken
+
+
+async def honest() -> str:
+    return "whole"
+
+
 async def test_those_who_want_the_same_share_one_execution() -> None:
     flights: Flights[int] = Flights()
     calls: list[int] = []
@@ -29,15 +38,7 @@ async def test_those_who_want_the_same_share_one_execution() -> None:
 async def test_who_has_another_source_does_not_fail_with_the_one_who_was_first() -> None:
     flights: Flights[str] = Flights()
     go = asyncio.Event()
-
-    async def hostile() -> str:
-        await go.wait()
-        raise Broken
-
-    async def honest() -> str:
-        return "whole"
-
-    first = asyncio.ensure_future(flights.join_or_do("blob", hostile))
+    first = asyncio.ensure_future(flights.join_or_do("blob", lambda: hostile(go)))
     await asyncio.sleep(0)
     others = [asyncio.ensure_future(flights.join_or_do("blob", honest)) for _ in range(2)]
     await asyncio.sleep(0)
@@ -51,15 +52,7 @@ async def test_who_comes_the_moment_another_has_failed_begins_anew() -> None:
     """Before the event loop has told anybody: the failed flight is still known then."""
     flights: Flights[str] = Flights()
     go = asyncio.Event()
-
-    async def hostile() -> str:
-        await go.wait()
-        raise Broken
-
-    async def honest() -> str:
-        return "whole"
-
-    first = asyncio.ensure_future(flights.join_or_do("blob", hostile))
+    first = asyncio.ensure_future(flights.join_or_do("blob", lambda: hostile(go)))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     go.set()
