@@ -33,8 +33,10 @@ class Context:
 
     def each(self, entry: dict[str, Node], key: str, path: str, understand: Callable[[str], T]) -> tuple[T, ...]:
         """value() of the items of a list; those that are wrong are left out."""
-        nodes = enumerate(items(entry.get(key)))
-        found = (self.value(node, f"{path}.{key}[{index}]", understand) for index, node in nodes)
+        nodes = items(entry.get(key))
+        if not nodes:
+            return ()
+        found = (self.value(node, f"{path}.{key}[{index}]", understand) for index, node in enumerate(nodes))
         return tuple(value for value in found if value is not None)
 
 

@@ -78,9 +78,14 @@ def _replicas(count: int) -> int:
     return count
 
 
+_UNSAID = UpdateModel()
+
+
 def update(service: dict[str, Node], key: str, path: str, context: Context) -> UpdateModel:
     """`key`: update_config or rollback_config."""
-    node = fields(service.get("deploy")).get(key)
+    node = below(service, f"deploy.{key}")
+    if node is None:
+        return _UNSAID
     said, where = fields(node), f"{path}.deploy.{key}"
     order: Any = text(said.get("order")) or None
     action: Any = text(said.get("failure_action")) or None
@@ -143,6 +148,7 @@ def _either(
     service: dict[str, Node], path: str, short: str, long: str, understand: Callable[[Any], Any], context: Context
 ) -> Any:
     """Of two keys that say the same thing; check.py has seen that they do."""
-    first = context.value(service.get(short), f"{path}.{short}", understand)
-    second = context.value(below(service, long), f"{path}.{long}", understand)
+    written, deployed = service.get(short), below(service, long)
+    first = written and context.value(written, f"{path}.{short}", understand)
+    second = deployed and context.value(deployed, f"{path}.{long}", understand)
     return first or second if second is not None else first

@@ -14,7 +14,14 @@ _DOMAIN = "it has letters, digits, '-' and '.'"
 _OPTION = re.compile(r"[a-z0-9-]{1,32}(:[0-9]{1,5})?")
 
 
+_KEYS = {"container_name", "domainname", "links", "dns", "dns_search", "dns_opt", "extra_hosts"}
+_NOTHING = Naming()
+
+
 def naming(path: str, entry: dict[str, Node], context: Context) -> Naming:
+    if _KEYS.isdisjoint(entry):
+        return _NOTHING
+
     def one(key: str, otherwise: str) -> str:
         node = entry.get(key)
         return (text(node) and context.value(node, f"{path}.{key}", matching(HOSTNAME, otherwise))) or ""

@@ -65,7 +65,8 @@ def below(entry: dict[str, Node], path: str) -> Node | None:
     """What stands at a path of keys, "deploy.resources.limits"."""
     node = None
     for key in path.split("."):
-        node = entry.get(key)
+        if (node := entry.get(key)) is None:
+            break
         entry = fields(node)
     return node
 
