@@ -322,11 +322,18 @@ class Reconciler:
         """An operator's word: obey this store from now on."""
         await self._intake.bind(store_id, "bound by an operator")
 
+    def live(self, stack: str | None = None, services: Collection[str] = ()) -> list[TaskRecord]:
+        """The tasks of these services (none named: of all) of the stack, or of all stacks, that have a process."""
+        return [
+            record
+            for record in (self._board.records.values() if stack is None else self._board.of(stack))
+            if record.process is not None and record.state in LIVE and (not services or record.service in services)
+        ]
+
     async def kill(self, stack: str, services: Collection[str], signal: int, cause: str | None) -> int:
         """Send a signal to the first process of every task of these services (none named: of all); how many that were.
         What becomes of one that ends by it, its restart policy says. UserError nothing-runs."""
-        found = [r for r in self._board.of(stack) if r.process is not None and r.state in LIVE]
-        sent = [record for record in found if not services or record.service in services]
+        sent = self.live(stack, services)
         if not sent:
             what = ", ".join(f"{stack}/{service}" for service in sorted(services)) or f"stack {stack}"
             raise UserError(

@@ -34,11 +34,13 @@ class Cgroups:
         self.version: Literal["v2", "v1"] = "v1"
         self._roots: list[Path] = []  # every hierarchy's mount point
         self._by_controller: dict[str, Path] = {}
+        self._unified: Path | None = None
         for line in mountinfo.read_text().splitlines():
             left, _, right = line.partition(" - ")
             point, kind, options = Path(left.split()[4]), right.split()[0], right.split()[2]
             if kind == "cgroup2":
                 self._roots.append(point)
+                self._unified = self._unified or point
                 if point == Path("/sys/fs/cgroup"):
                     self.version = "v2"
             elif kind == "cgroup":
@@ -49,6 +51,11 @@ class Cgroups:
         """Every existing directory of the attempt."""
         paths = (Path(f"{root}{self.parent}/{name}") for root in self._roots)
         return [path for path in paths if path.is_dir()]
+
+    def directory(self, name: str, controller: str) -> str | None:
+        """The attempt's directory in the hierarchy of a v1 controller, or, "", of v2; None: there is no such one."""
+        root = self._by_controller.get(controller) if controller else self._unified
+        return f"{root}{self.parent}/{name}" if root is not None else None
 
     def names(self) -> frozenset[str]:
         """TASK.ATTEMPT of every attempt that has a cgroup in any hierarchy."""
