@@ -5,7 +5,6 @@ cgroup-v1 (memory, cpuacct, blkio-controller) and cgroup-v2 in the kernel's admi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,7 +46,7 @@ def rate(now: Sample, before: Sample | None, name: str) -> float | None:
     first, last = getattr(before, name), getattr(now, name)
     if first is None or last is None or last < first:
         return None
-    return round((last - first) / (now.clock - before.clock), 6)
+    return round(float(last - first) / (now.clock - before.clock), 6)
 
 
 def _percent(cores: float | None) -> float | None:
@@ -88,7 +87,7 @@ def _sum(words: list[tuple[str, str, str]], name: str) -> int:
     return sum(whole(value) or 0 for key, _, value in words if key == name)
 
 
-def links(text: str) -> Mapping[str, tuple[int, int]]:
+def links(text: str) -> dict[str, tuple[int, int]]:
     """Link → bytes (received, sent), as the host sees it: what a veth's outer end received, the container sent."""
     found = {}
     for line in text.splitlines()[2:]:
