@@ -252,7 +252,7 @@ class Board:
 
     def _going(self, record: TaskRecord) -> bool:
         task = self.task(record)
-        return task is None or task.desired == "stopped"
+        return task is None or not task.wanted
 
     # Views ------------------------------------------------------------------------------------------------------
 
@@ -271,7 +271,7 @@ class Board:
             if record.state == "running":
                 renewed = depends.renewed(needs, record.upstream, assigned, self._current(stack), self.boot)
         holders: tuple[str, ...] = ()
-        if record.state == "running" and (task is None or task.desired == "stopped"):
+        if record.state == "running" and (task is None or not task.wanted):
             everyone = [self.records[i] for i in self._ids.get(record.stack, ())]
             holders = depends.holders(record, [r for r in everyone if self._going(r)])
         mates = stack.services.get(record.service, ()) if stack and record.state == "backoff" else ()

@@ -91,7 +91,7 @@ class Worker:
         if not self._removed:
             self._task = task
             self._removed = task is None
-        if self._starting is not None and (self._task is None or self._task.desired == "stopped"):
+        if self._starting is not None and (self._task is None or not self._task.wanted):
             self._starting.cancel()
         self.wake()
 

@@ -199,6 +199,8 @@ class Controller:
         async with self._ledger.changing:
             record = self._record(name)
             refusals.must_have(record, [service])
+            if self._ledger.drained:
+                raise refusals.drained(f"{name}/{service}")
             stack = Stack.model_validate(record.model)
             lock = stack.images.get(stack.services[service].image) if service in stack.services else None
             if lock is None:
@@ -261,6 +263,32 @@ class Controller:
             )
             await self._ledger.commit(Change(stacks={name: tombstone}, events=[event]))
             return tombstone.generation
+
+    async def drain(self, drained: bool, peer: Peer) -> dict[str, int]:
+        """Take the host out of service, or back into it: stack → the generation that says so. What the stacks are to be
+        stays as it is, and may be changed meanwhile."""
+        await self._until_bound()
+        ledger = self._ledger
+        async with ledger.changing:
+            kept = {name: record for name, record in ledger.stacks.items() if not record.removed and not record.held}
+            if bool(ledger.drained) == drained:
+                return {name: record.generation for name, record in kept.items()}
+            self._must_be_bound()
+            kind, message = (
+                ("host.drained", "the host is drained")
+                if drained
+                else ("host.undrained", "the host is drained no more")
+            )
+            said = f"{message} (by uid {peer.uid})"
+            event = ledger.event(kind, said, reason="user", evidence={"uid": peer.uid})
+            told = {name: ledger.event(f"user.{kind}", said, stack=name, cause=event.id) for name in kept}
+            stacks = {
+                name: replace(record, generation=self._counter(name).generation + 1, cause=told[name].id)
+                for name, record in kept.items()
+            }
+            events = [event, *told.values()]
+            await ledger.commit(Change(stacks=stacks, events=events, drained=event.at if drained else 0.0))
+            return {name: record.generation for name, record in stacks.items()}
 
     # Steps ---------------------------------------------------------------------------------------------------------
 

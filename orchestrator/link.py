@@ -117,7 +117,8 @@ class Link:
         for name, record in list(ledger.stacks.items()):
             if not record.held:
                 version = (identity.store_id, record.generation)
-                yield topics.assignment(name), version, partial(record.assignment, identity.store_id)
+                told = record.drained() if ledger.drained else record
+                yield topics.assignment(name), version, partial(told.assignment, identity.store_id)
 
     # In --------------------------------------------------------------------------------------------------------------
 

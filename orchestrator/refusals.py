@@ -51,6 +51,10 @@ def held(name: str) -> UserError:
     )
 
 
+def drained(what: str) -> UserError:
+    return UserError(f"cannot run {what}: the host is drained", code="host-drained", hint="gorae drain --undo")
+
+
 def agent_silent() -> Temporary:
     return Temporary(
         "cannot change anything yet: the agent has not said what runs",

@@ -112,8 +112,9 @@ class Rolling:
         return min((at for at in due if at is not None), default=None)
 
     def _may(self, record: StackRecord) -> bool:
-        """What the agent said is only worth something while it is there to say more."""
-        return not record.removed and not record.held and self._ledger.bound and self._ledger.online
+        """What the agent said is only worth something while it is there to say more, and may run what is new."""
+        ledger = self._ledger
+        return not (record.removed or record.held or ledger.drained) and ledger.bound and ledger.online
 
     async def _advance(self, name: str) -> float | None:
         ledger = self._ledger

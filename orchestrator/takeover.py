@@ -57,6 +57,7 @@ async def _adopt(ledger: Ledger, verdict: Adopt) -> None:
                 ledger.statuses.pop(record.name, None)  # of the time of the copy: nothing of it runs
         change = Change(
             identity=identities.adopted(ledger.identity, verdict.store_id),
+            drained=(ledger.drained or now) if verdict.drained else 0.0,
             forget_statuses=True,
             statuses=dict(ledger.statuses),
             stacks=records,

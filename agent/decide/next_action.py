@@ -10,7 +10,7 @@ from agent.decide import running, stopping
 from agent.decide.action import Action, Clean, Discard, Draft, Gone, Move, Prepare, Start, Tail, Wait
 from agent.decide.record import TaskRecord
 from agent.decide.restart import Happened, judge
-from agent.decide.steps import clear, enter, failed_to_start, hold, note, retry, withdraw
+from agent.decide.steps import clear, enter, failed_to_start, hold, note, retry, unwanted, withdraw
 from agent.decide.view import Seen, View, World
 from agent.wire.messages import Task
 
@@ -24,7 +24,8 @@ def _pending(v: View) -> Action:
     if v.task is None:
         return clear(v)
     if not v.wanted:
-        return enter(v, "stopped", "user-stopped", restart_request=v.task.restart_request)
+        reason, message = unwanted(v)
+        return enter(v, "stopped", reason, message, restart_request=v.task.restart_request)
     if blocked := _blocked(v):
         return blocked
     return _prepare(v)
@@ -127,13 +128,18 @@ def _resting(v: View) -> Action:
         return clear(v)
     if step := _tidy(v):
         return step
-    if task.desired == "stopped":
+    if task.desired == "drained" and record.state != "stopped":
+        return Wait()  # what is done stays done, and what has failed is for when the host is drained no more
+    if not v.wanted:
+        reason, message = unwanted(v)
         if record.state != "stopped":
-            event = Draft("task.stopped", "user-stopped", "stopped by the user; it was not running", cause="user")
-            return enter(v, "stopped", "user-stopped", event=event, restart_request=task.restart_request)
-        if record.restart_request != task.restart_request:
-            return note(v, durable=True, restart_request=task.restart_request)
+            event = Draft("task.stopped", reason, f"{message}; it was not running", cause="user")
+            return enter(v, "stopped", reason, event=event, restart_request=task.restart_request)
+        if record.restart_request != task.restart_request or record.reason == "host-drained" != reason:
+            return note(v, durable=True, restart_request=task.restart_request, reason=reason)
         return Wait()
+    if record.reason == "host-drained":
+        return _again(v, "host-undrained", "started again: the host is drained no more", cause="user")
     if record.state == "stopped" or task.restart_request > record.restart_request:
         # Dependencies are awaited again: a whole stack may be coming up.
         return _again(v, "user-started", "started by the user", cause="user")
@@ -188,10 +194,9 @@ def _backoff(v: View) -> Action:
     if task is None:
         return clear(v)
     if not v.wanted:
-        event = Draft(
-            "task.stopped", "user-stopped", "stopped by the user while it waited to be restarted", cause="user"
-        )
-        return enter(v, "stopped", "user-stopped", event=event, until=None, restart_request=task.restart_request)
+        reason, message = unwanted(v)
+        event = Draft("task.stopped", reason, f"{message}; it waited to be restarted", cause="user")
+        return enter(v, "stopped", reason, event=event, until=None, restart_request=task.restart_request)
     if task.restart_request > record.restart_request:
         return _again(v, "restart-request", "restarted by the user", cause="user")
     longest = v.now + max(running.LONGEST, task.policy.restart.delay or 0.0)

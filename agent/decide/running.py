@@ -169,7 +169,7 @@ def _ended(v: View, found: Found | None) -> Action:
     if found is None and record.boot != v.world.boot:
         return _rebooted(v)
     exit_ = exit_ or Exit(None, None, False, v.now)
-    if task is None or not v.wanted:
+    if task is None or task.desired == "stopped":  # what ends by itself before it is drained has its verdict
         return stopping.begin(replace(v, record=replace(record, exit=exit_)), "removed" if task is None else "stopped")
     happened = _happened(exit_)
     ran = max(0.0, exit_.at - record.started_at) if record.started_at is not None else 0.0

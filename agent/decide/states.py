@@ -34,7 +34,7 @@ TRANSITIONS: dict[State, dict[State, str]] = {
         "preparing": "the host was rebooted or the sandbox is gone: begin again",
     },
     "stopping": {
-        "stopped": "the user asked for it",
+        "stopped": "the user asked for it, or the host is drained",
         "backoff": "it is to run again",
         "failed": "it was stopped as unhealthy and its policy lets it rest",
         "removed": "nothing of it is left",
@@ -45,7 +45,10 @@ TRANSITIONS: dict[State, dict[State, str]] = {
         "failed": "its policy allows no more attempts",
         "removed": "no longer assigned, nothing of it is left",
     },
-    "stopped": {"preparing": "the user started it", "removed": "no longer assigned, nothing of it is left"},
+    "stopped": {
+        "preparing": "the user started it, or the host is drained no more",
+        "removed": "no longer assigned, nothing of it is left",
+    },
     "completed": {
         "preparing": "started again by the user or by its policy at boot",
         "stopped": "the user stopped it: it stays down at boot",

@@ -55,6 +55,15 @@ def hold(v: View, reason: str, message: str, until: float | None = None) -> Acti
     return Wait(until)
 
 
+def unwanted(v: View) -> tuple[str, str]:
+    """(reason, sentence) of a task that is to have no process."""
+    if v.task is None:
+        return "unassigned", "no longer assigned"
+    if v.task.desired == "drained":
+        return "host-drained", "stopped: the host is drained"
+    return "user-stopped", "stopped by the user"
+
+
 def retry(v: View, action: Action) -> Action:
     """`action`, or the wait before its next try, with the trouble shown."""
     trouble = v.seen.trouble(type(action))

@@ -14,7 +14,7 @@ from agent.decide.action import Action, Clean, Count, Discard, Draft, Freeze, Ki
 from agent.decide.health import HealthState
 from agent.decide.record import Stop
 from agent.decide.restart import Happened, judge
-from agent.decide.steps import clear, enter, exit_evidence, exit_text, hold, note, retry, withdraw
+from agent.decide.steps import clear, enter, exit_evidence, exit_text, hold, note, retry, unwanted, withdraw
 from agent.decide.view import View
 from agent.ports import Exit
 
@@ -22,15 +22,13 @@ KILL_AGAIN = 5.0  # seconds; a process in the kernel (D state) dies when it come
 COUNT_AGAIN = 0.25  # seconds between two looks at open connections; one look costs about 10 ms
 _HASTY = frozenset({"start-failed", "conmon-lost"})  # what it does is not worth waiting for
 
-_SAID = {"stopped": "stopped by the user", "removed": "no longer assigned"}
-
 
 def begin(v: View, then: Literal["stopped", "removed"]) -> Move:
-    reason = "user-stopped" if then == "stopped" else "unassigned"
-    event = Draft("task.stopping", reason, _SAID[then], cause="user")
+    reason, message = unwanted(v)
+    event = Draft("task.stopping", reason, message, cause="user")
     request = v.record.restart_request if v.task is None else v.task.restart_request
     ended = v.record.exit if v.record.state == "running" and not v.alive else None
-    return enter(v, "stopping", reason, _SAID[then], event=event, stop=Stop(then), exit=ended, restart_request=request)
+    return enter(v, "stopping", reason, message, event=event, stop=Stop(then), exit=ended, restart_request=request)
 
 
 def begin_restart(
@@ -109,11 +107,11 @@ def _age(v: View) -> float | None:
 def step(v: View) -> Action:
     stop = v.record.stop or Stop("stopped")
     if v.task is None and stop.then != "removed":
-        return note(v, durable=True, stop=replace(stop, then="removed"), reason="unassigned", message=_SAID["removed"])
+        reason, message = unwanted(v)
+        return note(v, durable=True, stop=replace(stop, then="removed"), reason=reason, message=message)
     if v.task is not None and not v.wanted and stop.then in ("backoff", "failed"):
-        return note(
-            v, durable=True, stop=replace(stop, then="stopped"), reason="user-stopped", message=_SAID["stopped"]
-        )
+        reason, message = unwanted(v)
+        return note(v, durable=True, stop=replace(stop, then="stopped"), reason=reason, message=message)
     return _end(v, stop) if v.alive else _ended(v, stop)
 
 
@@ -228,5 +226,7 @@ def _rest(v: View, stop: Stop, exit_: Exit | None) -> Move:
         event = Draft("task.failed", record.reason, f"{record.message}; it stays down", evidence)
         policy = v.task.policy.restart if v.task else None
         return enter(v, "failed", record.reason, record.message, event=event, evidence=evidence, policy=policy, **gone)
-    event = Draft("task.stopped", "user-stopped", f"stopped: {text}", exit_evidence(exit_))
-    return enter(v, "stopped", "user-stopped", f"stopped: {text}", event=event, met="", **gone)
+    reason, message = unwanted(v) if v.task is not None and not v.wanted else ("user-stopped", "stopped")
+    said = f"{message}, {text}" if reason == "host-drained" else f"stopped: {text}"
+    event = Draft("task.stopped", reason, said, exit_evidence(exit_))
+    return enter(v, "stopped", reason, said, event=event, met="", **gone)

@@ -160,5 +160,5 @@ class View:
 
     @property
     def wanted(self) -> bool:
-        """Whether it is to have a process; a paused one has."""
-        return self.task is not None and self.task.desired != "stopped"
+        """Whether it is assigned, and to have a process."""
+        return self.task is not None and self.task.wanted

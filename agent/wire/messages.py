@@ -29,7 +29,7 @@ State = Literal[
     "removed",
 ]
 Health = Literal["none", "starting", "healthy", "unhealthy"]
-Desired = Literal["running", "stopped", "paused"]
+Desired = Literal["running", "stopped", "paused", "drained"]
 OnUnhealthy = Literal["restart", "recreate", "stop", "none"]
 NETWORK_MODE = r"^(|none|host|service:[a-zA-Z0-9][a-zA-Z0-9._-]{0,62}|container:[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,253})$"
 HOSTNAME = re.compile(r"[a-zA-Z0-9_]([a-zA-Z0-9_.-]{0,62}[a-zA-Z0-9_])?")
@@ -237,7 +237,8 @@ class Policy(Wire):
 class Task(Wire):
     """One slot of one service, to be run. `restart_request`: the agent restarts while its journal's is smaller.
     `lineage`: the slot's first task, under whose id its anonymous volumes are kept; "": this one. `beside`: the id of
-    the slot's previous task, with which it may run side by side, until it is ready; "": it waits until that is gone."""
+    the slot's previous task, with which it may run side by side, until it is ready; "": it waits until that is gone.
+    Drained is stopped for as long as the host is: one that is done by itself stays so."""
 
     id: str
     service: str
@@ -249,6 +250,11 @@ class Task(Wire):
     restart_request: Count = 0
     lineage: str = ""
     beside: str = ""
+
+    @property
+    def wanted(self) -> bool:
+        """Whether it is to have a process; a paused one has."""
+        return self.desired in ("running", "paused")
 
 
 class Assignment(Wire):

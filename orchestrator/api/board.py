@@ -12,7 +12,7 @@ from orchestrator.decide.records import StackRecord
 from orchestrator.decide.status import fold
 from orchestrator.store.ledger import Ledger
 
-_Key = tuple[StackRecord, StackStatus | None, bool]
+_Key = tuple[StackRecord, StackStatus | None, bool, bool]
 
 
 class Board:
@@ -49,7 +49,7 @@ class Board:
         record = ledger.stacks.get(name)
         if record is None:
             return None
-        key = (record, ledger.statuses.get(name), ledger.online)
+        key = (record, ledger.statuses.get(name), ledger.online, bool(ledger.drained))
         kept = self._cache.get(name)
         if kept is None or any(a is not b for a, b in zip(kept[0], key, strict=True)):
             document = fold(*key)
@@ -75,6 +75,7 @@ class Board:
             "version": 1,
             "at": round(ledger.clock.wall(), 3),
             "agent": {"online": ledger.online, "since": ledger.online_since},
+            "drained": ledger.drained or None,
         }
         return _dump(head)[:-1] + b', "stacks": [' + b", ".join(stacks) + b"]}"
 

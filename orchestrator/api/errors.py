@@ -26,6 +26,7 @@ _CONFLICTS = (
     "cpu-",
     "stack-removing",
     "not-adopted",
+    "host-drained",
     "changed",
     "image-in-use",
     "volume-in-use",

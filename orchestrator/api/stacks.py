@@ -143,6 +143,14 @@ async def act(
     return applied(await here.controller.act(name, verb, body.services, peer(request)))
 
 
+@router.post("/drain")
+async def drain(here: Here, request: Request, undo: bool = False) -> dict[str, Any]:
+    """Take the host out of service: every container leaves its ports, is drained and stopped, and none starts, until
+    this is undone. `stacks`: the generation of each that says so."""
+    stacks = await here.controller.drain(not undo, peer(request))
+    return {"drained": here.ledger.drained or None, "stacks": stacks}
+
+
 @router.get("/stacks/{name}/watch", response_class=StreamingResponse)
 async def watch(here: Here, name: StackName, generation: Annotated[int, Query(ge=0)] = 0) -> StreamingResponse:
     """NDJSON status documents of this stack, at once and at every change, until converged at `generation`."""

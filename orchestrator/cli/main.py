@@ -37,6 +37,7 @@ VERBS = {
     "pause": "hold containers still",
     "unpause": "let paused containers go on",
     "kill": "send containers a signal",
+    "drain": "stop everything on this host, until that is undone",
     "scale": "change the number of replicas",
     "why": "say why a service is as it is",
     "history": "list the revisions of a stack",

@@ -64,8 +64,12 @@ def conclude(
     if arguments.json:
         result = {key: answer.get(key, []) for key in ("stack", "generation", "actions")}
         print(json.dumps({**result, "status": document["stacks"][0] if document and document["stacks"] else None}))
+    elif document is None or document.get("drained"):
+        print(stored)
     else:
-        print(stored if document is None else done(document))
+        print(done(document))
+    if document is not None and document.get("drained"):
+        print("note  the host is drained: nothing starts until gorae drain --undo", file=sys.stderr)
     return 0
 
 
@@ -182,7 +186,7 @@ def _ended(document: dict[str, Any] | None, stack: str, generation: int) -> dict
 
 def _hopeless(entry: dict[str, Any], generation: int) -> bool:
     """Something will not come up, and all else has come to rest."""
-    if entry["observed_generation"] < generation or entry["state"] == "stopping":
+    if entry["converged"] or entry["observed_generation"] < generation or entry["state"] == "stopping":
         return False
     update = entry.get("update")
     if update and update["phase"] in ("updating", "rolling-back"):

@@ -51,6 +51,11 @@ class Adopt:
     store_id: str
     assignments: tuple[Assignment, ...]
 
+    @property
+    def drained(self) -> bool:
+        """Whether the host was."""
+        return any(task.desired == "drained" for told in self.assignments for task in told.tasks)
+
 
 Verdict = Wait | Bound | Rename | Adopt
 
@@ -120,7 +125,10 @@ def take_over(
             generation=told.generation,
             revision=told.revision,
             model=told.model,
-            tasks=told.tasks,
+            tasks=tuple(
+                task.model_copy(update={"desired": "running"}) if task.desired == "drained" else task
+                for task in told.tasks
+            ),
             updated_at=now,
             cause=told.cause,
             removed=told.removed,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from agent.wire.messages import Assignment, Task
@@ -75,6 +75,11 @@ class StackRecord:
     def goal(self) -> tuple[Task, ...]:
         """The tasks as they are to be in the end."""
         return self.tasks if self.rollout is None or self.rollout.phase == "rolled-back" else self.rollout.target
+
+    def drained(self) -> StackRecord:
+        """As the agent is told while the host is drained: what is to run is to be down for so long."""
+        tasks = (task.model_copy(update={"desired": "drained"}) if task.wanted else task for task in self.tasks)
+        return replace(self, tasks=tuple(tasks))
 
     def assignment(self, store_id: str) -> Assignment:
         return Assignment(

@@ -37,8 +37,9 @@ _TASK_KEYS = (
 NOT_ADOPTED = "the restored database names it, but the agent does not run it"
 
 
-def fold(record: StackRecord, status: StackStatus | None, online: bool) -> dict[str, Any]:
-    """One stack's entry. `status`: the newest the agent sent, of any generation, or None."""
+def fold(record: StackRecord, status: StackStatus | None, online: bool, drained: bool = False) -> dict[str, Any]:
+    """One stack's entry. `status`: the newest the agent sent, of any generation, or None. `drained`: the host is."""
+    record = record.drained() if drained else record
     reported = {task.id: task for task in status.tasks} if status else {}
     observed = status.observed_generation if status else 0
     seen = observed >= record.generation
@@ -60,7 +61,7 @@ def fold(record: StackRecord, status: StackStatus | None, online: bool) -> dict[
     ]
     _propagate(record, services)
     converged = online and seen and not record.removed and not record.held and not leaving
-    converged = converged and (record.rollout is None or record.rollout.phase == "rolled-back")
+    converged = converged and (drained or record.rollout is None or record.rollout.phase == "rolled-back")
     converged = converged and all(service.pop("_done") for service in services)
     for service in services:
         service.pop("_done", None)
@@ -159,10 +160,12 @@ def _state(task: Task, status: TaskStatus | None, *, replacing: bool, depends: b
     if status is None or status.state == "pending":
         if replacing:
             return "updating"
-        if task.desired == "stopped":
+        if not task.wanted:
             return "stopping"
         return "waiting" if depends and status is not None else "starting"
-    if task.desired == "stopped":
+    if task.desired == "drained" and status.state in ("failed", "completed"):
+        return status.state
+    if not task.wanted:
         return "stopped" if status.state == "stopped" else "stopping"
     if status.state in ("failed", "completed", "stopped"):
         again = not seen or status.restart_request < task.restart_request or status.state == "stopped"
@@ -174,6 +177,8 @@ def _state(task: Task, status: TaskStatus | None, *, replacing: bool, depends: b
 
 def _done(task: Task, status: TaskStatus | None) -> bool:
     """Whether the task is as it should be and can stay so."""
+    if status is not None and task.desired == "drained":
+        return status.state in ("stopped", "completed", "failed")
     if status is None or status.restart_request < task.restart_request:
         return False
     if task.desired == "stopped":

@@ -22,7 +22,8 @@ BACKLOG = 10_000  # events a follower may lag behind before it is dropped
 
 
 class Ledger:
-    """`bound`: the agent is known to obey this store, so that changes may be accepted. `online`: as far as we know."""
+    """`bound`: the agent is known to obey this store, so that changes may be accepted. `online`: as far as we know.
+    `drained`: since when (Unix seconds) the host is; 0.0: it is not."""
 
     def __init__(self, store: Store, loaded: Loaded, clock: Clock) -> None:
         self.store = store
@@ -33,6 +34,7 @@ class Ledger:
         self.statuses: dict[str, StackStatus] = loaded.statuses
         self.cursors: dict[str, int] = loaded.cursors
         self.host: HostStatus | None = loaded.host
+        self.drained = loaded.drained
         self.bound = False
         self.online = False
         self.online_since = clock.wall()
@@ -85,6 +87,7 @@ class Ledger:
 
     def _remember(self, change: Change) -> None:
         self.identity = change.identity or self.identity
+        self.drained = self.drained if change.drained is None else change.drained
         for revision in change.revisions:
             self._count(revision.stack, 0, revision.number)
         for name, record in change.stacks.items():

@@ -24,6 +24,7 @@ class MemoryStore:
         self._statuses: dict[str, StackStatus] = {}
         self._cursors: dict[str, int] = {}
         self._host: HostStatus | None = None
+        self._drained = 0.0
         self._events: dict[str, Event] = {}
 
     async def load(self) -> Loaded:
@@ -36,6 +37,7 @@ class MemoryStore:
             cursors=dict(self._cursors),
             host=self._host,
             last_event=max(own, default=None),
+            drained=self._drained,
         )
 
     async def commit(self, change: Change) -> None:
@@ -43,6 +45,7 @@ class MemoryStore:
             raise self.fail
         self._identity = change.identity or self._identity
         self._host = change.host or self._host
+        self._drained = self._drained if change.drained is None else change.drained
         for revision in change.revisions:
             self._revisions.setdefault((revision.stack, revision.number), revision)
             self._count(revision.stack, 0, revision.number)
@@ -87,11 +90,19 @@ class MemoryStore:
         return [self._revisions[key] for key in sorted(self._revisions) if key[0] == stack]
 
     async def events(
-        self, *, stack: str | None = None, services: Sequence[str] = (), since: float | None = None, limit: int = 1000
+        self,
+        *,
+        stack: str | None = None,
+        services: Sequence[str] = (),
+        since: float | None = None,
+        limit: int = 1000,
+        after: str | None = None,
     ) -> Sequence[Event]:
+        kept = list(self._events)
+        later = kept[kept.index(after) + 1 :] if after in self._events else kept
         found = [
             event
-            for _, event in sorted(self._events.items())
+            for event in (self._events[id] for id in sorted(later))
             if (stack is None or event.stack == stack)
             and (not services or event.service in services)
             and (since is None or event.at >= since)

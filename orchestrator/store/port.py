@@ -24,7 +24,8 @@ class Change:
     stay, as many as are kept.
 
     Statuses of no stack, or not newer than the kept one by (epoch, seq), are dropped; `forget_statuses` first drops all
-    (the agent's journal is a new one, and so is its count of epochs).
+    (the agent's journal is a new one, and so is its count of epochs). `drained`: Unix seconds, 0.0: it is not (any
+    more).
     """
 
     identity: Identity | None = None
@@ -35,11 +36,13 @@ class Change:
     events: Sequence[Event] = ()  # an id that exists is not taken again
     cursor: Cursor | None = None
     host: HostStatus | None = None
+    drained: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """Everything small, at the start. `last_event`: the highest event id of the orchestrator's own."""
+    """Everything small, at the start. `last_event`: the highest event id of the orchestrator's own. `drained`: since
+    when the host is; 0.0: it is not."""
 
     identity: Identity
     stacks: dict[str, StackRecord]
@@ -48,6 +51,7 @@ class Loaded:
     cursors: dict[str, int]  # journal_id → seq
     host: HostStatus | None
     last_event: str | None
+    drained: float = 0.0
 
 
 class Store(Protocol):
@@ -62,8 +66,15 @@ class Store(Protocol):
         """Oldest first."""
 
     async def events(
-        self, *, stack: str | None = None, services: Sequence[str] = (), since: float | None = None, limit: int = 1000
+        self,
+        *,
+        stack: str | None = None,
+        services: Sequence[str] = (),
+        since: float | None = None,
+        limit: int = 1000,
+        after: str | None = None,
     ) -> Sequence[Event]:
-        """The newest `limit` that match, oldest first (by id, which grows with time). No `services`: of all."""
+        """The newest `limit` that match, oldest first (by id, which grows with time). No `services`: of all.
+        `after`: an event's id; those that were committed after it alone, or all, if it is not kept any more."""
 
     async def close(self) -> None: ...

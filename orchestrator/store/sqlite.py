@@ -109,6 +109,7 @@ class SqliteStore:
                 cursors=dict(await self._rows("SELECT journal_id, seq FROM cursors")),
                 host=HostStatus.model_validate(meta["host"]) if "host" in meta else None,
                 last_event=last[0][0],
+                drained=float(meta.get("drained", 0.0)),
             )
 
     async def commit(self, change: Change) -> None:
@@ -121,6 +122,8 @@ class SqliteStore:
             await run(_UPSERT_META, ("identity", json.dumps(asdict(change.identity))))
         if change.host is not None:
             await run(_UPSERT_META, ("host", change.host.model_dump_json()))
+        if change.drained is not None:
+            await run(_UPSERT_META, ("drained", json.dumps(change.drained)))
         if change.revisions:
             await many(
                 "INSERT OR IGNORE INTO revisions VALUES (?, ?, ?, ?, ?)", map(rows.revision_row, change.revisions)
@@ -189,12 +192,19 @@ class SqliteStore:
         ]
 
     async def events(
-        self, *, stack: str | None = None, services: Sequence[str] = (), since: float | None = None, limit: int = 1000
+        self,
+        *,
+        stack: str | None = None,
+        services: Sequence[str] = (),
+        since: float | None = None,
+        limit: int = 1000,
+        after: str | None = None,
     ) -> Sequence[Event]:
         tests: list[tuple[str, Sequence[Any]]] = [
             ("stack = ?", () if stack is None else (stack,)),
             (f"service IN ({', '.join('?' * len(services))})", services),
             ("at >= ?", () if since is None else (since,)),
+            ("rowid > coalesce((SELECT rowid FROM events WHERE id = ?), 0)", () if after is None else (after,)),
         ]
         where = " AND ".join(test for test, values in tests if values) or "1"
         values = [value for _, values in tests for value in values]

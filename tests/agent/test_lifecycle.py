@@ -9,7 +9,7 @@ import pytest
 
 from agent.kit.errors import UserError
 from agent.ports import ProbeResult
-from agent.wire.messages import Dependency, Healthcheck, Hook, Membership, Port, TaskStatus
+from agent.wire.messages import Dependency, Healthcheck, Hook, Membership, Port, Task, TaskStatus
 from tests.agent.test_worker import task
 from tests.agent.world import World, running
 
@@ -352,3 +352,41 @@ async def test_a_reboot_at_any_moment_keeps_the_order_and_doubles_nothing(seed: 
         if {"d", "w1"} <= set(order):
             assert order.index("d") < order.index("w1")
         assert all(len([c for c in world.runtime._containers if c[0] == id_]) == 1 for id_ in order)
+
+
+# A host that is drained
+
+
+def drained(*tasks: Task) -> tuple[Task, ...]:
+    return tuple(one.model_copy(update={"desired": "drained"}) for one in tasks)
+
+
+async def test_a_drained_host_stops_in_reverse_order_and_starts_nothing_until_it_is_drained_no_more() -> None:
+    async with running() as world:
+        web, db = task(world, "w", needs=(Dependency(service="db"),), restart="no"), task(world, "d", "db")
+        job = task(world, "j", "job", restart="default")
+        await world.assign(web, db, job)
+        await world.until(lambda: world.state("w") == "running" and world.state("j") == "running")
+        world.runtime.finish("j", 0)
+        await world.until(lambda: world.state("j") == "completed")
+        await world.assign(*drained(web, db, job), generation=2)
+        await world.until(lambda: (world.state("w"), world.state("d")) == ("stopped", "stopped"))
+        assert [id_ for id_, _, _ in world.runtime.signals] == ["w", "d"]
+        assert status(world, "d").reason == "host-drained"
+        assert status(world, "d").message == "stopped: the host is drained, killed by signal 15"
+        await world.restart()
+        await world.settle(60)
+        await world.reboot()
+        world.start()
+        await world.settle(60)
+        late = task(world, "l", "late")
+        await world.assign(*drained(web, db, job, late), generation=3)
+        await world.until(lambda: world.state("l") == "stopped")
+        assert [world.state(id_) for id_ in "wdj"] == ["stopped", "stopped", "completed"]
+        assert not world.network.published
+        await world.assign(web, db, job, late, generation=4)
+        await world.until(lambda: all(world.state(id_) == "running" for id_ in "wdl"))
+        assert world.state("j") == "completed", "what is done is not done again"
+        order = [e.task for e in world.events("task.started")][-3:]
+        assert order.index("d") < order.index("w")
+        assert len(world.runtime.started) == 3, "the runtime counts since its boot"

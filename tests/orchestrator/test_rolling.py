@@ -14,6 +14,7 @@ from agent.wire.messages import Task, TaskStatus
 from orchestrator.decide.difference import difference
 from orchestrator.decide.preview import preview
 from orchestrator.decide.status import fold
+from orchestrator.store.sqlite import SqliteStore
 from tests.support.fake_agent import FakeAgent
 from tests.support.orchestrating import ALICE, Orchestrating, orchestrating, stack
 
@@ -218,3 +219,30 @@ async def test_a_run_is_beside_the_services_until_it_is_over(s: Setting) -> None
     await s.o.controller.end_run("shop", once, ALICE)
     await s.o.converged()
     assert {t.service for t in s.o.ledger.stacks["shop"].tasks} == {"web"}
+
+
+async def test_while_the_host_is_drained_nothing_runs_and_no_update_goes_on(s: Setting) -> None:
+    await s.o.up(stack(web=CHECKED))
+    await s.o.converged()
+    before = s.o.ids()
+    stacks = await s.o.controller.drain(True, ALICE)
+    assert stacks == {"shop": s.o.ledger.stacks["shop"].generation} == await s.o.controller.drain(True, ALICE)
+    await s.o.converged()
+    assert {s.agent.running[id].state for id in before} == {"stopped"}
+    assert [task.desired for task in s.o.ledger.stacks["shop"].tasks] == ["running"] * 3, "what is wanted is kept"
+    await s.o.up(stack(web={**CHECKED, "image": "web:2"}))
+    with pytest.raises(UserError, match="cannot run shop/web: the host is drained"):
+        await s.o.controller.run("shop", "web", None, {}, None, ALICE)
+    kept = await SqliteStore.open(s.place / "o.db")
+    assert (await kept.load()).drained == s.o.ledger.drained > 0
+    await kept.close()
+    await s.o.converged()
+    starts = list(s.agent.starts)
+    await s.o.controller.drain(False, ALICE)
+    await s.o.until(lambda: s.o.ledger.stacks["shop"].rollout is None)
+    await s.o.converged()
+    assert len(s.agent.starts) == len(starts) + 3 and s.images() == ["web:2"] * 3
+    told = await s.o.events()
+    assert [e.kind for e in told if e.stack is None] == ["host.drained", "host.undrained"]
+    ids = {event.id for event in told}
+    assert all(event.cause in ids for event in told if event.cause)

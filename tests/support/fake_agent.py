@@ -67,6 +67,7 @@ class FakeAgent:
         self.volumes: dict[str, dict[str, str]] = {}  # name → driver options
         self.requests: list[dict[str, Any]] = []
         self.lines: list[dict[str, Any]] = []
+        self.answers: dict[str, list[dict[str, Any]]] = {}  # operation → what is said, line by line
         self.hang = asyncio.Event()  # set: a `logs` with follow ends
         self.pulling = False  # an `ensure` hangs as well
         self._ulids = Ulids()
@@ -187,6 +188,7 @@ class FakeAgent:
             slot=task.slot,
             template=task.template,
             state="running" if task.desired == "running" else "stopped",
+            reason="host-drained" if task.desired == "drained" else "",
             health=health if task.desired == "running" else "none",
             attempt=1,
             since=1_700_000_000.0,
@@ -302,6 +304,9 @@ class FakeAgent:
             if request.get("follow"):
                 await self.hang.wait()
             yield {"result": {}}
+        elif request["op"] in self.answers:
+            for answer in self.answers[request["op"]]:
+                yield answer
         elif request["op"] == "surroundings":
             yield {"result": {"troubles": [], "firewalls": list(self.firewalls), "sysctls": []}}
         elif request["op"] == "listeners":

@@ -49,7 +49,8 @@ class Orchestrating:
             from orchestrator.decide.status import fold
 
             record = self.ledger.stacks[name]
-            return bool(fold(record, self.ledger.statuses.get(name), self.ledger.online)["converged"])
+            status, drained = self.ledger.statuses.get(name), bool(self.ledger.drained)
+            return bool(fold(record, status, self.ledger.online, drained)["converged"])
 
         await self.until(test)
 

@@ -71,6 +71,9 @@ def _print(
     if not agent["online"]:
         since = f" for {span(document['at'] - agent['since'])}" if agent["since"] else ""
         print(f"note  the agent has not answered{since}: this is what it last said", file=sys.stderr)
+    if document.get("drained"):
+        since = span(document["at"] - document["drained"])
+        print(f"the host is drained since {since}: nothing runs until gorae drain --undo")
     if not document["stacks"]:
         print("no stacks; try  gorae up, in the folder of a Compose file")
         return 0

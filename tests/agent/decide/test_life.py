@@ -274,6 +274,8 @@ class Life(RuleBasedStateMachine):
             assert self.alive and self.record.state == "running" and not self.frozen
         if self.record.state == "running" and not self.failing:
             assert self.frozen == self.record.paused == (self.task.desired == "paused")
+        if not self.task.wanted and not self.failing:
+            assert self.record.state in ("stopped", "completed", "failed") and not self.served
 
     @rule(code=st.sampled_from([0, 1, 137, None]), oom=st.booleans())
     def exits(self, code: int | None, oom: bool) -> None:
@@ -331,7 +333,7 @@ class Life(RuleBasedStateMachine):
     def dependency_is_restarted(self) -> None:
         self.dependency += 1
 
-    @rule(desired=st.sampled_from(["running", "stopped", "paused"]), restart=st.booleans())
+    @rule(desired=st.sampled_from(["running", "stopped", "paused", "drained"]), restart=st.booleans())
     def user(self, desired: str, restart: bool) -> None:
         changes: dict[str, Any] = {"desired": desired}
         if restart:

@@ -57,6 +57,7 @@ def told(action: Action) -> str:
 
 PUBLISHED = {"allocation": allocation(ports=(PORT,))}
 DOWN, PAUSED, HOOK = task(desired="stopped"), task(desired="paused"), Hook(command=("true",))
+DRAINED = task(desired="drained", restart="default")
 
 
 def stopped(how: Ending | None = None, **stop: Any) -> TaskRecord:
@@ -177,6 +178,24 @@ CASES: list[tuple[str, TaskRecord, Seen, Task | None, dict[str, Any], str]] = [
     ("to be removed: leftovers", record(state="stopping", process=None, stop=Stop("removed")), seen(leftovers=True), None, {}, "Discard"),
     ("removed", record(state="stopping", process=None, stop=Stop("removed")), seen(), None, {}, "→ removed [task.removed]"),
     ("stopped by a reboot", record(state="stopping", boot="old", process=None), seen(), task(desired="stopped"), {}, "→ stopped user-stopped [task.stopped]"),
+    # drained
+    ("drained before it began", record(), seen(), DRAINED, {}, "→ stopped host-drained"),
+    ("drained while it is prepared", record(state="preparing"), seen(), DRAINED, {}, "→ stopping host-drained [task.stopping]"),
+    ("drained while it runs", record(state="running"), seen(alive()), DRAINED, {}, "→ stopping host-drained [task.stopping]"),
+    ("drained, dependents first", record(state="running"), seen(alive()), DRAINED, {"holders": ("web",)}, "→ running stopping-later"),
+    ("drained, and done before it is stopped", record(state="running"), seen(over(0), tail=()), DRAINED, {}, "→ completed exit-0 [task.exited]"),
+    ("drained, and the host rebooted", record(state="running", boot="old"), seen(), DRAINED, {}, "→ stopping host-drained [task.stopping]"),
+    ("drained while it stops to run again", record(state="stopping", stop=Stop("backoff")), seen(alive()), DRAINED, {}, "→ stopping host-drained"),
+    ("drained: it has ended", record(state="stopping", process=None), seen(), DRAINED, {}, "→ stopped host-drained [task.stopped]"),
+    ("drained, then unassigned", record(state="stopped", reason="host-drained"), seen(), None, {}, "→ removed [task.removed]"),
+    ("drained while it waits to be restarted", record(state="backoff", until=NOW + 60), seen(), DRAINED, {}, "→ stopped host-drained [task.stopped]"),
+    ("drained stays, also at boot", record(state="stopped", reason="host-drained", boot="old"), seen(), DRAINED, {}, "Wait"),
+    ("drained: done stays done", record(state="completed"), seen(), DRAINED, {}, "Wait"),
+    ("drained: failed stays failed, also at boot", record(state="failed", boot="old"), seen(), task(desired="drained"), {}, "Wait"),
+    ("drained no more", record(state="stopped", reason="host-drained"), seen(), task(restart="no"), {}, "→ preparing host-undrained [task.again]"),
+    ("drained no more, done stays done", record(state="completed", policy=Restart()), seen(), task(restart="default"), {}, "Wait"),
+    ("stopped by the user while drained", record(state="stopped", reason="host-drained"), seen(), DOWN, {}, "→ stopped user-stopped"),
+    ("stopped by the user before it was drained", record(state="stopped", reason="user-stopped"), seen(), DRAINED, {}, "Wait"),
     # backoff
     ("backoff", record(state="backoff", until=NOW + 1), seen(), task(), {}, "Wait"),
     ("backoff over", record(state="backoff", until=NOW), seen(), task(), {}, "→ preparing"),

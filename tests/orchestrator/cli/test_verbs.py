@@ -950,3 +950,40 @@ def test_up_says_which_firewall_does_not_guard_its_ports(
     assert ("ufw is not asked about published ports" in capsys.readouterr().err) == noted
     del daemon.answers["GET", "/v1/ports"]
     assert main(["up"]) == 0, "with a daemon that does not know the question"
+
+
+@pytest.mark.parametrize(
+    ("words", "target", "said"),
+    [
+        (["drain"], "/v1/drain?undo=false", "the host is drained: 1 stack down"),
+        (["drain", "--undo"], "/v1/drain?undo=true", "the host is drained no more: 1 stack up"),
+        (["drain", "--no-wait"], "/v1/drain?undo=false", "1 stack: the drain is stored"),
+    ],
+    ids=["drain", "undo", "no wait"],
+)
+def test_drain(
+    words: list[str], target: str, said: str, daemon: FakeDaemon, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    daemon.answers["POST", "/v1/drain"] = {"drained": 5.0, "stacks": {"shop": 3}}
+    daemon.answers["GET", "/v1/stacks/shop/watch"] = [document(stack("shop", service("web", task(state="stopped"))))]
+    assert main(words) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == said
+    assert daemon.asked[0][:2] == ("POST", target)
+    assert len(daemon.asked) == 1 + ("--no-wait" not in words)
+
+
+def test_status_and_up_say_that_the_host_is_drained(
+    daemon: FakeDaemon, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    down = document(stack("shop", service("web", task(state="stopped")))) | {"drained": 940.0}
+    daemon.answers["GET", "/v1/status"] = down
+    assert main(["status"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "the host is drained since 1m: nothing runs until gorae drain --undo"
+    assert "stopped" in said[2]
+    daemon.answers["POST", "/v1/stacks/shop"] = [result(CREATE)]
+    daemon.answers["GET", "/v1/stacks/shop/watch"] = [down]
+    assert main(["up"]) == 0
+    said = capsys.readouterr()
+    assert said.out.splitlines()[-1] == "stack shop is stored as revision 2: 1 change"
+    assert said.err == "note  the host is drained: nothing starts until gorae drain --undo\n"

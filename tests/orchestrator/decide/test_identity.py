@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from agent.wire.messages import Assignment, Online, Report, StackStatus
+from agent.wire.messages import Assignment, ContainerSpec, Online, Report, StackStatus, Task
 from orchestrator.decide.identity import Adopt, Bound, Rename, Seen, Wait, adopted, judge, renamed, take_over
 from orchestrator.decide.records import Counter, Identity, StackRecord
 from tests.orchestrator.decide.test_schedule import host
@@ -178,3 +178,17 @@ def test_no_two_services_have_one_virtual_address_after_a_take_over() -> None:
         "newer": {"db": 5},
         "held": {},
     }
+
+
+def test_a_drained_host_stays_so_and_what_is_to_run_is_known() -> None:
+    tasks = tuple(
+        Task(
+            id=f"t{n}", service="web", slot=n, template="a", container=ContainerSpec(image="w", image_id="i"), desired=d
+        )
+        for n, d in enumerate(("drained", "stopped"), start=1)
+    )
+    verdict = Adopt("old", (assignment("shop", 3).model_copy(update={"tasks": tasks}),))
+    assert verdict.drained
+    (found,) = take_over({}, Identity("new"), verdict, 7.0).values()
+    assert [task.desired for task in found.tasks] == ["running", "stopped"]
+    assert found.drained().tasks == tasks

@@ -261,3 +261,23 @@ def test_every_combination_folds(states: list[State], health: Health, stop: bool
         assert known == 3
         settled = {"stopped"} if stop else {"running", "completed"}
         assert set(states) <= settled
+
+
+@pytest.mark.parametrize(
+    ("states", "web", "converged"),
+    [
+        (("running", "running", "running"), "stopping", False),
+        (("stopped", "running", "stopped"), "stopping", False),
+        (("stopped", "stopped", "stopped"), "stopped", True),
+        (("completed", "stopped", "failed"), "failed", True),
+    ],
+    ids=lambda value: "+".join(value) if isinstance(value, tuple) else None,
+)
+def test_of_a_drained_host(states: tuple[State, ...], web: str, converged: bool) -> None:
+    document = fold(RECORD, status(*map(told, TASKS, states)), True, True)
+    assert (row(document, "web")["state"], document["converged"]) == (web, converged)
+
+
+def test_what_was_drained_is_awaited_when_it_is_no_more() -> None:
+    document = fold(RECORD, status(*(told(task, "stopped") for task in TASKS)), True)
+    assert (row(document, "web")["state"], document["converged"]) == ("starting", False)

@@ -82,14 +82,18 @@ async def test_everything_comes_back_as_it_was(store: Store) -> None:
         events=[told],
         cursor=Cursor(journal_id="j", seq=7),
         host=host(),
+        drained=9.5,
     )
     await store.commit(change)
+    await store.commit(Change(events=[event()]))  # what is not said is left alone
     loaded = await store.load()
     assert loaded.identity == identity
     assert loaded.stacks == {"shop": RECORD}
     assert loaded.counters == {"shop": Counter(3, 2)}
     assert loaded.statuses == {"shop": status(1, 1)}
-    assert (loaded.cursors, loaded.host, loaded.last_event) == ({"j": 7}, host(), told.id)
+    assert (loaded.cursors, loaded.host, loaded.last_event, loaded.drained) == ({"j": 7}, host(), told.id, 9.5)
+    await store.commit(Change(drained=0.0))
+    assert (await store.load()).drained == 0.0
     assert await store.revision("shop", 2) == REVISION
     assert await store.revision("shop", 1) is None
 
