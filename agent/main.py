@@ -48,6 +48,7 @@ from agent.runtime import pidfd, seccomp
 from agent.runtime.runtime import CrunRuntime
 from agent.runtime.spawn import PATH
 from agent.sandbox.sandboxes import PinnedSandboxes
+from agent.streams.inside import InsideRequests
 from agent.streams.server import StreamServer
 from agent.volumes.volumes import HostVolumes
 from agent.wire.broker import ORCHESTRATOR_USER, password_file
@@ -188,6 +189,7 @@ async def serve(layout: Layout, instance: str, slice_: Slice, bus: Bus, *, signa
             volumes,
             rootfs,
             log_budget=log_limits.budget,
+            inside=InsideRequests(layout, instance, agent).operations,
             surroundings=network.surroundings,
             uid=uid,
             gid=gid,

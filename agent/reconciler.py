@@ -323,12 +323,13 @@ class Reconciler:
         await self._intake.bind(store_id, "bound by an operator")
 
     def live(self, stack: str | None = None, services: Collection[str] = ()) -> list[TaskRecord]:
-        """The tasks of these services (none named: of all) of the stack, or of all stacks, that have a process."""
-        return [
-            record
-            for record in (self._board.records.values() if stack is None else self._board.of(stack))
-            if record.process is not None and record.state in LIVE and (not services or record.service in services)
-        ]
+        """Those of records() that have a process."""
+        return [r for r in self.records(stack, services) if r.process is not None and r.state in LIVE]
+
+    def records(self, stack: str | None = None, services: Collection[str] = ()) -> list[TaskRecord]:
+        """The tasks of these services (none named: of all) of the stack, or of all stacks."""
+        known = self._board.records.values() if stack is None else self._board.of(stack)
+        return [record for record in known if not services or record.service in services]
 
     async def kill(self, stack: str, services: Collection[str], signal: int, cause: str | None) -> int:
         """Send a signal to the first process of every task of these services (none named: of all); how many that were.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from agent.kit.errors import Temporary, UserError
 from orchestrator.compose.model import Stack
@@ -28,6 +28,15 @@ def no_service(service: str, stack: str | None, known: Iterable[str]) -> UserErr
         f"cannot find service {service}{where}",
         code="service-unknown",
         hint=f"there are {', '.join(sorted(known)) or 'none'}",
+    )
+
+
+def nothing_runs(stack: str, services: Sequence[str], slot: int | None = None) -> UserError:
+    names = [f"{stack}/{service}" + ("" if slot is None else f".{slot}") for service in services]
+    return UserError(
+        f"cannot look into {', '.join(names) or f'stack {stack}'}: no container runs",
+        code="nothing-runs",
+        hint=f"gorae status {stack} says why",
     )
 
 

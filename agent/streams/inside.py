@@ -1,17 +1,20 @@
-"""What the agent's socket says of running containers (agent/wire/streams.py): what they use, and their processes."""
+"""What the agent's socket says of running containers (agent/wire/streams.py): what they use, their processes,
+and what they were started with."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import time
 from collections.abc import Collection, Sequence
 from typing import Any, Protocol
 
-from agent.decide import stats
+from agent.decide import inspect, stats
 from agent.decide.record import TaskRecord
 from agent.decide.stats import Sample
 from agent.kit import threads
+from agent.kit.layout import Layout
 from agent.network.wire import link_name
 from agent.runtime import counters, processes
 from agent.runtime.cgroups import Cgroups
@@ -22,15 +25,21 @@ LEAST, MOST = 0.1, 3600.0  # seconds between two looks
 
 
 class Agent(Protocol):
+    def records(self, stack: str | None = None, services: Collection[str] = ()) -> Sequence[TaskRecord]: ...
+
     def live(self, stack: str | None = None, services: Collection[str] = ()) -> Sequence[TaskRecord]:
         """Those that have a process."""
 
 
 class InsideRequests:
-    def __init__(self, instance: str, agent: Agent) -> None:
-        self._instance, self._agent, self._cgroups = instance, agent, Cgroups(instance)
+    def __init__(self, layout: Layout, instance: str, agent: Agent) -> None:
+        self._layout, self._instance, self._agent, self._cgroups = layout, instance, agent, Cgroups(instance)
         self._memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        self.operations: dict[str, Operation] = {"stats": self._stats, "processes": self._processes}
+        self.operations: dict[str, Operation] = {
+            "stats": self._stats,
+            "processes": self._processes,
+            "containers": self._containers,
+        }
 
     async def _stats(self, request: dict[str, Any], send: Send) -> Any:
         every = min(max(number(request, "every") or 1.0, LEAST), MOST)
@@ -82,10 +91,30 @@ class InsideRequests:
             found.append({**_identity(record), "processes": rows})
         return found
 
+    async def _containers(self, request: dict[str, Any], send: Send) -> Any:
+        records = _sorted(self._agent.records(*_of(request)))
+        return [inspect.document(record, self._config(record)) for record in records]
+
+    def _config(self, record: TaskRecord) -> dict[str, Any] | None:
+        """What its last attempt was started with; None: its bundle is gone, or was never made."""
+        path = self._layout.run_tasks / record.id / str(record.attempt) / "config.json"
+        try:
+            config = json.loads(path.read_text())
+        except (OSError, ValueError):
+            return None
+        return config if isinstance(config, dict) else None
+
     def _chosen(self, request: dict[str, Any]) -> list[TaskRecord]:
-        stack = text(request, "stack") if "stack" in request else None
-        services = texts(request, "services") if "services" in request else ()
-        return sorted(self._agent.live(stack, services), key=lambda r: (r.stack, r.service, r.slot, r.id))
+        return _sorted(self._agent.live(*_of(request)))
+
+
+def _of(request: dict[str, Any]) -> tuple[str | None, Sequence[str]]:
+    stack = text(request, "stack") if "stack" in request else None
+    return stack, texts(request, "services") if "services" in request else ()
+
+
+def _sorted(records: Sequence[TaskRecord]) -> list[TaskRecord]:
+    return sorted(records, key=lambda r: (r.stack, r.service, r.slot, r.id))
 
 
 def _name(record: TaskRecord) -> str:

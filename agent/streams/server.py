@@ -15,7 +15,7 @@ import logging
 import os
 import socket
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -71,11 +71,13 @@ class StreamServer:
         rootfs: Rootfs,
         *,
         log_budget: int,
+        inside: Mapping[str, Operation] | None = None,
         surroundings: Callable[[], Awaitable[Surroundings]],
         uid: int,
         gid: int,
     ) -> None:
-        """uid: the orchestrator's user, besides root. gid: the group that may connect at all."""
+        """uid: the orchestrator's user, besides root. gid: the group that may connect at all. inside: what looks into
+        running containers."""
         self._path = path
         self._agent, self._logs = agent, logs
         self._surroundings = surroundings
@@ -91,6 +93,7 @@ class StreamServer:
             **VolumeRequests(volumes, agent).operations,
             **UsageRequests(agent, images, shelf, rootfs, volumes, logs, log_budget).operations,
             **ImageRequests(images, shelf, logins, agent.in_use).operations(),
+            **(inside or {}),
         }
 
     @asynccontextmanager

@@ -49,6 +49,12 @@ Operations (arguments → result):
     kill        stack, services?: [NAME], signal?, cause? → {"signalled": number of containers}
                 signal: KILL, SIGHUP, 15 …; cause: id of the event that this follows from
     adopt       store_id → {}                             an operator binds the agent to a store by hand
+    stats       stack?, services?: [NAME], follow?, every?: seconds → lines {at, cpus, memory, tasks: [{task, stack,
+                service, slot, attempt, cpus_limit, memory_limit, pids_limit, and as decide/stats.py has it}]}
+                one, without rates; or one after the other
+    processes   stack, services?: [NAME] → [{task, stack, service, slot, attempt, processes: [{pid, host_pid, parent,
+                user, state, cpu, rss, started_at, command}]}]        runtime/processes.py
+    containers  stack, services?: [NAME] → [what there is to say of each task, decide/inspect.py]
 
 keys: {REGISTRY or REGISTRY/PATH: base64 of USER:PASSWORD}, the asker's own; used for this request, kept nowhere.
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 VERBS = {
     "ps": "gorae status",
-    "top": "gorae status STACK, which has the process ids",
-    "stats": "gorae status",
     "port": "gorae ports",
     "create": "gorae up",
     "watch": "gorae up, again",
