@@ -8,9 +8,12 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from agent.kit.errors import Permanent
+from agent.wire.frames import Duplex
 
 Send = Callable[[str, Any], Awaitable[None]]
 Operation = Callable[[dict[str, Any], Send], Awaitable[Any]]
+Take = Callable[[dict[str, Any]], Awaitable[Duplex]]  # answers {"ready": …}, and hands the connection over
+Conversation = Callable[[dict[str, Any], Take], Awaitable[Any]]  # cancelled when the client has gone
 
 
 @asynccontextmanager

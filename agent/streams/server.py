@@ -7,7 +7,6 @@ A client that vanishes ends its request; nothing a client does ends the server.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
 import errno
 import json
@@ -23,8 +22,9 @@ from typing import Any, Protocol
 from agent.decide.record import signal_number
 from agent.kit.errors import GoraeError, Permanent, UserError
 from agent.ports import Images, ImageShelf, LogFiles, Logins, Logs, Rootfs, Surroundings
+from agent.streams.connection import Connection
 from agent.streams.images import ImageRequests
-from agent.streams.requests import Operation, Send, number, text, texts
+from agent.streams.requests import Conversation, Operation, Send, number, text, texts
 from agent.streams.usage import UsageRequests
 from agent.streams.volumes import Both, Users, VolumeRequests
 from agent.wire.messages import Listener, StackStatus
@@ -72,12 +72,13 @@ class StreamServer:
         *,
         log_budget: int,
         inside: Mapping[str, Operation] | None = None,
+        conversations: Mapping[str, Conversation] | None = None,
         surroundings: Callable[[], Awaitable[Surroundings]],
         uid: int,
         gid: int,
     ) -> None:
         """uid: the orchestrator's user, besides root. gid: the group that may connect at all. inside: what looks into
-        running containers."""
+        running containers. conversations: what takes the connection over."""
         self._path = path
         self._agent, self._logs = agent, logs
         self._surroundings = surroundings
@@ -95,6 +96,7 @@ class StreamServer:
             **ImageRequests(images, shelf, logins, agent.in_use).operations(),
             **(inside or {}),
         }
+        self._conversations = dict(conversations or {})
 
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[None]:
@@ -116,19 +118,18 @@ class StreamServer:
             self._path.unlink(missing_ok=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        client = Connection(reader, writer)
         try:
             if self._peer(writer) not in (0, self._uid):
-                await self._answer(writer, "error", _denied().document())
+                await client.send("error", _denied().document())
                 return
             raw = await reader.readline()
             if raw:
-                await self._until_gone(reader, self._handle(raw, writer))
+                await self._answer(raw, client)
         except (ConnectionError, asyncio.LimitOverrunError, ValueError):
             return  # the client went away, or never meant to ask
         finally:
-            writer.close()
-            with contextlib.suppress(ConnectionError):
-                await writer.wait_closed()
+            await client.close()
 
     @staticmethod
     def _peer(writer: asyncio.StreamWriter) -> int:
@@ -137,10 +138,23 @@ class StreamServer:
         _, uid, _ = _UCRED.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
         return int(uid)
 
-    async def _until_gone(self, reader: asyncio.StreamReader, work: Any) -> None:
-        """Run `work` to its end, or until the client closes its side."""
+    async def _answer(self, raw: bytes, client: Connection) -> None:
+        try:
+            request = json.loads(raw)
+            name = str(request.get("op")) if isinstance(request, dict) else ""
+        except ValueError:
+            name = ""
+        if name not in self._operations and name not in self._conversations:
+            unknown = Permanent("cannot do that: no such operation", code="bad-request")
+            await client.send("error", unknown.document())
+            return
+        taking = name in self._conversations
+        await self._until_gone(client.gone(taking=taking), self._handle(name, request, client))
+
+    async def _until_gone(self, leaving: Any, work: Any) -> None:
+        """Run `work` to its end, or until `leaving` returns."""
         request = asyncio.ensure_future(work)
-        gone = asyncio.ensure_future(reader.read())
+        gone = asyncio.ensure_future(leaving)
         try:
             await asyncio.wait({request, gone}, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -151,16 +165,13 @@ class StreamServer:
             if isinstance(result, Exception) and not isinstance(result, ConnectionError):
                 raise result
 
-    async def _handle(self, raw: bytes, writer: asyncio.StreamWriter) -> None:
-        async def send(kind: str, value: Any) -> None:
-            await self._answer(writer, kind, value)
-
+    async def _handle(self, name: str, request: dict[str, Any], client: Connection) -> None:
+        send = client.send
         try:
-            request = json.loads(raw)
-            operation = self._operations.get(str(request.get("op"))) if isinstance(request, dict) else None
-            if operation is None:
-                raise Permanent("cannot do that: no such operation", code="bad-request")
-            result = await operation(request, send)
+            if name in self._conversations:
+                result = await self._conversations[name](request, client.take)
+            else:
+                result = await self._operations[name](request, send)
         except GoraeError as error:
             await send("error", error.document())
         except (KeyError, TypeError, ValueError) as error:
@@ -184,10 +195,6 @@ class StreamServer:
         log.exception("bug: a request at the agent's socket failed: %.40r", request.get("op"))
         bug = Permanent("cannot answer: the agent met a bug; its log has the details", code="bug")
         await send("error", bug.document())
-
-    async def _answer(self, writer: asyncio.StreamWriter, kind: str, value: Any) -> None:
-        writer.write(json.dumps({kind: value}, default=_plain).encode() + b"\n")
-        await writer.drain()
 
     # Operations -------------------------------------------------------------------------------------------------
 
@@ -231,14 +238,6 @@ class StreamServer:
 
     async def _look_around(self, request: dict[str, Any], send: Send) -> Any:
         return dataclasses.asdict(await self._surroundings())
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, StackStatus | Listener):
-        return value.model_dump(mode="json")
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return dataclasses.asdict(value)
-    raise TypeError(f"no JSON form of {type(value).__name__}")
 
 
 def _disk_full() -> UserError:

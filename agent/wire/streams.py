@@ -7,6 +7,8 @@ A connection carries one request: one line of JSON `{"op": …, …}` from the c
     {"data": "…"}       any number, archives: base64
     {"result": …}       last, success
     {"error": {…}}      last, failure: kit.errors document
+    {"ready": {…}}      from here on both directions carry frames (frames.py); a RESULT or ERROR frame is the last. The
+                        end of what a side sends is an END frame; a side that closes its socket has gone
 
 Operations (arguments → result):
     ping        → {"version", "instance", "epoch"}
@@ -69,24 +71,19 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from agent.kit.errors import Temporary, from_document
+from agent.wire.frames import Duplex, take_over
 
 LIMIT = 8 * 1024 * 1024  # bytes of one line
 
 
 async def request(socket: Path, op: str, **arguments: Any) -> AsyncIterator[tuple[str, Any]]:
     """Yield ("progress" | "line" | "result", value); raises the agent's GoraeError, or Temporary if it is away."""
-    try:
-        reader, writer = await asyncio.open_unix_connection(str(socket), limit=LIMIT)
-    except OSError as error:
-        raise Temporary(
-            f"cannot reach the agent at {socket}: {error.strerror or error}",
-            code="agent-away",
-            hint="gorae doctor",
-        ) from error
+    reader, writer = await _connect(socket)
     try:
         writer.write(json.dumps({"op": op, **arguments}).encode() + b"\n")
         await writer.drain()
@@ -105,9 +102,45 @@ async def request(socket: Path, op: str, **arguments: Any) -> AsyncIterator[tupl
         writer.close()
 
 
+@asynccontextmanager
+async def converse(socket: Path, op: str, **arguments: Any) -> AsyncIterator[tuple[Any, Duplex]]:
+    """What {"ready": …} says, and the frames; closed with the block, which ends the operation. Raises as request()."""
+    reader, writer = await _connect(socket)
+    duplex = None
+    try:
+        writer.write(json.dumps({"op": op, **arguments}).encode() + b"\n")
+        await writer.drain()
+        line = await reader.readline()
+        answer = json.loads(line) if line else {}
+        if "error" in answer:
+            raise from_document(answer["error"])
+        if "ready" not in answer:
+            raise Temporary("cannot finish the request: the agent ended the connection", code="agent-away")
+        duplex = await take_over(reader, writer)
+        yield answer["ready"], duplex
+    except ConnectionError as error:
+        raise Temporary("cannot finish the request: the agent went away", code="agent-away") from error
+    finally:
+        if duplex is not None:
+            await duplex.abort()
+        else:
+            writer.close()
+
+
 async def call(socket: Path, op: str, **arguments: Any) -> Any:
     """The result alone; progress is dropped."""
     async for kind, value in request(socket, op, **arguments):
         if kind == "result":
             return value
     raise AssertionError("unreachable: request ends with a result or raises")
+
+
+async def _connect(socket: Path) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    try:
+        return await asyncio.open_unix_connection(str(socket), limit=LIMIT)
+    except OSError as error:
+        raise Temporary(
+            f"cannot reach the agent at {socket}: {error.strerror or error}",
+            code="agent-away",
+            hint="gorae doctor",
+        ) from error

@@ -67,9 +67,10 @@ async def surroundings() -> Surroundings:
     return Surroundings((Trouble("a chain drops all", "remove it"),), ("ufw",), ("net.ipv4.ip_forward: 0 → 1",))
 
 
-def serving(place: Place) -> StreamServer:
-    ports = (place.agent, place.images, place.shelf, place.logins, place.logs, place.volumes, place.rootfs)
-    return StreamServer(place.path, *ports, log_budget=100, surroundings=surroundings, uid=os.getuid(), gid=os.getgid())
+def serving(place: Place, **more: Any) -> StreamServer:
+    ports: Any = (place.agent, place.images, place.shelf, place.logins, place.logs, place.volumes, place.rootfs)
+    ids: dict[str, Any] = {"uid": os.getuid(), "gid": os.getgid()}
+    return StreamServer(place.path, *ports, log_budget=100, surroundings=surroundings, **ids, **more)
 
 
 @pytest.fixture
