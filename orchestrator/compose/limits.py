@@ -24,9 +24,13 @@ _CONDITIONS: dict[str, Any] = {"none": "no", "on-failure": "on-failure", "any": 
 def restart(service: dict[str, Node], path: str, context: Context) -> RestartModel:
     """A job is done when it has exited with 0: what would start it again is on-failure at most."""
     said = _restarts(service, path, context)
-    if _mode(service) in _JOBS and said.condition not in ("no", "on-failure"):
+    if job(service) and said.condition not in ("no", "on-failure"):
         return said.model_copy(update={"condition": "on-failure"})
     return said
+
+
+def job(service: dict[str, Node]) -> bool:
+    return _mode(service) in _JOBS
 
 
 def _mode(service: dict[str, Node]) -> str:

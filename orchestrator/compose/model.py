@@ -22,13 +22,14 @@ class Model(BaseModel):
 
 class PortMapping(Model):
     """05-services.md, ports. One entry per port of the container. published None: any free port, `among` (first, last)
-    if that is given."""
+    if that is given. `mode` host: one container at a time has it."""
 
     target: int = Field(ge=1, le=65535)
     published: int | None = Field(default=None, ge=1, le=65535)
     among: tuple[PortNumber, PortNumber] | None = None
     protocol: Literal["tcp", "udp"] = "tcp"
     host_ip: str = ""
+    mode: Literal["ingress", "host"] = "ingress"
 
 
 class ServiceMount(Model):
@@ -138,6 +139,7 @@ class Service(Model):
     healthcheck: HealthcheckModel | None = None
     restart: RestartModel = RestartModel()
     replicas: int = Field(default=1, ge=0, le=1000)
+    job: bool = False  # deploy.mode replicated-job, global-job: it is to end
     update: UpdateModel = UpdateModel()
     rollback: UpdateModel = UpdateModel()
     resources: ResourcesModel = ResourcesModel()

@@ -84,6 +84,7 @@ def service(path: str, entry: dict[str, Node], top: dict[str, Node], context: Co
         "healthcheck": health.healthcheck(entry, path, context),
         "restart": limits.restart(entry, path, context),
         "replicas": limits.replicas(entry, path, context),
+        "job": limits.job(entry),
         "update": limits.update(entry, "update_config", path, context),
         "rollback": limits.update(entry, "rollback_config", path, context),
         "resources": limits.resources(entry, path, context),
@@ -119,6 +120,7 @@ def _port(node: Node, path: str, context: Context) -> model.PortMapping | None:
         among=None if low == high else (low, high),
         protocol="udp" if text(entry.get("protocol")) == "udp" else "tcp",
         host_ip=text(entry.get("host_ip")) or "",
+        mode="host" if text(entry.get("mode")) == "host" else "ingress",
     )
 
 

@@ -132,7 +132,7 @@ def _container(stack: Stack, name: str, model: Service, image_id: str, mounts: M
         read_only=model.read_only,
         mounts=tuple(mounts.of[name].values()),
         volumes_from=tuple(mounts.shares[name].values()),
-        ports=tuple(Port(**port.model_dump()) for port in model.ports),
+        ports=tuple(Port(**port.model_dump(exclude={"mode"})) for port in model.ports),
         expose=model.expose,
         labels=model.labels,
         networks=memberships(stack, name),

@@ -116,7 +116,8 @@ def _service(
     changing = record.rollout is not None and any(
         target.service == name and target.id in record.rollout.moved for target in record.rollout.target
     )
-    depends = bool(record.model.get("services", {}).get(name, {}).get("depends_on"))
+    model = record.model.get("services", {}).get(name, {})
+    depends, job = bool(model.get("depends_on")), bool(model.get("job"))
     rows, states = [], []
     for task in tasks:
         status = reported.get(task.id)
@@ -141,10 +142,10 @@ def _service(
         "reason": next((row["reason"] for row in shown if row["reason"]), ""),
         "message": next((row["message"] for row in shown if row["message"]), ""),
         "ports": _ports(tasks, reported),
-        "image": record.model.get("services", {}).get(name, {}).get("image", ""),
+        "image": model.get("image", ""),
         "failed": told and "failed" in states,
         "tasks": rows,
-        "_done": all(_done(task, reported.get(task.id)) for task in tasks),
+        "_done": all(_done(task, reported.get(task.id), job=job) for task in tasks),
     } | (held if record.held else {})
 
 
@@ -175,8 +176,8 @@ def _state(task: Task, status: TaskStatus | None, *, replacing: bool, depends: b
     return _COMING.get(status.state, status.state)
 
 
-def _done(task: Task, status: TaskStatus | None) -> bool:
-    """Whether the task is as it should be and can stay so."""
+def _done(task: Task, status: TaskStatus | None, *, job: bool) -> bool:
+    """Whether the task is as it should be and can stay so; a job is when it has completed."""
     if status is not None and task.desired == "drained":
         return status.state in ("stopped", "completed", "failed")
     if status is None or status.restart_request < task.restart_request:
@@ -185,7 +186,8 @@ def _done(task: Task, status: TaskStatus | None) -> bool:
         return status.state == "stopped"
     if (task.desired == "paused") != status.paused and status.state == "running":
         return False
-    return status.state == "completed" or (status.state == "running" and status.health in ("none", "healthy"))
+    lives = status.state == "running" and status.health in ("none", "healthy")
+    return status.state == "completed" or (lives and (not job or task.desired == "paused"))
 
 
 def _row(task: Task | None, status: TaskStatus | None) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from agent.wire.messages import Task, TaskStatus
 from orchestrator.decide.records import Rollout
 from orchestrator.decide.update import UNCHECKED, FailureAction, Settings
 
+TRIES = 5  # ends in a row after which a job counts as failed, though it is tried again
 Place = tuple[str, int]  # service, slot
 Statuses = Mapping[str, TaskStatus]
 
@@ -143,7 +144,7 @@ class Turn:
     def _serves(self, task: Task) -> bool:
         """Whether something is lost with it: a one-shot that is done answers nobody any more."""
         status = self._statuses.get(task.id)
-        return status is not None and status.state == "running" and ready(task, status)
+        return status is not None and status.state == "running" and ready(task, status) and not self._settings.job
 
     def _trouble(self, target: Task, mates: Sequence[Task]) -> str:
         status = self._statuses.get(target.id)
@@ -155,14 +156,15 @@ class Turn:
         if status.reason == "interrupted":
             return ""  # the agent ended while it started the task: no fault of the new one's
         ill = "unhealthy" in (status.health, status.reason)
-        if ill or status.failures or status.state in ("failed", "backoff"):
+        again = status.failures >= TRIES if self._settings.job else status.failures or status.state == "backoff"
+        if ill or again or status.state == "failed":
             return status.message or status.reason or status.state
         return ""
 
     def _is_settled(self, task: Task) -> bool:
         """Ready, and for long enough."""
         status = self._statuses.get(task.id)
-        if status is None or not ready(task, status):
+        if status is None or not ready(task, status) or (self._settings.job and status.state != "completed"):
             return False
         monitor = self._settings.monitor
         if monitor is None:

@@ -21,7 +21,8 @@ UNCHECKED = 1.0  # seconds that what has no healthcheck must have run to be take
 class Settings:
     """`parallelism`: slots at a time, 0 for all. `delay`: seconds between two batches. `monitor`: seconds a new task
     must have run before it counts; None: UNCHECKED without a healthcheck, none with one. `ratio`: the share of failed
-    tasks above which `failure_action` is taken. `why`: the reason for the order, for people."""
+    tasks above which `failure_action` is taken. `why`: the reason for the order, for people. `job`: it is ready when it
+    has completed, serves nobody, and may fail a few times on the way."""
 
     order: Order = "stop-first"
     why: str = ""
@@ -30,6 +31,7 @@ class Settings:
     monitor: float | None = None
     failure_action: FailureAction = "pause"
     ratio: float = 0.0
+    job: bool = False
 
 
 def settings(stack: Stack, *, back: bool = False) -> dict[str, Settings]:
@@ -41,15 +43,18 @@ def _settings(stack: Stack, service: Service, back: bool) -> Settings:
     said = service.rollback if back else service.update
     lock = stack.images.get(service.image)
     order, why = order_of(service, lock.volumes if lock else ())
+    if said.order:
+        why = f"the file says so, though {why}" if said.order == "start-first" != order else "the file says so"
     action = said.failure_action or ("pause" if back else "rollback")
     return Settings(
         order=said.order or order,
-        why="the file says so" if said.order else why,
+        why=why,
         parallelism=1 if said.parallelism is None else said.parallelism,
         delay=said.delay,
         monitor=said.monitor,
         failure_action="pause" if back and action == "rollback" else action,
         ratio=said.max_failure_ratio,
+        job=service.job,
     )
 
 
@@ -63,6 +68,8 @@ def order_of(service: Service, volumes: Collection[str]) -> tuple[Order, str]:
 
 def _alone(service: Service, volumes: Collection[str]) -> str:
     """Why two containers of a slot must not run at a time; "" if they may."""
+    if service.job:
+        return "a job is begun anew, not carried on beside the one before"
     if service.naming.container:
         return f"container_name gives the name {service.naming.container} to one container at a time"
     if service.network_mode not in ("", "none"):
@@ -70,8 +77,9 @@ def _alone(service: Service, volumes: Collection[str]) -> str:
     for use in service.networks.values():
         if use.addresses:
             return f"the address {use.addresses[0]} belongs to one container at a time"
-    if service.network_mode == "host":
-        return "on the host's network both would need the same ports"
+    for port in service.ports:
+        if port.mode == "host":
+            return f"port {port.published or port.target} is in mode host, and belongs to one container at a time"
     written = [mount for mount in service.mounts if mount.type != "tmpfs" and not mount.read_only]
     if written:
         kind = "volume" if written[0].type == "volume" else "directory"

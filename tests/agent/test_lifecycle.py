@@ -9,7 +9,7 @@ import pytest
 
 from agent.kit.errors import UserError
 from agent.ports import ProbeResult
-from agent.wire.messages import Dependency, Healthcheck, Hook, Membership, Port, Task, TaskStatus
+from agent.wire.messages import Dependency, Healthcheck, Hook, Membership, Port, Restart, Task, TaskStatus
 from tests.agent.test_worker import task
 from tests.agent.world import World, running
 
@@ -390,3 +390,45 @@ async def test_a_drained_host_stops_in_reverse_order_and_starts_nothing_until_it
         order = [e.task for e in world.events("task.started")][-3:]
         assert order.index("d") < order.index("w")
         assert len(world.runtime.started) == 3, "the runtime counts since its boot"
+
+
+# Jobs
+
+
+async def test_a_job_is_tried_again_until_it_is_done_and_then_stays_done_until_it_changes() -> None:
+    async with running() as world:
+        job = task(world, "j", "job", restart="on-failure")
+        await world.assign(job)
+        for attempt in (1, 2):
+            await world.until(lambda attempt=attempt: status(world, "j").attempt == attempt)  # type: ignore[misc]
+            await world.until(lambda: world.state("j") == "running")
+            world.runtime.finish("j", 1)
+        await world.until(lambda: status(world, "j").attempt == 3 and world.state("j") == "running")
+        world.runtime.finish("j", 0)
+        await world.until(lambda: world.state("j") == "completed")
+        await world.restart()
+        await world.reboot()
+        world.start()
+        await world.settle(120)
+        assert (world.state("j"), world.runtime.started) == ("completed", [])
+        again = task(world, "k", "job", restart="on-failure")  # its template has changed
+        await world.assign(again, generation=2)
+        await world.until(lambda: world.state("k") == "running")
+        assert world.state("j") == "absent"
+
+
+async def test_a_job_that_may_fail_so_often_fails_then_and_is_run_again_when_asked_for() -> None:
+    async with running() as world:
+        policy = Restart(condition="on-failure", max_attempts=1)
+        job = task(world, "j", "job", restart=policy)
+        await world.assign(job)
+        for attempt in (1, 2):
+            await world.until(lambda attempt=attempt: status(world, "j").attempt == attempt)  # type: ignore[misc]
+            await world.until(lambda: world.state("j") == "running")
+            world.runtime.finish("j", 7)
+        await world.until(lambda: world.state("j") == "failed")
+        assert status(world, "j").exit_code == 7
+        await world.settle(120)
+        assert status(world, "j").attempt == 2, "given up, and said so"
+        await world.assign(job.model_copy(update={"restart_request": 1}), generation=2)
+        await world.until(lambda: status(world, "j").attempt == 3 and world.state("j") == "running")

@@ -133,6 +133,27 @@ from .support import loaded, problems, service
         pytest.param(
             "deploy: {restart_policy: {condition: none}}", {"restart": {"condition": "no"}}, id="restart_policy: none"
         ),
+        pytest.param("deploy: {mode: global}", {}, id="mode: global is one here"),
+        pytest.param(
+            "deploy: {mode: replicated-job, replicas: 3}",
+            {"job": True, "replicas": 3, "restart": {"condition": "on-failure"}},
+            id="mode: replicated-job",
+        ),
+        pytest.param(
+            "restart: always\ndeploy: {mode: global-job}",
+            {"job": True, "restart": {"condition": "on-failure"}},
+            id="mode: global-job; what has ended well is not begun again",
+        ),
+        pytest.param(
+            "deploy: {mode: replicated-job, restart_policy: {condition: none}}",
+            {"job": True, "restart": {"condition": "no"}},
+            id="a job that is tried once",
+        ),
+        pytest.param(
+            "deploy: {mode: replicated-job, restart_policy: {condition: on-failure, max_attempts: 2, delay: 1s}}",
+            {"job": True, "restart": {"condition": "on-failure", "max_attempts": 2, "delay": 1.0}},
+            id="a job that is tried three times",
+        ),
         pytest.param(
             "mem_limit: 1gb\nmem_reservation: 300M\ncpus: 1.5\npids_limit: 5",
             {"resources": {"memory": 2**30, "memory_reservation": 300 * 2**20, "cpus": 1.5, "pids": 5}},

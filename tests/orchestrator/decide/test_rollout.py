@@ -162,6 +162,35 @@ def test_a_start_that_the_agents_end_interrupted_is_no_failure() -> None:
     assert not found.back and shown(found.tasks) == "a1 b1|a1 a2 a3" and found.acts == ()
 
 
+JOB = Settings("stop-first", "a job", failure_action="rollback", job=True)
+
+
+@pytest.mark.parametrize(
+    ("reports", "phase", "after"),
+    [
+        pytest.param(told(*(status(old, "completed") for old in OLD)), "updating", "b1 b2 b3", id="done: begun anew"),
+        pytest.param(told(*(status(old, health="none") for old in OLD)), "updating", "b1 b2 b3", id="all at once"),
+        pytest.param(told(*(status(new, health="none") for new in NEW)), "updating", "b1 b2 b3", id="not over yet"),
+        pytest.param(
+            told(*(status(new, "backoff", failures=4) for new in NEW)), "updating", "b1 b2 b3", id="tried again"
+        ),
+        pytest.param(told(*(status(new, "completed") for new in NEW)), None, "b1 b2 b3", id="over"),
+    ],
+)
+def test_a_changed_job(reports: Mapping[str, TaskStatus], phase: str | None, after: str) -> None:
+    tasks = OLD if "a1" in reports else NEW
+    found = step(JOB, tasks, reports, back=4)
+    assert (found.rollout.phase if found.rollout else None, shown(found.tasks), found.back) == (phase, after, False)
+
+
+@pytest.mark.parametrize(
+    "bad", [status(NEW[0], "failed", message="exit 1"), status(NEW[0], "backoff", failures=5, message="exit 1")]
+)
+def test_a_job_that_does_not_succeed_goes_back(bad: TaskStatus) -> None:
+    found = step(JOB, NEW, told(bad, *(status(new, "completed") for new in NEW[1:])), back=4)
+    assert found.back and found.rollout is not None and found.rollout.message == "web.1 failed: exit 1"
+
+
 def test_what_was_paused_ends_when_it_gets_well() -> None:
     found = step(Settings("start-first", failure_action="pause"), (OLD[0], BESIDE[1]), FAILED, goal=NEW[:1])
     assert found.rollout is not None and found.rollout.phase == "paused"
@@ -239,13 +268,30 @@ def _order(images: Sequence[str] = (), **service: Any) -> tuple[str, str]:
         ({"network_mode": "none"}, (), "start-first", "nothing forbids"),
         ({"networks": {"n": {"addresses": ["10.9.0.2"]}}}, (), "stop-first", "the address 10.9.0.2 belongs to one"),
         ({"volumes_from": [{"service": "db"}]}, (), "stop-first", "both would write to the volumes of db"),
-        ({"update": {"order": "start-first"}, "naming": {"container": "x"}}, (), "start-first", "the file says so"),
+        ({"ports": [{"target": 80, "published": 8080}]}, (), "start-first", "nothing forbids"),
+        (
+            {"ports": [{"target": 80, "published": 8080, "mode": "host"}]},
+            (),
+            "stop-first",
+            "port 8080 is in mode host, and belongs to one container at a time",
+        ),
+        ({"ports": [{"target": 80, "mode": "host"}]}, (), "stop-first", "port 80 is in mode host"),
+        ({"job": True}, (), "stop-first", "a job is begun anew"),
+        ({"update": {"order": "start-first"}}, (), "start-first", "the file says so"),
+        ({"update": {"order": "stop-first"}, "naming": {"container": "x"}}, (), "stop-first", "the file says so"),
+        (
+            {"update": {"order": "start-first"}, "ports": [{"target": 80, "mode": "host"}]},
+            (),
+            "start-first",
+            "the file says so, though port 80 is in mode host, and belongs to one container at a time",
+        ),
     ],
     ids=str,
 )
 def test_the_order_and_its_reason(service: dict[str, Any], images: Sequence[str], order: str, why: str) -> None:
     found = _order(images, **service)
     assert found[0] == order and found[1].startswith(why)
+    assert ("though" in found[1]) == ("though" in why)
 
 
 def test_a_failed_update_goes_back_and_a_failed_way_back_stops() -> None:

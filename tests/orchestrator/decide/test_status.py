@@ -281,3 +281,15 @@ def test_of_a_drained_host(states: tuple[State, ...], web: str, converged: bool)
 def test_what_was_drained_is_awaited_when_it_is_no_more() -> None:
     document = fold(RECORD, status(*(told(task, "stopped") for task in TASKS)), True)
     assert (row(document, "web")["state"], document["converged"]) == ("starting", False)
+
+
+@pytest.mark.parametrize(("state", "converged"), [("running", False), ("completed", True), ("backoff", False)])
+def test_a_job_is_as_it_should_be_when_it_has_completed(state: State, converged: bool) -> None:
+    model = {**RECORD.model, "services": {**RECORD.model["services"], "db": {"image": "db:1", "job": True}}}
+    document = fold(replace(RECORD, model=model), status(told(DB, state), *ALL[1:]), True)
+    assert document["converged"] == converged
+
+
+def test_a_one_shot_without_the_mode_of_a_job_is_up_while_it_runs_and_when_it_is_done() -> None:
+    for state in ("running", "completed"):
+        assert fold(RECORD, status(told(DB, state), *ALL[1:]), True)["converged"]
