@@ -27,12 +27,15 @@ from orchestrator.decide.ports import published_at
 from orchestrator.decide.pulling import Pull, wants
 from orchestrator.decide.records import Counter, Phase, Revision, Rollout, StackRecord
 from orchestrator.decide.schedule import admit, fits
+from orchestrator.decide.staying import Others, as_they_are, beside, staying
+from orchestrator.decide.staying import locks as kept_locks
 from orchestrator.decide.virtual import allot, networked
 from orchestrator.store.ledger import Ledger
 from orchestrator.store.port import Change
 
 Progress = Callable[[dict[str, Any]], None]
 PATIENCE = 5.0  # seconds
+ALL_GO = Others()
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +85,12 @@ class Controller:
         progress: Progress,
         keys: Mapping[str, str] | None = None,
         *,
-        partial: bool = False,
+        others: Others = ALL_GO,
     ) -> Applied:
         """Make the stack as the model says. Two `up` of one stack are applied in the order they came in.
 
         keys: the asker's own for registries (agent/wire/streams.py); they go with the request and are kept nowhere.
-        partial: services of the stack that the model does not have stay exactly as they are.
+        others: what becomes of services of the stack that the model does not have.
         """
         model = published_at(model, self._default_address)
         names = sorted({service.image for service in model.services.values()})
@@ -99,14 +102,14 @@ class Controller:
             await self._check_volumes(model)
             before = self._ledger.stacks.get(model.name)
             wanted = wants(model, _locks(before), pull)
-            if partial and before is not None and not before.removed:
-                model = _beside(before, model)
+            stay = staying(before, model, others)
+            if before is not None and stay:
+                model = beside(before, model, stay)
                 services = order(model.services)
             model = settled(model, (r.model for name, r in self._ledger.stacks.items() if name != model.name))
             locks = await self._ensure(wanted, progress, keys or {})
-            if partial:
-                used = {service.image for service in model.services.values()}
-                locks = {image: lock for image, lock in _locks(before).items() if image in used} | locks
+            if before is not None and stay:
+                locks = kept_locks(before, model) | locks
             model = model.model_copy(update={"images": locks})
             desired = expand.expand(model, {image: lock.id for image, lock in locks.items()})
             publishes = any(port.published for service in model.services.values() for port in service.ports)
@@ -115,15 +118,14 @@ class Controller:
                 record = self._ledger.stacks.get(model.name)
                 if record is not None and record.removed:
                     raise refusals.removing(model.name)
-                if partial and record is not None:
+                if record is not None and stay:
                     if before is None or record.model != before.model:
                         raise refusals.changed(model.name)
-                    there = expand.as_it_is(record.goal)
-                    desired |= {name: want for name, want in there.items() if name not in named}
+                    desired |= as_they_are(record, stay)
                 desired |= runs.under_way(record, self.resting(model.name))
                 templates = {service: want.template for service, want in desired.items()}
                 current = rollout.basis(record.goal, record.tasks, templates) if record else ()
-                intent = Intent("up", named if partial else None)
+                intent = Intent("up", named if stay else None)
                 planned = self._plan(model.name, services, desired, current, intent)
                 document = model.model_dump(mode="json", exclude_defaults=True)
                 return await self._apply(model.name, document, planned, record, peer, "up", listeners)
@@ -504,18 +506,6 @@ def _back(record: StackRecord | None, revision: int) -> int | None:
     if under_way is not None and under_way.phase in ("updating", "paused") and under_way.back is not None:
         return under_way.back if under_way.back != revision else None
     return record.revision if record is not None and record.revision != revision else None
-
-
-def _beside(record: StackRecord, model: Stack) -> Stack:
-    """The stack as it is stored, with the services of the model, and what they need, in it."""
-    stored = Stack.model_validate(record.model)
-    return model.model_copy(
-        update={
-            "services": {**stored.services, **model.services},
-            "volumes": {**stored.volumes, **model.volumes},
-            "networks": {**stored.networks, **model.networks},
-        }
-    )
 
 
 def _locks(record: StackRecord | None) -> dict[str, LockedImage]:

@@ -9,7 +9,7 @@ from typing import Any
 from agent.wire.messages import StackStatus
 from orchestrator import refusals
 from orchestrator.decide.records import StackRecord
-from orchestrator.decide.status import fold
+from orchestrator.decide.status import fold, of_some
 from orchestrator.store.ledger import Ledger
 
 _Key = tuple[StackRecord, StackStatus | None, bool, bool]
@@ -39,10 +39,16 @@ class Board:
             raise refusals.no_stack(stack)
         return self._document([entry[1]])
 
-    def one(self, stack: str) -> bytes:
-        """The status document of one stack, empty when there is no such stack (any more)."""
+    def one(self, stack: str, services: Collection[str] = ()) -> tuple[dict[str, Any] | None, bytes]:
+        """One stack's entry, None when there is no such stack (any more), and the status document of it; of these
+        services alone, if any are named."""
         entry = self._entry(stack)
-        return self._document([entry[1]] if entry else [])
+        if entry is None:
+            return None, self._document([])
+        if not services:
+            return entry[0], self._document([entry[1]])
+        some = of_some(entry[0], services)
+        return some, self._document([_dump(some)])
 
     def _entry(self, name: str) -> tuple[dict[str, Any], bytes] | None:
         ledger = self._ledger

@@ -18,6 +18,8 @@ from orchestrator.decide.difference import difference
 from orchestrator.decide.networks import settled
 from orchestrator.decide.preview import preview
 from orchestrator.decide.records import Revision
+from orchestrator.decide.staying import beside, staying
+from orchestrator.decide.staying import locks as locks_of
 from orchestrator.decide.why import explain
 
 router = APIRouter(prefix="/v1/stacks")
@@ -80,9 +82,15 @@ async def plan(here: Here, name: StackName, body: UpBody) -> dict[str, Any]:
         found[image] = lock if lock is not None and body.pull != "always" else LockedImage(id=here_now or "")
     there = {image["id"] for image in images}
     missing = {image for image, lock in found.items() if body.pull == "always" or lock.id not in there}
-    model = settled(body.model, (r.model for other, r in ledger.stacks.items() if other != name))
+    stay = staying(record, body.model, body.others)
+    model = settled(
+        body.model if record is None else beside(record, body.model, stay),
+        (r.model for other, r in ledger.stacks.items() if other != name),
+    )
+    if record is not None:
+        found = locks_of(record, model) | found
     model = model.model_copy(update={"images": found})
-    return preview(record, model, here.controller.resting(name), missing)
+    return preview(record, model, here.controller.resting(name), missing, stay)
 
 
 @router.get("/{name}/why")

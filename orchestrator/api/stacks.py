@@ -17,6 +17,7 @@ from orchestrator.api.peer import peer
 from orchestrator.compose.model import Name, ServiceName, Stack
 from orchestrator.controller import Applied
 from orchestrator.decide.pulling import Pull
+from orchestrator.decide.staying import Others
 
 router = APIRouter(prefix="/v1")
 StackName = Annotated[Name, Path()]
@@ -34,7 +35,12 @@ class UpBody(Body):
     model: Stack
     pull: Pull = "policy"
     partial: bool = False  # services that the model does not have stay as they are
+    keep: tuple[ServiceName, ...] = ()  # of them, these do in any case
     keys: Keys = Field(default_factory=dict, repr=False)
+
+    @property
+    def others(self) -> Others:
+        return Others(self.partial, frozenset(self.keep))
 
 
 class ServicesBody(Body):
@@ -93,7 +99,7 @@ async def up(here: Here, request: Request, name: StackName, body: UpBody) -> Str
     who = peer(request)
 
     async def job(progress: streams.Progress) -> dict[str, Any]:
-        return applied(await here.controller.up(body.model, body.pull, who, progress, body.keys, partial=body.partial))
+        return applied(await here.controller.up(body.model, body.pull, who, progress, body.keys, others=body.others))
 
     return streams.ndjson(streams.work(job))
 
@@ -152,11 +158,14 @@ async def drain(here: Here, request: Request, undo: bool = False) -> dict[str, A
 
 
 @router.get("/stacks/{name}/watch", response_class=StreamingResponse)
-async def watch(here: Here, name: StackName, generation: Annotated[int, Query(ge=0)] = 0) -> StreamingResponse:
-    """NDJSON status documents of this stack, at once and at every change, until converged at `generation`."""
+async def watch(
+    here: Here, name: StackName, generation: Annotated[int, Query(ge=0)] = 0, service: Services = ()
+) -> StreamingResponse:
+    """NDJSON status documents of this stack, at once and at every change, until converged at `generation`; of these
+    services alone, if any are named."""
     if generation == 0 and name not in here.ledger.stacks:
         here.board.status(name)  # raises stack-unknown
-    lines: AsyncIterator[bytes] = streams.watch(here.ledger, here.board, name, generation)
+    lines: AsyncIterator[bytes] = streams.watch(here.ledger, here.board, name, generation, service)
     return streams.ndjson(lines)
 
 

@@ -72,18 +72,22 @@ async def relay_lines(socket: Path, op: str, arguments: dict[str, Any]) -> Async
         yield line(document(error))
 
 
-async def watch(ledger: Ledger, board: Board, stack: str, generation: int) -> AsyncIterator[bytes]:
-    """Status documents of one stack, at once and at every change, until it has converged at `generation` or is gone."""
+async def watch(
+    ledger: Ledger, board: Board, stack: str, generation: int, services: Sequence[str] = ()
+) -> AsyncIterator[bytes]:
+    """Status documents of one stack, at once and at every change, until it has converged at `generation` or is gone; of
+    `services` alone, if any are named."""
     last: object = None
     with ledger.listen() as bell:
         while not ledger.closed:
             bell.clear()
-            entry = board.stack(stack)
-            if entry is not last or entry is None:
-                last = entry
-                yield board.one(stack) + b"\n"
-            if entry is None or (entry["converged"] and entry["observed_generation"] >= generation):
-                return
+            whole = board.stack(stack)
+            if whole is not last or whole is None:
+                last = whole
+                entry, said = board.one(stack, services)
+                yield said + b"\n"
+                if entry is None or (entry["converged"] and entry["observed_generation"] >= generation):
+                    return
             await bell.wait()
 
 

@@ -20,4 +20,6 @@ def act(arguments: argparse.Namespace, verb: str, done: str) -> int:
     what = ", ".join(f"{stack}/{service}" for service in services) or f"stack {stack}"
     answer = client.send("POST", f"/v1/stacks/{stack}/{verb}", {"services": list(services)})
     said = f"{what} {'is' if len(services) < 2 else 'are'} {done}"
-    return waiting.conclude(arguments, client, answer, verb, stored=f"{what}: {verb} is stored", done=lambda _: said)
+    return waiting.conclude(
+        arguments, client, answer, verb, stored=f"{what}: {verb} is stored", done=lambda _: said, services=services
+    )

@@ -55,12 +55,16 @@ def conclude(
     *,
     stored: str,
     done: Callable[[dict[str, Any]], str],
+    services: tuple[str, ...] = (),
 ) -> int:
     """Wait if that is wanted, and print the result. `answer`: the API's. `doing`: "bring up", "remove" …, for errors.
-    `stored`: what to say without waiting; `done`: what to say of the status document when all is as it was asked."""
+    `stored`: what to say without waiting; `done`: what to say of the status document when all is as it was asked.
+    `services`: whom to wait for; (): everybody."""
     document = None
     if not arguments.no_wait:
-        document = wait(client, answer["stack"], answer["generation"], arguments.timeout, screen(arguments), doing)
+        document = wait(
+            client, answer["stack"], answer["generation"], arguments.timeout, screen(arguments), doing, services
+        )
     if arguments.json:
         result = {key: answer.get(key, []) for key in ("stack", "generation", "actions")}
         print(json.dumps({**result, "status": document["stacks"][0] if document and document["stacks"] else None}))
@@ -74,7 +78,13 @@ def conclude(
 
 
 def wait(
-    client: Client, stack: str, generation: int, timeout: float, screen: Screen, doing: str = "bring up"
+    client: Client,
+    stack: str,
+    generation: int,
+    timeout: float,
+    screen: Screen,
+    doing: str = "bring up",
+    services: tuple[str, ...] = (),
 ) -> dict[str, Any]:
     """The status document in which the stack has converged at `generation`, or, for "remove", is gone.
 
@@ -87,7 +97,7 @@ def wait(
         while True:
             began = time.monotonic()
             try:
-                document = _follow(client, stack, generation, deadline, timeout, shown, doing)
+                document = _follow(client, stack, generation, deadline, timeout, shown, doing, services)
             except Unreachable:
                 now = time.monotonic()
                 away = now if away is None or now - began > 1 else away
@@ -138,10 +148,17 @@ def _too_young(document: dict[str, Any]) -> float:
 
 
 def _follow(
-    client: Client, stack: str, generation: int, deadline: float, timeout: float, shown: _Shown, doing: str
+    client: Client,
+    stack: str,
+    generation: int,
+    deadline: float,
+    timeout: float,
+    shown: _Shown,
+    doing: str,
+    services: tuple[str, ...],
 ) -> dict[str, Any]:
     document: dict[str, Any] | None = None
-    with client.stream("GET", f"/v1/stacks/{stack}/watch", generation=generation) as stream:
+    with client.stream("GET", f"/v1/stacks/{stack}/watch", generation=generation, service=services) as stream:
         while True:
             left = deadline - time.monotonic()
             try:

@@ -60,11 +60,13 @@ class Composed:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """`warnings`: sentences for people, each with its place. `files`: absolute, in the order they were merged."""
+    """`warnings`: sentences for people, each with its place. `files`: absolute, in the order they were merged.
+    `others`: services that the files have as well: of profiles that are not active, or not meant."""
 
     stack: model.Stack
     warnings: tuple[str, ...]
     files: tuple[Path, ...]
+    others: tuple[str, ...] = ()
 
 
 def read(
@@ -101,7 +103,9 @@ def load(
     that is wrong, what gorae does not honour included."""
     report = Report()
     composed = _compose(files, environ, cwd, project, env_files, project_directory, profiles, services, report)
-    return Loaded(_stack(composed, report), tuple(report.warnings), composed.files)
+    stack = _stack(composed, report)
+    others = fields(fields(composed.everything).get("services")).keys() - stack.services.keys()
+    return Loaded(stack, tuple(report.warnings), composed.files, tuple(sorted(others)))
 
 
 def judged(

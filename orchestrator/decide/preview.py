@@ -9,11 +9,12 @@ from typing import Any
 
 from agent.wire.messages import Port, Task
 from orchestrator.compose.model import Stack
-from orchestrator.decide import expand, rollout
+from orchestrator.decide import expand, rollout, runs
 from orchestrator.decide.difference import difference
 from orchestrator.decide.order import order
 from orchestrator.decide.plan import Action, Intent, plan
 from orchestrator.decide.records import StackRecord
+from orchestrator.decide.staying import as_they_are
 from orchestrator.decide.update import Settings, settings
 
 # What is done with the tasks of a service → what that is for the service; the first that occurs counts.
@@ -21,16 +22,27 @@ _CONSEQUENCES = {"replace": "recreate", "restart": "restart", "remove": "remove"
 
 
 def preview(
-    record: StackRecord | None, stack: Stack, over: Mapping[str, str], missing: Collection[str]
+    record: StackRecord | None,
+    stack: Stack,
+    over: Mapping[str, str],
+    missing: Collection[str],
+    stay: Collection[str] = (),
 ) -> dict[str, Any]:
     """The document of docs/api.md. `stack`: with its images locked. `over`: as of plan. `missing`: images that are not
-    here."""
+    here. `stay`: services that are to stay exactly as they are."""
     desired = expand.expand(stack, {name: lock.id for name, lock in stack.images.items()})
+    if record is not None:
+        desired |= {**as_they_are(record, stay), **runs.under_way(record, over)}
     templates = {name: want.template for name, want in desired.items()}
     current = rollout.basis(record.goal, record.tasks, templates) if record else ()
     numbers = itertools.count()
     planned = plan(
-        desired, current, Intent(), order=order(stack.services), new_id=lambda: f"new{next(numbers)}", over=over
+        desired,
+        current,
+        Intent("up", frozenset(stack.services) - frozenset(stay) if stay else None),
+        order=order(stack.services),
+        new_id=lambda: f"new{next(numbers)}",
+        over=over,
     )
     how = settings(stack)
     names = list(dict.fromkeys(action.service for action in planned.actions))

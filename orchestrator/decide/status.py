@@ -6,7 +6,7 @@ unchanged stack gives equal bytes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from agent.wire.messages import PublishedPort, StackStatus, Task, TaskStatus
@@ -56,15 +56,16 @@ def fold(record: StackRecord, status: StackStatus | None, online: bool, drained:
             [task for task in leaving if task.service == name],
             told=online,
             seen=seen,
+            still=drained,
         )
         for name in names
     ]
     _propagate(record, services)
-    converged = online and seen and not record.removed and not record.held and not leaving
-    converged = converged and (drained or record.rollout is None or record.rollout.phase == "rolled-back")
-    converged = converged and all(service.pop("_done") for service in services)
+    converged = online and seen and not record.removed and not record.held
     for service in services:
-        service.pop("_done", None)
+        service["converged"] = converged and service["converged"]
+    converged = converged and (drained or record.rollout is None or record.rollout.phase == "rolled-back")
+    converged = converged and all(service["converged"] for service in services)
     return {
         "name": record.name,
         "generation": record.generation,
@@ -75,6 +76,15 @@ def fold(record: StackRecord, status: StackStatus | None, online: bool, drained:
         "update": _update(record, reported),
         "services": services,
     }
+
+
+def of_some(entry: dict[str, Any], services: Collection[str]) -> dict[str, Any]:
+    """The entry, as if the stack had only these services. How an update ended that did not end well concerns all."""
+    rows = [row for row in entry["services"] if row["name"] in services]
+    update = entry["update"]
+    if update and update["services"] and not update["services"].keys() & set(services):
+        update = None
+    return {**entry, "services": rows, "update": update, "converged": all(row["converged"] for row in rows)}
 
 
 def _update(record: StackRecord, reported: Mapping[str, TaskStatus]) -> dict[str, Any] | None:
@@ -111,10 +121,12 @@ def _service(
     *,
     told: bool,
     seen: bool,
+    still: bool,
 ) -> dict[str, Any]:
+    """`still`: no change goes on meanwhile."""
     slots = {task.slot for task in leaving}
     changing = record.rollout is not None and any(
-        target.service == name and target.id in record.rollout.moved for target in record.rollout.target
+        not still and target.service == name and target.id in record.rollout.moved for target in record.rollout.target
     )
     model = record.model.get("services", {}).get(name, {})
     depends, job = bool(model.get("depends_on")), bool(model.get("job"))
@@ -145,7 +157,9 @@ def _service(
         "image": model.get("image", ""),
         "failed": told and "failed" in states,
         "tasks": rows,
-        "_done": all(_done(task, reported.get(task.id), job=job) for task in tasks),
+        "converged": not leaving
+        and not changing
+        and all(_done(task, reported.get(task.id), job=job) for task in tasks),
     } | (held if record.held else {})
 
 

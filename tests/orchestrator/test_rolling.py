@@ -11,9 +11,11 @@ import pytest
 from agent.kit.errors import UserError
 from agent.wire.memory import MemoryBroker
 from agent.wire.messages import Task, TaskStatus
+from orchestrator.compose.model import LockedImage
 from orchestrator.decide.difference import difference
 from orchestrator.decide.preview import preview
 from orchestrator.decide.status import fold
+from orchestrator.decide.staying import Others, beside, staying
 from orchestrator.store.sqlite import SqliteStore
 from tests.support.fake_agent import FakeAgent
 from tests.support.orchestrating import ALICE, Orchestrating, orchestrating, stack
@@ -189,7 +191,7 @@ async def test_up_of_some_services_leaves_the_others_exactly_as_they_are(s: Sett
     await s.o.controller.act("shop", "stop", ["old"], ALICE)
     before = {t.service: t for t in s.o.ledger.stacks["shop"].tasks if t.service != "web"}
     model = stack(web={**CHECKED, "image": "web:2"})
-    await s.o.controller.up(model, "always", ALICE, lambda _: None, partial=True)
+    await s.o.controller.up(model, "always", ALICE, lambda _: None, others=Others(partial=True))
     await s.o.converged()
     record = s.o.ledger.stacks["shop"]
     assert {t.service: t for t in record.tasks if t.service != "web"} == before
@@ -198,6 +200,26 @@ async def test_up_of_some_services_leaves_the_others_exactly_as_they_are(s: Sett
     assert {t.container.image for t in record.tasks if t.service == "web"} == {"web:2"}
     await s.o.up(stack(web={**CHECKED, "image": "web:2"}))
     assert {t.service for t in s.o.ledger.stacks["shop"].goal} == {"web"}
+
+
+async def test_services_that_are_to_be_kept_stay_and_orphans_go(s: Setting) -> None:
+    await s.o.up(stack(web=CHECKED, debug={"image": "debug:1"}, old={"image": "old:1"}))
+    await s.o.converged()
+    record = s.o.ledger.stacks["shop"]
+    before = {t.service: t for t in record.tasks}
+    model, others = stack(web={**CHECKED, "image": "web:2"}), Others(keep=frozenset({"debug", "never-there"}))
+    stay = staying(record, model, others)
+    assert stay == {"debug"}
+    told = beside(record, model, stay)
+    images = {one.image: LockedImage(id=f"sha256:{one.image}") for one in told.services.values()}
+    said = preview(record, told.model_copy(update={"images": images}), {}, [], stay)["services"]
+    assert {one["name"]: one["consequence"] for one in said} == {"web": "rolling", "debug": "nothing", "old": "remove"}
+    await s.o.controller.act("shop", "stop", ["debug"], ALICE)
+    await s.o.controller.up(model, "missing", ALICE, lambda _: None, others=others)
+    await s.o.converged()
+    after = {t.service: t for t in s.o.ledger.stacks["shop"].tasks}
+    assert after.keys() == {"web", "debug"}
+    assert after["debug"] == before["debug"].model_copy(update={"desired": "stopped"})
 
 
 async def test_a_run_is_beside_the_services_until_it_is_over(s: Setting) -> None:

@@ -30,7 +30,8 @@ def run(arguments: argparse.Namespace) -> int:
     for warning in loaded.warnings:
         print(f"note  {warning}", file=sys.stderr)
     name = loaded.stack.name
-    body = {"model": loaded.stack.model_dump(mode="json", exclude={"images"}), "pull": arguments.pull}
+    model = loaded.stack.model_dump(mode="json", exclude={"images"})
+    body = {"model": model, "pull": arguments.pull, "keep": list(loaded.others)}
     found = Client(arguments.root).send("POST", f"/v1/stacks/{name}/plan", body)
     print(json.dumps(found) if arguments.json else "\n".join(text(found)))
     return CHANGES if found["changes"] else 0

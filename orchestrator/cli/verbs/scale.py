@@ -42,7 +42,9 @@ def run(arguments: argparse.Namespace) -> int:
         )
     answer = client.send("POST", f"/v1/stacks/{stack}/scale", {"replicas": wishes})
     said = ", ".join(f"{stack}/{service} has {number}" for service, number in wishes.items())
-    return waiting.conclude(arguments, client, answer, "scale", stored=f"{said}: stored", done=lambda _: said)
+    return waiting.conclude(
+        arguments, client, answer, "scale", stored=f"{said}: stored", done=lambda _: said, services=services
+    )
 
 
 def _number(text: str, word: str) -> int:

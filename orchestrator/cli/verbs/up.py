@@ -3,7 +3,8 @@
 Reads the file with your own rights and environment, sends the result to the daemon, and shows images being pulled
 and containers coming up. When nothing changed, nothing is touched. Ctrl-C stops waiting, not the stack.
 
-With SERVICE…: these and what they depend on; all others stay as they are. Without: what the file no longer has goes.
+With SERVICE…: these and what they depend on are brought up and waited for; all others stay as they are. Without: what
+the file no longer has goes. Services of profiles that are not active now stay as they are, too.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ def register(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("services", metavar="SERVICE", nargs="*", help="these services, and what they depend on")
     targets.register_files(parser)
     parser.add_argument(
-        "--remove-orphans", action="store_true", help="accepted; an up of the whole file always removes them"
+        "--remove-orphans",
+        action="store_true",
+        help="with SERVICE: remove services that the file no longer has; without, that is always done",
     )
     parser.add_argument(
         "--pull",
@@ -53,7 +56,8 @@ def run(arguments: argparse.Namespace) -> int:
     body = {
         "model": loaded.stack.model_dump(mode="json", exclude={"images"}),
         "pull": {"if_not_present": "missing", "build": "policy"}.get(arguments.pull, arguments.pull),
-        "partial": bool(arguments.services),
+        "partial": bool(arguments.services) and not arguments.remove_orphans,
+        "keep": list(loaded.others),
         "keys": keys.of(service.image for service in loaded.stack.services.values()),
     }
     try:
@@ -72,6 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
         "bring up",
         stored=f"stack {name} is stored as revision {result['revision']}: {changes}",
         done=lambda document: _summary(name, result, document),
+        services=tuple(loaded.stack.services) if arguments.services else (),
     )
     if any(service.ports for service in loaded.stack.services.values()):
         with suppress(GoraeError):  # an older daemon does not say

@@ -482,3 +482,14 @@ def test_the_openapi_document_is_current() -> None:
 async def test_the_served_openapi_document_has_the_same_paths(s: Setting) -> None:
     _, served = await s.client.ask("GET", "/openapi.json")
     assert served["paths"] == json.loads(openapi.document())["paths"]
+
+
+async def test_a_watch_of_some_services_ends_with_them(s: Setting) -> None:
+    answer = await s.client.up(web={"image": "web:1"}, db={"image": "db:1"})
+    await s.client.converge(1)
+    await s.agent.set("shop", "db", state="backoff", failures=3)
+    generation = answer["result"]["generation"]
+    last = (await s.client.lines("GET", f"/v1/stacks/shop/watch?generation={generation}&service=web"))[-1]["stacks"][0]
+    assert last["converged"] and [row["name"] for row in last["services"]] == ["web"]
+    whole = (await s.client.ask("GET", "/v1/status?stack=shop"))[1]["stacks"][0]
+    assert not whole["converged"]

@@ -987,3 +987,35 @@ def test_status_and_up_say_that_the_host_is_drained(
     said = capsys.readouterr()
     assert said.out.splitlines()[-1] == "stack shop is stored as revision 2: 1 change"
     assert said.err == "note  the host is drained: nothing starts until gorae drain --undo\n"
+
+
+PROFILED = """name: shop
+services:
+  web: {image: web, depends_on: [db]}
+  db: {image: redis}
+  debug: {image: d, profiles: [debug]}
+  slow: {image: s}
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "partial", "keep", "awaited"),
+    [
+        ([], False, ["debug"], ""),
+        (["--profile", "debug"], False, [], ""),
+        (["web"], True, ["debug", "slow"], "&service=web&service=db"),
+        (["debug"], True, ["db", "slow", "web"], "&service=debug"),
+        (["db", "--remove-orphans"], False, ["debug", "slow", "web"], "&service=db"),
+    ],
+    ids=["whole file", "with a profile", "service and what it needs", "service of a profile", "without orphans"],
+)
+def test_up_of_some_waits_for_them_alone_and_keeps_the_rest_of_the_file(
+    words: list[str], partial: bool, keep: list[str], awaited: str, daemon: FakeDaemon, folder: Path
+) -> None:
+    (folder / "compose.yaml").write_text(PROFILED)
+    daemon.answers["POST", "/v1/stacks/shop"] = [result(CREATE)]
+    daemon.answers["GET", "/v1/stacks/shop/watch"] = [UP]
+    assert main(["up", *words]) == 0
+    _, _, body = daemon.asked[0]
+    assert (body["partial"], body["keep"]) == (partial, keep)
+    assert daemon.asked[1][1] == f"/v1/stacks/shop/watch?generation=3{awaited}"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from agent.wire.messages import Health, PublishedPort, StackStatus, State, Task, TaskStatus
 from orchestrator.decide.records import StackRecord
-from orchestrator.decide.status import PRECEDENCE, fold
+from orchestrator.decide.status import PRECEDENCE, fold, of_some
 from tests.orchestrator.decide.test_plan import act, up
 from tests.support.orchestrating import stack
 
@@ -293,3 +293,16 @@ def test_a_job_is_as_it_should_be_when_it_has_completed(state: State, converged:
 def test_a_one_shot_without_the_mode_of_a_job_is_up_while_it_runs_and_when_it_is_done() -> None:
     for state in ("running", "completed"):
         assert fold(RECORD, status(told(DB, state), *ALL[1:]), True)["converged"]
+
+
+def test_of_some_services_says_nothing_of_the_others() -> None:
+    whole = fold(RECORD, status(ALL[0], told(WEB1, "backoff"), ALL[2]), True)
+    assert [(one["name"], one["converged"]) for one in whole["services"]] == [("web", False), ("db", True)]
+    assert not whole["converged"]
+    some = of_some(whole, ["db"])
+    assert some["converged"] and [one["name"] for one in some["services"]] == ["db"]
+    assert not of_some(whole, ["db", "web"])["converged"]
+    changing = whole | {"update": {"phase": "paused", "message": "", "back": None, "services": {"web": {}}}}
+    assert of_some(changing, ["db"])["update"] is None and of_some(changing, ["web"])["update"]
+    over = whole | {"update": {"phase": "rolled-back", "message": "", "back": None, "services": {}}}
+    assert of_some(over, ["db"])["update"], "what was gone back from may have been about these"
