@@ -51,6 +51,7 @@ class Board:
         self._slots: dict[tuple[str, str, int], set[str]] = {}
         self._networks: dict[str, dict[str, Names]] = {}  # network → stack → names there
         self._versions: dict[str, int] = {}  # of each network's names
+        self._renamings = 0  # a network that comes again must not count from where views of the earlier one stood
         self._owners: dict[str, str] = {}  # task → whose sandbox it joins
         self._views: dict[tuple[str, tuple[str, ...]], tuple[int, Names]] = {}
         self._sights: dict[str, zone.Sight] = {}  # of each task; one on its way out keeps what it saw
@@ -106,7 +107,8 @@ class Board:
             tables = self._networks.setdefault(network, {})
             if tables.get(stack) == now.get(network):
                 continue
-            self._versions[network] = self._versions.get(network, 0) + 1
+            self._renamings += 1
+            self._versions[network] = self._renamings
             if network in now:
                 tables[stack] = now[network]
             else:

@@ -25,12 +25,18 @@ class Burial:
         self._closed = False
 
     async def work(self, emptied: set[str], *, strangers: bool) -> None:
-        """`emptied`: stacks whose topic the orchestrator has cleared. Temporary: to be called again."""
+        """`emptied`: stacks whose topic the orchestrator has cleared. Temporary: to be called again; what could not be
+        ended holds up no other stack."""
+        trouble: Temporary | None = None
         for stack, assignment in self._board.assignments.items():
             if not assignment.removed or self._board.of(stack):
                 continue
             if stack not in self.done:
-                await self._remove_rest(stack, assignment)
+                try:
+                    await self._remove_rest(stack, assignment)
+                except Temporary as error:
+                    trouble = error
+                    continue
                 self.done.add(stack)
                 log.info("%s: nothing of it is left", stack)
                 self._reporter.changed(stack)
@@ -42,6 +48,8 @@ class Burial:
                 self._reporter.clear(stack)
                 self._reporter.host_changed()
         await self._close_network(idle=not self._board.records and not strangers)
+        if trouble is not None:
+            raise trouble
 
     async def _remove_rest(self, stack: str, assignment: Assignment) -> None:
         names: list[str] = []

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from agent.wire.messages import ContainerSpec, Membership, Task
 
 Names = Mapping[str, tuple[str, ...]]  # name → addresses
+_ITSELF = frozenset({"localhost", "ip6-localhost", "ip6-loopback"})  # nobody else's name
 
 
 def memberships(stack: str, container: ContainerSpec) -> tuple[Membership, ...]:
@@ -48,7 +49,8 @@ def names(stack: str, tasks: Iterable[Task], addresses: Names) -> dict[str, dict
 
 def seen_from(stack: str, tables: Iterable[Mapping[str, Names]]) -> dict[str, tuple[str, ...]]:
     """All that a task of `stack` finds on its networks. `tables`: of each network, stack → names. A name of its own
-    stack hides those of others: what a neighbour calls its services must not change whom a stack talks to."""
+    stack hides those of others, however they are written (DB and db are one name, RFC 1035 §2.3.3): what a neighbour
+    calls its services must not change whom a stack talks to."""
     own: dict[str, tuple[str, ...]] = {}
     others: dict[str, tuple[str, ...]] = {}
     for table in tables:
@@ -56,7 +58,8 @@ def seen_from(stack: str, tables: Iterable[Mapping[str, Names]]) -> dict[str, tu
             into = own if owner == stack else others
             for name, addresses in table[owner].items():
                 _add(into, name, addresses)
-    return {**others, **own}
+    mine = {name.lower() for name in own} | _ITSELF
+    return {**{name: them for name, them in others.items() if name.lower() not in mine}, **own}
 
 
 def _add(names: dict[str, tuple[str, ...]], name: str, addresses: Iterable[str]) -> None:

@@ -15,7 +15,7 @@ from agent.kit.ids import Ulids
 from agent.ports import Attachment, ProbeResult, Sandbox, VolumeInfo
 from agent.wire import topics
 from agent.wire.messages import Assignment, Dependency, Healthcheck, Membership, Mount, Port, Subnet, Task
-from tests.agent.test_worker import CHECK, task
+from tests.agent.test_worker import CHECK, hosts_of, task
 from tests.agent.world import World, running
 
 DB_FIRST = (Dependency(service="db", condition="service_healthy"),)
@@ -591,6 +591,30 @@ async def test_a_tombstone_on_a_full_disk_is_obeyed_later() -> None:
         status = world.stack()
         assert status is not None and status.observed_generation == 1 and world.state() == "running"
         await world.until(lambda: (s := world.stack()) is not None and s.removed)
+
+
+async def test_a_stack_that_cannot_end_holds_up_no_other() -> None:
+    async with running() as world:
+        data = Mount(kind="volume", target="/data", source="shop_data")
+        model = {"volumes": {"data": {"name": "shop_data"}, "odd": {"name": "../odd"}}}
+        await world.assign(task(world, container={"mounts": (data,)}), model=model)
+        await world.assign(task(world, "z1"), stack="zoo")
+        await world.until(lambda: world.state() == world.state("z1", "zoo") == "running")
+        await world.assign(generation=2, removed=True, remove_volumes=True)
+        await world.assign(generation=2, removed=True, stack="zoo")
+        await world.until(lambda: (s := world.stack("zoo")) is not None and s.removed)
+        held = world.stack()
+        assert held is not None and not held.removed, "its volume is still asked for"
+
+
+async def test_a_network_that_comes_again_shows_its_new_names() -> None:
+    async with running() as world:
+        await up(world)
+        await world.assign(generation=2)  # nobody is on its network
+        new = (task(world, "t2"), task(world, "d2", "db"))
+        await up(world, *new, generation=3)
+        for one in new:
+            assert {"web", "db"} <= {line.split()[1] for line in hosts_of(world, one.id).splitlines()}
 
 
 # Allocation ---------------------------------------------------------------------------------------------------------

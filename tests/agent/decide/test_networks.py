@@ -99,6 +99,18 @@ class View:
             View("a", [{"b": {"db": ("2",)}}, {"a": {"db": ("1",)}}], {"db": ("1",)}), id="its own hides a neighbour's"
         ),
         pytest.param(View("a", [{"c": {"db": ("3",)}, "b": {"db": ("2",)}}], {"db": ("2", "3")}), id="two neighbours'"),
+        pytest.param(
+            View(
+                "a",
+                [{"b": {"DB": ("2",), "Db.n": ("2",)}, "a": {"db": ("1",), "db.N": ("1",)}}],
+                {"db": ("1",), "db.N": ("1",)},
+            ),
+            id="however a neighbour writes it",
+        ),
+        pytest.param(
+            View("a", [{"b": {"LocalHost": ("2",), "ip6-localhost": ("2",), "x": ("2",)}}], {"x": ("2",)}),
+            id="nobody else is localhost",
+        ),
     ],
 )
 def test_what_a_task_finds(view: View) -> None:
