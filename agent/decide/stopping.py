@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from agent.decide import health
-from agent.decide.action import Action, Clean, Count, Discard, Draft, Freeze, Kill, Move, Signal, Wait
+from agent.decide.action import Action, Clean, Count, Discard, Draft, Freeze, Kill, Move, Publish, Signal, Wait
 from agent.decide.health import HealthState
 from agent.decide.record import Stop
 from agent.decide.restart import Happened, judge
@@ -18,6 +18,7 @@ from agent.decide.steps import clear, enter, exit_evidence, exit_text, hold, not
 from agent.decide.view import View
 from agent.ports import Exit
 
+PATIENCE = 10.0  # seconds in which what is stopped by a user must get out of ports and virtual address
 KILL_AGAIN = 5.0  # seconds; a process in the kernel (D state) dies when it comes out, or needs another one
 COUNT_AGAIN = 0.25  # seconds between two looks at open connections; one look costs about 10 ms
 _HASTY = frozenset({"start-failed", "conmon-lost"})  # what it does is not worth waiting for
@@ -117,7 +118,7 @@ def step(v: View) -> Action:
 
 def _end(v: View, stop: Stop) -> Action:
     """The process still lives."""
-    if step := withdraw(v) or _thaw(v) or _drain(v, stop) or _hooks(v, stop):
+    if step := _leave(v, stop) or _drain(v, stop) or _hooks(v, stop):
         return step
     grace = v.record.ending.grace
     deadline = stop.deadline
@@ -129,6 +130,20 @@ def _end(v: View, stop: Stop) -> Action:
     if not v.seen.signalled:
         return _by(deadline, retry(v, Signal(v.record.ending.signal)))
     return Wait(deadline)
+
+
+def _leave(v: View, stop: Stop) -> Action | None:
+    """Out of ports and virtual address, and thawed. Where one of the two cannot be done (the host has no nft any more),
+    what a user stopped is ended all the same; what others would have to answer for waits, and answers meanwhile."""
+    end = v.record.since + PATIENCE
+    for action, step in ((Publish, withdraw(v)), (Freeze, _thaw(v))):
+        if step is None:
+            continue
+        if stop.then != "stopped" or v.seen.trouble(action) is None:
+            return step
+        if v.now < end:
+            return _by(end, step)
+    return None
 
 
 def _by(end: float, action: Action) -> Action:

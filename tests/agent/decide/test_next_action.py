@@ -145,6 +145,10 @@ CASES: list[tuple[str, TaskRecord, Seen, Task | None, dict[str, Any], str]] = [
     ("runtime directory replaced, but it runs: adopted", record(state="running", boot="old"), seen(alive()), task(), {}, "→ running"),
     # stopping
     ("stopping: out of the ports first", record(state="stopping", **PUBLISHED), seen(alive(), published=SERVING), task(desired="stopped"), {}, "Publish"),
+    ("stopping: the ports cannot be left yet", record(state="stopping", since=NOW - 1, **PUBLISHED), seen(alive(), published=SERVING, troubles=(trouble("Publish", at=NOW - 1),)), task(desired="stopped"), {}, "Publish"),
+    ("stopping: the ports cannot be left", record(state="stopping", since=NOW - 10, **PUBLISHED), seen(alive(), published=SERVING, frozen=False, troubles=(trouble("Publish", at=NOW - 1),)), task(desired="stopped"), {}, "→ stopping"),
+    ("stopping: nor can it be thawed", record(state="stopping", since=NOW - 10, stop=Stop("stopped", deadline=NOW + 5)), seen(alive(), frozen=True, troubles=(trouble("Freeze", at=NOW - 1),)), task(desired="stopped"), {}, "Signal"),
+    ("unhealthy: it answers until the ports are left", record(state="stopping", since=NOW - 99, stop=Stop("backoff"), **PUBLISHED), seen(alive(), published=SERVING, troubles=(trouble("Publish", at=NOW - 1),)), task(), {}, "Publish"),
     ("stopping: not known whether published", record(state="stopping", **PUBLISHED), seen(alive()), task(desired="stopped"), {}, "Publish"),
     ("stopping: the grace begins", record(state="stopping"), seen(alive()), task(desired="stopped"), {}, "→ stopping"),
     ("stopping: connections are counted", stopped(drained=NOW + 5), seen(alive(), published=DRAINING), DOWN, {}, "Count"),
