@@ -204,7 +204,7 @@ async def start(ports: Ports, task: Task, record: TaskRecord, prepared: Prepared
         rootfs=prepared.rootfs,
         sandbox=prepared.sandbox,
         config=config,
-        log=ports.logs.path(record.stack, record.service, record.slot, record.id),
+        log=_log(ports, task, record),
     )
     first = hooks.before(task, record)
 
@@ -217,6 +217,13 @@ async def start(ports: Ports, task: Task, record: TaskRecord, prepared: Prepared
         return await ports.runtime.start(bundle, prime)
     async with ports.starting:
         return await ports.runtime.start(bundle)
+
+
+def _log(ports: Ports, task: Task, record: TaskRecord) -> Path | None:
+    if not task.container.logged:
+        return None
+    now = ports.clock.wall()
+    return ports.logs.begin(record.stack, record.service, record.slot, record.id, record.attempt, now)
 
 
 async def run_hooks(ports: Ports, record: TaskRecord, process: Process, due: tuple[Hook, ...], kind: str) -> Hooked:

@@ -177,7 +177,7 @@ async def serve(layout: Layout, instance: str, slice_: Slice, bus: Bus, *, signa
             random=random.random,
         )
         agent = Reconciler(ports, host, bus, slice_, version=VERSION)
-        log_keeper = keeper.Keeper(logs, ports.clock, log_limits, agent.tell_of_logs)
+        log_keeper = keeper.Keeper(logs, ports.clock, log_limits, agent.log_limits, agent.tell_of_logs)
         uid, gid = _orchestrator()
         server = StreamServer(
             layout.agent_socket,
@@ -204,9 +204,9 @@ async def serve(layout: Layout, instance: str, slice_: Slice, bus: Bus, *, signa
                 group.create_task(agent.run(), name="agent")
                 group.create_task(network.watch(), name="watch nftables")
                 group.create_task(resolver.run(), name="resolver")
-                group.create_task(log_keeper.run(), name="keep logs")
                 group.create_task(pidfd.keep_reaping(ports.clock), name="reap orphans")
                 await agent.ready.wait()
+                group.create_task(log_keeper.run(), name="keep logs")
                 async with server.serving():
                     log.info("serving on %s, instance %s", layout.agent_socket, instance)
                     await stop.wait()

@@ -9,12 +9,13 @@ task, one at a time.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from agent.decide.firewall import Trouble
+from agent.wire.batches import Part, Place
 from agent.wire.messages import Event, Healthcheck, Hook, Listener, Mount, Port, PublishedPort, Resources, Route
 
 UID_RANGE = 65536  # ids of one task's user namespace
@@ -444,7 +445,7 @@ class Bundle:
     rootfs: Path
     sandbox: Sandbox
     config: dict[str, Any]  # OCI config.json
-    log: Path
+    log: Path | None  # None: what it writes is kept nowhere
 
 
 @dataclass(frozen=True, slots=True)
@@ -527,32 +528,27 @@ class Prober(Protocol):
 # Logs -----------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class LogLine:
-    task: str
-    service: str
-    slot: int
-    at: float
-    stream: Literal["stdout", "stderr"]
-    text: str
-
-
 class Logs(Protocol):
-    def path(self, stack: str, service: str, slot: int, task: str) -> Path:
-        """Where conmon writes; the directory is made."""
+    def begin(self, stack: str, service: str, slot: int, task: str, attempt: int, at: float) -> Path:
+        """Where conmon writes what this attempt says; the directory is made, and a mark of the attempt is there. `at`:
+        Unix seconds."""
 
     def read(
         self,
-        stack: str,
+        stack: str | None,
         services: Collection[str],
         *,
         follow: bool,
-        since: float | None,
-        until: float | None,
-        tail: int | None,
-    ) -> AsyncIterator[LogLine]:
-        """Lines in time order over all tasks of these services (none named: of all), ended or running. `tail`: the last
-        so many that match of each slot."""
+        since: float | None = None,
+        until: float | None = None,
+        tail: int | None = None,
+        task: str | None = None,
+        after: Mapping[str, Place] | None = None,
+    ) -> AsyncGenerator[list[Part], None]:
+        """Records over all tasks of these services (none named: of all; no stack: of every one), ended or running:
+        first a part without data for each task, then batches, as agent/wire/batches.py has them. `since` and `until`
+        are kept to roughly: their reader looks at each line. `tail`: the last so many lines of each slot. `after`: where
+        another reader has stopped; tasks that are not there are new."""
 
     async def tail(self, stack: str, service: str, slot: int, task: str, lines: int) -> tuple[str, ...]: ...
 
@@ -577,11 +573,18 @@ class LogFile:
 class LogFiles(Protocol):
     """Logs as they take room."""
 
-    async def rotate_if_needed(self, at: int) -> int:
-        """Put aside what is written and has `at` bytes or more; how many files that were. Loses nothing."""
+    async def written(self, patience: float) -> None:
+        """Returns when a log was written that was looked at before, or after so many seconds."""
 
-    async def files(self) -> Sequence[LogFile]:
-        """Of every task, also of those that are gone."""
+    def look_at_all(self) -> None:
+        """The next rotate_if_needed looks at every log, whether or not anybody has told that it was written."""
+
+    async def rotate_if_needed(self, at: Callable[[str], int]) -> Sequence[LogFile]:
+        """Put aside what was written and has grown to at(task) bytes, or will have at the next look; as those files
+        were. Loses nothing."""
+
+    async def files(self, stack: str | None = None, service: str | None = None) -> Sequence[LogFile]:
+        """Of every task, or of those of one service; also of those that are gone."""
 
     async def drop(self, files: Sequence[LogFile]) -> list[LogFile]:
         """Delete them, but none that may be written by now; those that are gone."""

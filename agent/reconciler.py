@@ -30,7 +30,7 @@ from agent.ports import Change, Host, JournalState
 from agent.reporter import Reporter
 from agent.sweeper import look, sweep
 from agent.wire.bus import Bus
-from agent.wire.messages import Assignment, Listener, StackStatus
+from agent.wire.messages import Assignment, Listener, LogLimits, StackStatus
 from agent.worker import Worker
 
 log = logging.getLogger("gorae.agent")
@@ -362,6 +362,12 @@ class Reconciler:
             assert record.process is not None
             await self._ports.runtime.signal(record.id, record.attempt, record.process, signal)
         return len(sent)
+
+    def log_limits(self, task: str) -> LogLimits | None:
+        """What its service says of them. Once `ready`."""
+        record = self._board.records.get(task)
+        assigned = None if record is None else self._board.task(record)
+        return None if assigned is None else assigned.policy.logs
 
     async def tell_of_logs(self, message: str, evidence: dict[str, Any]) -> None:
         """An event, if one can be recorded now: the disk may be full, and whoever frees it must not wait."""

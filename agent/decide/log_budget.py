@@ -9,8 +9,36 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from agent.ports import LogFile
+from agent.wire.messages import LogLimits
 
 LEAST = 64 * 1024  # bytes; files below it are not worth a rotation
+MOST = 64 * 1024 * 1024  # bytes; conmon throws away what it writes at four times this, if nobody rotates it
+BLOCK = 4096  # bytes, of the disk
+SIZE, FILES = 10 * 1024 * 1024, 3  # what a service has that does not say
+
+
+def cap(limits: LogLimits | None) -> int | None:
+    """Bytes that all logs of one slot may take; None: those of the host."""
+    size, files = (SIZE, FILES) if limits is None else (limits.max_size, limits.max_file)
+    return None if size is None else size * files
+
+
+def portion(limits: LogLimits | None) -> int:
+    """Bytes at which a file is put aside. Two at least within the cap, so that something is left at any time."""
+    whole = cap(limits)
+    if whole is None:
+        return MOST
+    size = SIZE if limits is None else limits.max_size or SIZE
+    return max(BLOCK, min(MOST, size, whole // 2))
+
+
+def over_cap(files: Collection[LogFile], limits: LogLimits | None) -> list[LogFile]:
+    """What goes of one slot's files, so that there is room for a whole one that is written."""
+    whole = cap(limits)
+    if whole is None:
+        return []
+    written = max((file.size for file in files if file.live and not file.generation), default=0)
+    return surplus(files, whole - max(0, portion(limits) - written))
 
 
 _Task = tuple[str, str, int, str]

@@ -3,75 +3,109 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from itertools import compress
 from pathlib import Path
 from typing import Literal
 
-from agent.ports import LogFile, LogLine
+from agent.ports import LogFile
+from agent.wire.batches import Decoder, Part, Place
+from agent.wire.records import HEADER, Line, mark, record, stamp
 
 
 class FakeLogs:
     def __init__(self, directory: Path = Path("/nonexistent/logs")) -> None:
         self._directory = directory
-        self._lines: list[tuple[str, LogLine]] = []  # stack, line
-        self._generations: list[int] = []  # of each line
+        self._parts: list[Part] = []  # of one record each
+        self._generations: list[int] = []  # of each record
+        self._numbers: list[int] = []  # the same: how many were written before it
+        self._count = 0
         self.live: set[str] = set()
         self._changed = asyncio.Event()
 
-    def path(self, stack: str, service: str, slot: int, task: str) -> Path:
+    def begin(self, stack: str, service: str, slot: int, task: str, attempt: int, at: float) -> Path:
+        self._put(stack, service, slot, task, mark(round(at * 1e9), attempt))
         return self._directory / stack / service / f"{slot}-{task}.log"
 
     async def read(
         self,
-        stack: str,
+        stack: str | None,
         services: Collection[str],
         *,
         follow: bool,
-        since: float | None,
-        until: float | None,
-        tail: int | None,
-    ) -> AsyncIterator[LogLine]:
-        lines = self._select(stack, services, since, until)
-        seen = len(self._lines)
-        for index, line in enumerate(lines):
-            later = sum((line.service, line.slot) == (other.service, other.slot) for other in lines[index + 1 :])
-            if tail is None or later < tail:
-                yield line
+        since: float | None = None,
+        until: float | None = None,
+        tail: int | None = None,
+        task: str | None = None,
+        after: Mapping[str, Place] | None = None,
+    ) -> AsyncGenerator[list[Part], None]:
+        def chosen(part: Part) -> bool:
+            return (
+                stack in (None, part.stack) and (not services or part.service in services) and task in (None, part.task)
+            )
+
+        found = sorted(filter(chosen, self._parts), key=lambda part: stamp(part.data))
+        seen = self._count
+        if until is not None:
+            found = [part for part in found if stamp(part.data) <= until * 1e9]
+        if after is not None:
+            found = [part for part in found if part.offset >= after.get(part.task, Place()).offset]
+        elif tail is not None:
+            found = [
+                part
+                for index, part in enumerate(found)
+                if sum((part[:3]) == other[:3] for other in found[index + 1 :]) < tail
+            ]
+        begins = {part.task: part._replace(offset=part.offset + len(part.data)) for part in filter(chosen, self._parts)}
+        begins |= {part.task: part for part in reversed(found)}
+        yield [part._replace(data=b"") for part in begins.values()]
+        for part in found:
+            yield [part]
         while follow:
-            seen = min(seen, len(self._lines))  # remove() may have shortened the list
-            while seen < len(self._lines):
-                name, line = self._lines[seen]
-                seen += 1
-                if name == stack and (not services or line.service in services):
-                    yield line
+            fresh = [part for number, part in zip(self._numbers, self._parts, strict=True) if number >= seen]
+            seen = self._count
+            for part in filter(chosen, fresh):
+                yield [part]
             self._changed.clear()
             await self._changed.wait()
 
     async def tail(self, stack: str, service: str, slot: int, task: str, lines: int) -> tuple[str, ...]:
-        if lines <= 0:
-            return ()
-        texts = [line.text for line in self._select(stack, (service,), None, None) if line.task == task]
-        return tuple(texts[-lines:])
+        own = [part for part in self._parts if part[:4] == (stack, service, slot, task)]
+        found = [item for _, item in Decoder().feed(own) if isinstance(item, Line)]
+        return tuple(line.text.decode(errors="replace") for line in found[-lines:] if lines > 0)
 
     async def remove(self, stack: str) -> None:
-        self._keep([entry[0] != stack for entry in self._lines])
+        self._keep([part.stack != stack for part in self._parts])
 
-    async def rotate_if_needed(self, at: int) -> int:
-        """Every live task's, whatever its size."""
-        current = {file.task for file in await self.files() if file.generation == 0 and file.live}
+    async def written(self, patience: float) -> None:
+        await asyncio.sleep(0)
+
+    def look_at_all(self) -> None:
+        pass
+
+    async def rotate_if_needed(self, at: Callable[[str], int]) -> list[LogFile]:
+        """Whatever the size of what the task writes, if it has a limit at all."""
+        current = {
+            file.task: file for file in await self.files() if file.generation == 0 and file.live and at(file.task)
+        }
         self._generations = [
-            number + (line.task in current) for (_, line), number in zip(self._lines, self._generations, strict=True)
+            number + (part.task in current) for part, number in zip(self._parts, self._generations, strict=True)
         ]
-        return len(current)
+        return list(current.values())
 
-    async def files(self) -> list[LogFile]:
-        found: dict[tuple[str, str, int, str, int], list[LogLine]] = {}
-        for (stack, line), generation in zip(self._lines, self._generations, strict=True):
-            found.setdefault((stack, line.service, line.slot, line.task, generation), []).append(line)
+    async def files(self, stack: str | None = None, service: str | None = None) -> list[LogFile]:
+        found: dict[tuple[str, str, int, str, int], list[Part]] = {}
+        for part, generation in zip(self._parts, self._generations, strict=True):
+            if stack in (None, part.stack) and service in (None, part.service):
+                found.setdefault((*part[:4], generation), []).append(part)
         return [
-            LogFile(*key, sum(len(line.text) for line in lines), max(line.at for line in lines), key[3] in self.live)
-            for key, lines in found.items()
+            LogFile(
+                *key,
+                sum(len(part.data) - HEADER - 1 for part in parts),
+                max(stamp(part.data) for part in parts) / 1e9,
+                key[3] in self.live,
+            )
+            for key, parts in found.items()
         ]
 
     async def drop(self, files: Sequence[LogFile]) -> list[LogFile]:
@@ -82,16 +116,25 @@ class FakeLogs:
                 continue
             self._keep(
                 [
-                    (stack, line.task, number) != (file.stack, file.task, file.generation)
-                    for (stack, line), number in zip(self._lines, self._generations, strict=True)
+                    (part.stack, part.task, number) != (file.stack, file.task, file.generation)
+                    for part, number in zip(self._parts, self._generations, strict=True)
                 ]
             )
             gone.append(file)
         return gone
 
     def _keep(self, chosen: Sequence[bool]) -> None:
-        self._lines = list(compress(self._lines, chosen))
+        self._parts = list(compress(self._parts, chosen))
         self._generations = list(compress(self._generations, chosen))
+        self._numbers = list(compress(self._numbers, chosen))
+
+    def _put(self, stack: str, service: str, slot: int, task: str, data: bytes) -> None:
+        end = max((part.offset + len(part.data) for part in self._parts if part.task == task), default=0)
+        self._parts.append(Part(stack, service, slot, task, 1, end, False, data))
+        self._generations.append(0)
+        self._numbers.append(self._count)
+        self._count += 1
+        self._changed.set()
 
     # For tests -------------------------------------------------------------------------------------------------------
 
@@ -106,17 +149,4 @@ class FakeLogs:
         at: float = 0.0,
         stream: Literal["stdout", "stderr"] = "stdout",
     ) -> None:
-        self._lines.append((stack, LogLine(task, service, slot, at, stream, text)))
-        self._generations.append(0)
-        self._changed.set()
-
-    def _select(self, stack: str, services: Collection[str], since: float | None, until: float | None) -> list[LogLine]:
-        found = [
-            line
-            for name, line in self._lines
-            if name == stack
-            and (not services or line.service in services)
-            and (since is None or line.at >= since)
-            and (until is None or line.at <= until)
-        ]
-        return sorted(found, key=lambda line: line.at)
+        self._put(stack, service, slot, task, record(round(at * 1e9), stream, text.encode()))

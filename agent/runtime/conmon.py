@@ -32,18 +32,18 @@ class Monitor:
     attach: Path
     cgroup: Path | None  # where conmon is to sit
 
-    def argv(self, cid: str, bundle: Path, log: Path) -> list[str]:
+    def argv(self, cid: str, bundle: Path, log: Path | None) -> list[str]:
         return [
             self.conmon,
             *("-c", cid, "-u", cid, "-n", cid, "-b", str(bundle)),
             *("-r", self.crun[0], *(f"--runtime-arg={arg}" for arg in self.crun[1:])),
             *("-p", str(bundle / "pidfile"), "-P", str(bundle / "conmon.pid")),
             *("--exit-dir", str(self.exits), "--socket-dir-path", str(self.attach)),
-            *("-l", f"k8s-file:{log}", f"--log-size-max={LOG_BACKSTOP}", "--log-level", "error"),
+            *("-l", f"k8s-file:{log}" if log else "none", f"--log-size-max={LOG_BACKSTOP}", "--log-level", "error"),
             "--no-sync-log",  # an fsync here would stand between a crash and its restart
         ]
 
-    async def create(self, cid: str, bundle: Path, log: Path) -> tuple[int, str]:
+    async def create(self, cid: str, bundle: Path, log: Path | None) -> tuple[int, str]:
         """(pid, "") of a container that waits for its start, or (-1, what crun said).
 
         Cancelled or killed half-way it leaves a conmon that finishes by itself; CrunRuntime.remove finds it.
@@ -54,7 +54,7 @@ class Monitor:
         try:
             if self.cgroup is not None:  # it went with the last attempt before this one
                 self.cgroup.mkdir(parents=True, exist_ok=True)
-            keep, env = [sync], {"_OCI_SYNCPIPE": str(sync)}
+            keep, env = [sync], {"_OCI_SYNCPIPE": str(sync), "TZ": "UTC0"}  # times in one zone: they sort as text
             if self.cgroup is not None:
                 keep.append(go)
                 env["_OCI_STARTPIPE"] = str(go)

@@ -301,7 +301,8 @@ def _alive(status: tuple[int, int]) -> bool:
 def _write_bundle(directory: Path, bundle: Bundle, config: dict[str, Any]) -> None:
     directory.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
     directory.mkdir(mode=0o700)
-    bundle.log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if bundle.log is not None:
+        bundle.log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     temporary = directory / "config.tmp"
     temporary.write_text(json.dumps(config, separators=(",", ":")))
     temporary.replace(directory / "config.json")

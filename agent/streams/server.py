@@ -7,6 +7,7 @@ A client that vanishes ends its request; nothing a client does ends the server.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import errno
 import json
@@ -27,6 +28,7 @@ from agent.streams.images import ImageRequests
 from agent.streams.requests import Conversation, Operation, Send, number, text, texts
 from agent.streams.usage import UsageRequests
 from agent.streams.volumes import Both, Users, VolumeRequests
+from agent.wire import batches
 from agent.wire.messages import Listener, StackStatus
 from agent.wire.streams import LIMIT
 
@@ -203,18 +205,20 @@ class StreamServer:
         return {"version": agent.version, "instance": agent.instance, "epoch": agent.epoch}
 
     async def _read_logs(self, request: dict[str, Any], send: Send) -> Any:
-        task, tail = request.get("task"), request.get("tail")
-        lines = self._logs.read(
-            text(request, "stack"),
+        tail = request.get("tail")
+        found = self._logs.read(
+            text(request, "stack") if "stack" in request else None,
             texts(request, "services") if "services" in request else (),
             follow=bool(request.get("follow", False)),
             since=number(request, "since"),
             until=number(request, "until"),
             tail=None if tail is None else max(0, int(tail)),
+            task=text(request, "task") if "task" in request else None,
+            after=batches.places(text(request, "after")) if "after" in request else None,
         )
-        async for line in lines:
-            if task is None or line.task == task:
-                await send("line", line)
+        async with contextlib.aclosing(found):
+            async for parts in found:
+                await send("batch", batches.encode(parts))
         return {}
 
     async def _status(self, request: dict[str, Any], send: Send) -> Any:

@@ -171,6 +171,7 @@ class ContainerSpec(Wire):
     mac: str = Field(default="", pattern=r"^(([0-9a-f]{2}:){5}[0-9a-f]{2})?$")  # of its link; "": one of ours
     init: bool = False  # pid 1 is a small init, which reaps and hands on signals
     pre_start: tuple[Hook, ...] = ()  # before the first attempt's program
+    logged: bool = True  # False: what it writes is kept nowhere
 
 
 class Restart(Wire):
@@ -217,6 +218,13 @@ class Dependency(Wire):
     restart: bool = False
 
 
+class LogLimits(Wire):
+    """What the logs of one slot may take: `max_file` files of `max_size` bytes; None: as the host's budget has it."""
+
+    max_size: Annotated[int, Field(ge=1, lt=2**53)] | None
+    max_file: Annotated[int, Field(ge=1, le=1000)] = 1
+
+
 class Policy(Wire):
     """What may change in place, without a new container. `on_unhealthy` None: as `restart` says. `drain`: seconds at
     most between its leaving ports and virtual address and its end, for connections to finish. post_start: after each
@@ -232,6 +240,7 @@ class Policy(Wire):
     post_start: tuple[Hook, ...] = ()
     pre_stop: tuple[Hook, ...] = ()
     depends_on: tuple[Dependency, ...] = ()
+    logs: LogLimits | None = None  # None: the agent's default
 
 
 class Task(Wire):

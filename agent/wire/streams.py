@@ -3,7 +3,8 @@
 A connection carries one request: one line of JSON `{"op": …, …}` from the client, then lines of JSON from the agent:
 
     {"progress": {…}}   any number, pulls and loads
-    {"line": {…}}       any number, logs
+    {"line": {…}}       any number
+    {"batch": […]}      any number, logs; bytes follow it (batches.py)
     {"data": "…"}       any number, archives: base64
     {"result": …}       last, success
     {"error": {…}}      last, failure: kit.errors document
@@ -35,8 +36,8 @@ Operations (arguments → result):
                     bytes on the disk; KIND: images, layers, writable, volumes, logs
     fsck        repair → {images, blobs, layers, bytes, problems: [{what, digest, why, images, used_by, done}]}
     remove      name → {"removed": [NAME], "freed": bytes}
-    logs        stack, services?: [NAME], task?, follow, since?, until?, tail? → lines {task, service, slot, at, stream,
-                text}; tail: of each slot
+    logs        stack?, services?: [NAME], task?, follow, since?, until?, tail?, after?: CURSOR → batches, {}
+                tail: of each slot; after: where it goes on, as batches.py has it
     status      → [StackStatus document]                  for root, when the orchestrator is down
     listeners   → [Listener document]                     the host's listening sockets, at this moment
     surroundings    → {troubles: [{text, cure}], firewalls: [NAME], sysctls: [TEXT]}     ports.Surroundings
@@ -76,13 +77,16 @@ from pathlib import Path
 from typing import Any
 
 from agent.kit.errors import Temporary, from_document
+from agent.wire import batches
 from agent.wire.frames import Duplex, take_over
 
 LIMIT = 8 * 1024 * 1024  # bytes of one line
+_AT_ONCE = 256 * 1024
 
 
 async def request(socket: Path, op: str, **arguments: Any) -> AsyncIterator[tuple[str, Any]]:
-    """Yield ("progress" | "line" | "result", value); raises the agent's GoraeError, or Temporary if it is away."""
+    """Yield ("progress" | "line" | "batch" | "result", value); raises the agent's GoraeError, or Temporary if it is
+    away."""
     reader, writer = await _connect(socket)
     try:
         writer.write(json.dumps({"op": op, **arguments}).encode() + b"\n")
@@ -92,12 +96,29 @@ async def request(socket: Path, op: str, **arguments: Any) -> AsyncIterator[tupl
             if "error" in answer:
                 raise from_document(answer["error"])
             kind = next(iter(answer))
-            yield kind, answer[kind]
+            value = answer[kind]
+            if kind == "batch":
+                value = batches.decode(value, await reader.readexactly(batches.length(value)))
+            yield kind, value
             if kind == "result":
                 return
         raise Temporary("cannot finish the request: the agent ended the connection", code="agent-away")
-    except ConnectionError as error:
+    except (ConnectionError, asyncio.IncompleteReadError) as error:
         raise Temporary("cannot finish the request: the agent went away", code="agent-away") from error
+    finally:
+        writer.close()
+
+
+async def raw(socket: Path, op: str, **arguments: Any) -> AsyncIterator[bytes]:
+    """The answer as it comes, errors of the agent's included. Temporary if it is away at the beginning."""
+    reader, writer = await _connect(socket)
+    try:
+        writer.write(json.dumps({"op": op, **arguments}).encode() + b"\n")
+        await writer.drain()
+        while data := await reader.read(_AT_ONCE):
+            yield data
+    except ConnectionError:
+        return  # whoever reads it sees that the end is missing
     finally:
         writer.close()
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Header, Query
+from starlette.requests import Request
 from starlette.responses import StreamingResponse
 
 from agent.kit.errors import GoraeError
@@ -64,34 +65,26 @@ async def usage(here: Here) -> StreamingResponse:
     return streams.ndjson(streams.relay(here.agent_socket, "usage", arguments))
 
 
-@router.get("/events", response_class=StreamingResponse)
+@router.get(
+    "/events",
+    response_class=StreamingResponse,
+    responses={200: {"content": {"application/x-ndjson": {}, "text/event-stream": {}}}},
+)
 async def events(
     here: Here,
+    request: Request,
     stack: str | None = None,
     service: Services = (),
     since: float | None = None,
     limit: Limit = 1000,
     follow: bool = False,
+    last_event_id: Annotated[str | None, Header(alias="Last-Event-ID", max_length=100)] = None,
 ) -> StreamingResponse:
-    """NDJSON, oldest first: the newest `limit` since Unix time `since`; with `follow`, then each new one."""
-    found = streams.events(here.ledger, stack=stack, services=service, since=since, limit=limit, follow=follow)
-    return streams.ndjson(found)
-
-
-@router.get("/logs", response_class=StreamingResponse)
-async def logs(
-    here: Here,
-    stack: str,
-    service: Services = (),
-    task: str | None = None,
-    follow: bool = False,
-    since: float | None = None,
-    until: float | None = None,
-    tail: Annotated[int | None, Query(ge=0)] = None,
-) -> StreamingResponse:
-    """NDJSON {task, service, slot, at, stream, text}; `since` and `until` in Unix seconds, `tail` of each slot."""
-    here.board.status(stack, service)  # raises stack-unknown or service-unknown
-    arguments = {"services": service or None, "task": task, "since": since, "until": until, "tail": tail}
-    wanted = {key: value for key, value in arguments.items() if value is not None}
-    lines = streams.relay_lines(here.agent_socket, "logs", {"stack": stack, "follow": follow, **wanted})
-    return streams.ndjson(lines)
+    """Oldest first: the newest `limit` since Unix time `since`; with `follow`, then each new one. NDJSON, or
+    Server-Sent Events (Accept: text/event-stream), whose ids are the events': Last-Event-ID goes on after that one."""
+    found = streams.events(
+        here.ledger, stack=stack, services=service, since=since, limit=limit, follow=follow, after=last_event_id
+    )
+    if "text/event-stream" in request.headers.get("accept", ""):
+        return streams.sse(streams.sent_events(found))
+    return streams.ndjson(streams.event_lines(found))

@@ -24,6 +24,17 @@ def ndjson(lines: AsyncIterator[bytes]) -> StreamingResponse:
     return StreamingResponse(lines, media_type="application/x-ndjson")
 
 
+def sse(events: AsyncIterator[bytes]) -> StreamingResponse:
+    return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
+
+
+def event(lines: bytes, place: str = "", kind: str = "") -> bytes:
+    """One Server-Sent Event (HTML Standard, section 9.2.6); without lines, `place` alone: where one that comes back
+    goes on."""
+    head = (f"event: {kind}\n" if kind else "") + (f"id: {place}\n" if place else "")
+    return head.encode() + b"".join(b"data: %b\n" % each for each in lines.splitlines()) + b"\n"
+
+
 def line(value: Any) -> bytes:
     # A text that came as JSON may hold half a surrogate pair, which UTF-8 has no bytes for.
     return json.dumps(value, ensure_ascii=False).encode(errors="replace") + b"\n"
@@ -92,28 +103,48 @@ async def watch(
 
 
 async def events(
-    ledger: Ledger, *, stack: str | None, services: Sequence[str], since: float | None, limit: int, follow: bool
-) -> AsyncIterator[bytes]:
-    """The newest `limit` that match, oldest first; then, with `follow`, each new one as it is committed."""
+    ledger: Ledger,
+    *,
+    stack: str | None,
+    services: Sequence[str],
+    since: float | None,
+    limit: int,
+    follow: bool,
+    after: str | None = None,
+) -> AsyncIterator[list[Event] | GoraeError]:
+    """The newest `limit` that match, oldest first; then, with `follow`, each new one as it is committed. `after`: those
+    committed after this one alone. An error is the last."""
     with ledger.follow() as queue:
         try:
-            kept = await ledger.store.events(stack=stack, services=services, since=since, limit=limit)
+            kept = await ledger.store.events(stack=stack, services=services, since=since, limit=limit, after=after)
         except GoraeError as error:
-            yield line(document(error))
+            yield error
             return
-        yield b"".join(_event(event) for event in kept)
-        sent = {event.id for event in kept}
+        yield list(kept)
+        sent = {one.id for one in kept}
         while follow and not ledger.closed:
-            event = await queue.get()
-            if event is None:
+            new = await queue.get()
+            if new is None:
                 if not ledger.closed:
-                    lag = Temporary("cannot follow the events: the reader is too slow", code="too-slow")
-                    yield line(document(lag))
+                    yield Temporary("cannot follow the events: the reader is too slow", code="too-slow")
                 return
-            wanted = stack in (None, event.stack) and (not services or event.service in services)
-            if wanted and event.id not in sent:
-                yield _event(event)
+            wanted = stack in (None, new.stack) and (not services or new.service in services)
+            if wanted and new.id not in sent:
+                yield [new]
 
 
-def _event(event: Event) -> bytes:
-    return event.model_dump_json().encode() + b"\n"
+async def event_lines(found: AsyncIterator[list[Event] | GoraeError]) -> AsyncIterator[bytes]:
+    async for told in found:
+        yield line(document(told)) if isinstance(told, GoraeError) else b"".join(map(_event, told))
+
+
+async def sent_events(found: AsyncIterator[list[Event] | GoraeError]) -> AsyncIterator[bytes]:
+    async for told in found:
+        if isinstance(told, GoraeError):
+            yield event(line(document(told)), kind="error")
+        else:
+            yield b"".join(event(_event(one), one.id) for one in told)
+
+
+def _event(one: Event) -> bytes:
+    return one.model_dump_json().encode() + b"\n"

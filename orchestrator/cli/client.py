@@ -63,6 +63,13 @@ class Client:
         """An NDJSON answer, to be used as a context manager."""
         return Stream(self.path, method, path, body, query)
 
+    def batches(self, path: str, after: str, **query: object) -> Iterator[tuple[str, Any]]:
+        """("batch", parts) of logs (agent/wire/batches.py) and ("note", text), to the end of the answer. `after`: a
+        cursor, or ""."""
+        headers = {"Accept": "application/x-gorae-batches", **({"Last-Event-ID": after} if after else {})}
+        with Stream(self.path, "GET", path, None, query, headers) as stream:
+            yield from stream.batches()
+
 
 class Lines:
     """Lines of a connected socket, with a deadline for each."""
@@ -94,6 +101,18 @@ class Lines:
                 return rest or None
             self._buffer += data
 
+    def exactly(self, count: int) -> bytes:
+        """So many bytes. OSError when the peer died before."""
+        data = bytes(self._buffer[:count])
+        del self._buffer[:count]
+        self._start = 0
+        while len(data) < count:  # nearly always once
+            more = self._socket.recv(count - len(data), socket.MSG_WAITALL)
+            if not more:
+                raise ConnectionResetError("it ended in the middle of its answer")
+            data += more
+        return data
+
     def rest(self, timeout: float) -> bytes:
         parts = [bytes(self._buffer)]
         self._socket.settimeout(timeout)
@@ -105,13 +124,21 @@ class Lines:
 class Stream:
     """One request and its answer. Iterating yields the documents of an NDJSON answer; an error line is raised."""
 
-    def __init__(self, socket_path: str, method: str, path: str, body: object, query: dict[str, object]) -> None:
+    def __init__(
+        self,
+        socket_path: str,
+        method: str,
+        path: str,
+        body: object,
+        query: dict[str, object],
+        headers: dict[str, str] | None = None,
+    ) -> None:
         self._what = socket_path
         self._length = 0
         self._socket = connect(socket_path, "gorae")
         self._lines = Lines(self._socket)
         try:
-            self._socket.sendall(_request(method, path, body, query))
+            self._socket.sendall(_request(method, path, body, query, headers or {}))
             self.status = self._head()
             if self.status >= 400:
                 self._fail(self._lines.rest(PATIENCE))
@@ -150,6 +177,12 @@ class Stream:
         if isinstance(document, dict) and isinstance(document.get("error"), dict):
             raise from_document(document["error"])
         return document
+
+    def batches(self) -> Iterator[tuple[str, Any]]:
+        try:
+            yield from _answers(self._lines)
+        except (OSError, ValueError) as error:
+            raise self._away(getattr(error, "strerror", None) or str(error)) from error
 
     def rest(self, timeout: float) -> bytes:
         try:
@@ -209,28 +242,34 @@ def ask_agent(root: str | None, op: str, **arguments: object) -> Iterator[tuple[
     connection = connect(path, "the agent")
     try:
         connection.sendall(json.dumps({"op": op, **arguments}).encode() + b"\n")
-        lines = Lines(connection)
-        while (line := lines.next()) is not None:
-            try:
-                answer = json.loads(line)
-            except ValueError:
-                break
-            if "error" in answer:
-                raise from_document(answer["error"])
-            kind = next(iter(answer))
-            yield kind, answer[kind]
-            if kind == "result":
-                return
-        raise Unreachable(f"cannot talk to the agent at {path}: it ended the connection", code="agent-away")
-    except OSError as error:
-        raise Unreachable(
-            f"cannot talk to the agent at {path}: {error.strerror or error}", code="agent-away"
-        ) from error
+        yield from _answers(Lines(connection))
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise Unreachable(f"cannot talk to the agent at {path}: {reason}", code="agent-away") from error
     finally:
         connection.close()
 
 
-def _request(method: str, path: str, body: object, query: dict[str, object]) -> bytes:
+def _answers(lines: Lines) -> Iterator[tuple[str, Any]]:
+    """(kind, value) as agent/wire/streams.py has them. Raises OSError, the agent's errors, ValueError for what is none
+    of it."""
+    while (line := lines.next()) is not None:
+        answer = json.loads(line)
+        if "error" in answer:
+            raise from_document(answer["error"])
+        kind = next(iter(answer))
+        value = answer[kind]
+        if kind == "batch":
+            from agent.wire import batches
+
+            value = batches.decode(value, lines.exactly(batches.length(value)))
+        yield kind, value
+        if kind == "result":
+            return
+    raise ConnectionResetError("it ended the connection")
+
+
+def _request(method: str, path: str, body: object, query: dict[str, object], headers: dict[str, str]) -> bytes:
     pairs = [
         f"{key}={quote(_plain(one))}"
         for key, value in query.items()
@@ -240,6 +279,7 @@ def _request(method: str, path: str, body: object, query: dict[str, object]) -> 
     target = path + ("?" + "&".join(pairs) if pairs else "")
     payload = b"" if body is None else json.dumps(body).encode()
     head = f"{method} {target} HTTP/1.0\r\nHost: gorae\r\nConnection: close\r\n"
+    head += "".join(f"{name}: {value}\r\n" for name, value in headers.items())
     if body is not None:
         head += f"Content-Type: application/json\r\nContent-Length: {len(payload)}\r\n"
     return head.encode() + b"\r\n" + payload

@@ -28,18 +28,19 @@ def status(root: str | None, why: Unreachable) -> dict[str, Any]:
     }
 
 
-def logs(root: str | None, why: Unreachable, **arguments: Any) -> Iterator[dict[str, Any]]:
-    wanted = {key: value for key, value in arguments.items() if value is not None}
+def logs(root: str | None, why: Unreachable, after: str, query: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Client.batches, of the agent itself. Raises `why` when that is away too."""
+    wanted = {**query, "services": list(query["service"]) or None, "after": after or None}
+    del wanted["service"]
     noted = False
     try:
-        for kind, value in ask_agent(root, "logs", **wanted):
+        for answer in ask_agent(root, "logs", **{key: value for key, value in wanted.items() if value is not None}):
             if not noted:
-                print("note  the orchestrator is down: these logs come from the agent", file=sys.stderr)
+                print("note  the orchestrator is down: these logs come from the agent", file=sys.stderr, flush=True)
                 noted = True
-            if kind == "line":
-                yield value
-    except Unreachable:
-        raise why from None
+            yield answer
+    except Unreachable as error:
+        raise (error if noted else why) from None
 
 
 def _stack(entry: dict[str, Any]) -> dict[str, Any]:

@@ -116,12 +116,12 @@ def _find(arguments: argparse.Namespace, client: Client, *, required: bool) -> t
     if not words:
         if not required:
             return None, ()
-        if _file_here():
+        if file_here():
             return str(load(arguments).stack.name), ()
         raise UserError(
             "cannot tell which stack is meant: there is no Compose file here", code="usage", hint="name it: gorae ls"
         )
-    if _file_here():
+    if file_here():
         stack = load(arguments).stack
         own = [word for word in words if word in stack.services]
         if own:
@@ -153,7 +153,7 @@ def _explicit(words: Sequence[str]) -> tuple[str, tuple[str, ...]]:
     return stack, tuple(services)
 
 
-def _file_here() -> bool:
+def file_here() -> bool:
     """Whether the search rules would find a Compose file from here."""
     if os.environ.get("COMPOSE_FILE"):
         return True

@@ -265,7 +265,7 @@ def _log_tail(client: Client, stack: str, row: dict[str, Any]) -> list[str]:
 
     try:
         with client.stream("GET", "/v1/logs", stack=stack, service=row["name"], tail=5) as stream:
-            return [line["text"] for line in stream][-5:]
+            return [line["text"] for line in stream if line["kind"] == "line"][-5:]
     except GoraeError:
         return []  # the reason for the failure matters more than its log
 

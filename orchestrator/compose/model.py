@@ -118,6 +118,15 @@ class UpdateModel(Model):
     order: Literal["start-first", "stop-first"] | None = None
 
 
+class LoggingModel(Model):
+    """05-services.md, logging. `kept` False: what containers write is kept nowhere. `max_size`: bytes; None: no limit
+    but the host's."""
+
+    kept: bool = True
+    max_size: int | None = Field(default=None, ge=1, lt=2**53)
+    max_file: int = Field(default=1, ge=1, le=1000)
+
+
 class Service(Model):
     """05-services.md. None: as the image says; an empty tuple: reset to nothing."""
 
@@ -157,6 +166,7 @@ class Service(Model):
     drain: float | None = Field(default=None, ge=0, le=86400)  # x-gorae-drain
     stop_signal: str | None = None
     stop_grace_period: float | None = None
+    logging: LoggingModel | None = None  # None: as logs are kept of which nothing is said
 
 
 class Volume(Model):

@@ -11,7 +11,20 @@ from collections.abc import Callable
 from signal import Signals
 from typing import Any, TypeVar
 
-from orchestrator.compose import health, hooks, limits, model, modes, naming, networks, ports, pulls, storage, units
+from orchestrator.compose import (
+    health,
+    hooks,
+    limits,
+    logs,
+    model,
+    modes,
+    naming,
+    networks,
+    ports,
+    pulls,
+    storage,
+    units,
+)
 from orchestrator.compose.context import SERVICE, Context, absolute, matching
 from orchestrator.compose.nodes import BAD, Node, fields, flag, items, spelled, text
 
@@ -100,6 +113,7 @@ def service(path: str, entry: dict[str, Node], top: dict[str, Node], context: Co
         "drain": read("x-gorae-drain", _drain),
         "stop_signal": read("stop_signal", _signal),
         "stop_grace_period": read("stop_grace_period", units.span),
+        "logging": logs.logging(entry, path, context),
     }
 
 

@@ -107,7 +107,8 @@ isolation               text                                    warned it is for
 label_file              texts
 labels                  entries
 links                   list:text
-logging                 map                                     refused @later
+logging                 map                             differs json-file and local are the same: what the logs of a
+                                                                container may take is max-size times max-file
 mac_address             text
 mem_limit               limit
 mem_reservation         limit                           differs it sets no limit; what all stacks reserve together must
@@ -282,8 +283,13 @@ timeout                 duration
 []                      text
 
 [services.*.logging]
-driver                  text
+driver                  text                            warned but json-file local none: gorae keeps logs itself, and
+                                                        has no such driver
 options                 options
+
+[services.*.logging.options]
+*                       option|null                             warned but max-size max-file: gorae has no such option
+                                                                of logs
 
 [services.*.models]
 []                      text

@@ -21,6 +21,7 @@ from agent.wire.messages import (
     ContainerSpec,
     Dependency,
     Healthcheck,
+    LogLimits,
     Policy,
     Port,
     Resources,
@@ -140,10 +141,12 @@ def _container(stack: Stack, name: str, model: Service, image_id: str, mounts: M
         mac=model.mac_address,
         init=model.init,
         pre_start=model.pre_start,
+        logged=model.logging is None or model.logging.kept,
     )
 
 
 def _policy(model: Service) -> Policy:
+    logs = model.logging if model.logging and model.logging.kept else None
     return Policy(
         restart=Restart(**dict(model.restart)),
         healthcheck=_healthcheck(model.healthcheck) if model.healthcheck else None,
@@ -158,6 +161,7 @@ def _policy(model: Service) -> Policy:
             Dependency(service=name, condition=dep.condition, required=dep.required, restart=dep.restart)
             for name, dep in sorted(model.depends_on.items())
         ),
+        logs=LogLimits(max_size=logs.max_size, max_file=logs.max_file) if logs else None,
     )
 
 

@@ -66,7 +66,7 @@ class FakeAgent:
         self.latest: dict[str, dict[str, Any]] = {}  # answers about what registries have, where they are odd
         self.volumes: dict[str, dict[str, str]] = {}  # name → driver options
         self.requests: list[dict[str, Any]] = []
-        self.lines: list[dict[str, Any]] = []
+        self.batches: list[bytes] = []  # of logs, encoded
         self.answers: dict[str, list[dict[str, Any]]] = {}  # operation → what is said, line by line
         self.hang = asyncio.Event()  # set: a `logs` with follow ends
         self.pulling = False  # an `ensure` hangs as well
@@ -276,7 +276,7 @@ class FakeAgent:
             self.requests.append(request)
             try:
                 async for answer in self._answer(request):
-                    writer.write(json.dumps(answer).encode() + b"\n")
+                    writer.write(answer if isinstance(answer, bytes) else json.dumps(answer).encode() + b"\n")
                     await writer.drain()
             except GoraeError as error:
                 writer.write(json.dumps({"error": error.document()}).encode() + b"\n")
@@ -285,7 +285,7 @@ class FakeAgent:
         finally:
             writer.close()
 
-    async def _answer(self, request: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+    async def _answer(self, request: dict[str, Any]) -> AsyncIterator[dict[str, Any] | bytes]:
         if request["op"] == "ensure":
             for name in request["images"]:
                 if name in self.missing:
@@ -299,8 +299,8 @@ class FakeAgent:
         elif request["op"] == "volumes":
             yield {"result": [{"name": name, "options": options} for name, options in self.volumes.items()]}
         elif request["op"] == "logs":
-            for line in self.lines:
-                yield {"line": line}
+            for batch in self.batches:
+                yield batch
             if request.get("follow"):
                 await self.hang.wait()
             yield {"result": {}}

@@ -69,7 +69,7 @@ def _print(client: Client, stack: str | None, name: str, seen: list[str]) -> Non
     """What was written since the last look; `seen`: the lines of the last moment."""
     since = float(seen[0]) if seen else None
     with client.stream("GET", "/v1/logs", stack=stack, service=name, since=since) as stream:
-        lines = list(stream)
+        lines = [line for line in stream if line["kind"] == "line"]
     known = len(seen) - 1 if seen else 0
     for line in lines[known:]:
         print(line["text"], file=sys.stderr if line["stream"] == "stderr" else sys.stdout, flush=True)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -15,6 +14,9 @@ from agent.fakes.logs import FakeLogs
 from agent.kit.layout import Layout
 from agent.logs.logs import FileLogs
 from agent.ports import LogFiles, Logs
+from agent.wire.batches import Place as At
+from agent.wire.records import record
+from tests.support.logs import Following, items
 
 
 class Write(Protocol):
@@ -39,8 +41,18 @@ class Place:
         return sorted(f"{file.service}/{file.task}.{file.generation}" for file in await self.logs.files())
 
     async def texts(self, services: tuple[str, ...] = (), stack: str = "shop", **limits: Any) -> list[str]:
-        asked = {"follow": False, "since": None, "until": None, "tail": None, **limits}
-        return [line.text async for line in self.logs.read(stack, services, **asked)]
+        return [line["text"] for line in await self.lines(services, stack, **limits)]
+
+    async def lines(self, services: tuple[str, ...] = (), stack: str | None = "shop", **limits: Any) -> list[Any]:
+        reading = self.logs.read(stack, services, follow=False, **limits)
+        return [item async for item in items(reading, limits.get("since"), limits.get("until"))]
+
+    def follow(self, services: tuple[str, ...] = (), **limits: Any) -> Following:
+        return Following(self.logs.read("shop", services, follow=True, **limits), limits.get("since"))
+
+    async def rotate(self) -> int:
+        self.logs.look_at_all()
+        return len(await self.logs.rotate_if_needed(lambda task: 1))
 
 
 @pytest.fixture(params=["fake", "files"])
@@ -58,9 +70,8 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     logs = FileLogs(layout)
 
     def append(service: str, slot: int, task: str, text: str, at: float, stream: str = "stdout") -> None:
-        time = datetime.fromtimestamp(int(at), UTC).strftime("%Y-%m-%dT%H:%M:%S") + f"{at % 1:.9f}"[1:] + "+00:00"
         with logs.path("shop", service, slot, task).open("ab") as file:
-            file.write(f"{time} {stream} F {text}\n".encode())
+            file.write(record(round(at * 1e9), stream, text.encode()))
 
     return Place(logs, append, lambda task: (layout.run_tasks / task / "1").mkdir(parents=True))
 
@@ -100,9 +111,35 @@ async def test_selection_in_time_order(filled: Place, ask: dict[str, Any], expec
 
 
 async def test_every_field(filled: Place) -> None:
-    lines = [line async for line in filled.logs.read("shop", ("web",), follow=False, since=30.0, until=None, tail=None)]
-    [line] = lines
-    assert (line.task, line.service, line.slot, line.at, line.stream) == ("t1", "web", 1, 30.5, "stderr")
+    whose = {"stack": "shop", "service": "web", "slot": 1, "task": "t1"}
+    assert await filled.lines(("web",), since=30.0) == [
+        {"kind": "line", **whose, "at": 30.5, "stream": "stderr", "text": "three"}
+    ]
+
+
+async def test_of_one_task_and_of_all_stacks(filled: Place) -> None:
+    assert await filled.texts(task="t1") == ["one", "three"]
+    assert await filled.texts(stack=None) == ["one", "two", "three", "four"]
+
+
+async def test_attempts_are_marked_once_each(filled: Place) -> None:
+    for attempt in (1, 1, 2):
+        filled.logs.begin("shop", "job", 1, "t7", attempt, 50.0 + attempt)
+        filled.write("job", 1, "t7", f"in {attempt}", 50.0 + attempt)
+    told = [item.get("attempt", item.get("text")) for item in await filled.lines(("job",))]
+    assert told == [1, "in 1", "in 1", 2, "in 2"]
+    assert await filled.logs.tail("shop", "job", 1, "t7", 2) == ("in 1", "in 2")
+
+
+async def test_a_reader_that_comes_back_goes_on_where_it_was(filled: Place) -> None:
+    places: dict[str, At] = {}
+    async for parts in filled.logs.read("shop", (), follow=False, tail=0):
+        places |= {part.task: At(part.file, part.offset + len(part.data)) for part in parts}
+    assert set(places) == {"t1", "t2", "t3"}
+    assert await filled.texts(after=places) == []
+    filled.write("web", 1, "t1", "five", 50.0)
+    filled.write("web", 3, "t4", "six", 60.0)
+    assert await filled.texts(after=places) == ["five", "six"]
 
 
 async def test_tail_of_one_task(filled: Place) -> None:
@@ -119,7 +156,7 @@ async def test_remove(filled: Place) -> None:
 
 
 async def test_follow_sees_new_lines_tasks_and_services(filled: Place) -> None:
-    reading = filled.logs.read("shop", (), follow=True, since=35.0, until=None, tail=1)
+    reading = filled.follow(since=35.0, tail=1)
     steps: list[tuple[str, Callable[[], None]]] = [
         ("four", lambda: None),
         ("five", lambda: filled.write("web", 1, "t1", "five", 50.0)),
@@ -128,32 +165,28 @@ async def test_follow_sees_new_lines_tasks_and_services(filled: Place) -> None:
         ("eight", lambda: filled.write("cache", 1, "t5", "eight", 80.0)),
     ]
     for expected, act in steps:
-        following = asyncio.ensure_future(anext(reading))
+        following = asyncio.ensure_future(reading.next())
         await asyncio.sleep(0)
         act()
         async with asyncio.timeout(5):
-            assert (await following).text == expected
-    await close(reading)
+            assert await following == expected
+    await reading.close()
 
 
 async def test_follow_one_service_only(filled: Place) -> None:
-    reading = filled.logs.read("shop", ("web",), follow=True, since=None, until=None, tail=0)
-    following = asyncio.ensure_future(anext(reading))
+    reading = filled.follow(("web",), tail=0)
+    following = asyncio.ensure_future(reading.next())
     await asyncio.sleep(0)
     filled.write("db", 1, "t3", "not this", 50.0)
     filled.write("web", 1, "t1", "this", 60.0)
     async with asyncio.timeout(5):
-        assert (await following).text == "this"
-    await close(reading)
-
-
-async def close(reading: AsyncIterator[Any]) -> None:
-    await reading.aclose()  # type: ignore[attr-defined]  # both are generators
+        assert await following == "this"
+    await reading.close()
 
 
 async def test_only_what_may_be_written_is_rotated(filled: Place) -> None:
     filled.run("t1")
-    assert await filled.logs.rotate_if_needed(1) == 1
+    assert await filled.rotate() == 1
     assert await filled.files() == ["db/t3.0", "web/t1.1", "web/t2.0"]
     filled.write("web", 1, "t1", "five", 50.0)
     assert await filled.files() == ["db/t3.0", "web/t1.0", "web/t1.1", "web/t2.0"]
@@ -182,6 +215,6 @@ async def test_what_may_be_written_by_now_is_not_dropped(filled: Place) -> None:
     filled.run("t1")
     assert [file.task for file in await filled.logs.drop(files)] == ["t2"]
     assert await filled.texts(("web",)) == ["one", "three"]
-    await filled.logs.rotate_if_needed(1)
+    await filled.rotate()
     assert await filled.logs.drop(await filled.logs.files()) != []
     assert await filled.texts(("web",)) == ["one", "three"], "nothing newer is there: conmon may still have it open"

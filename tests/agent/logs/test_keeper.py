@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from agent.kit.clock import FakeClock
 from agent.kit.errors import Temporary, UserError
 from agent.logs.keeper import COUNT_EVERY, TELL_EVERY, Keeper, Limits
 from agent.ports import LogFile
+from agent.wire.messages import LogLimits
 
 MB = 1 << 20
 
@@ -19,12 +21,13 @@ MB = 1 << 20
 class Place:
     def __init__(self, logs: FakeLogs) -> None:
         self.clock, self.logs, self.told = FakeClock(), logs, list[dict[str, Any]]()
+        self.caps: dict[str, LogLimits | None] = {}
 
         async def tell(message: str, evidence: dict[str, Any]) -> None:
             assert message.startswith(f"{evidence['files']} old log files were dropped, {evidence['bytes']} bytes")
             self.told.append(evidence)
 
-        self.keeper = Keeper(logs, self.clock, Limits(budget=MB), tell)
+        self.keeper = Keeper(logs, self.clock, Limits(budget=MB), self.caps.get, tell)
 
     def flood(self, task: str, times: int = 1) -> None:
         self.logs.live.add(task)
@@ -57,8 +60,8 @@ async def test_a_flood_keeps_to_the_budget_and_is_told_of_now_and_then() -> None
 
 async def test_what_grows_without_a_rotation_is_counted_as_well() -> None:
     class Large(FakeLogs):
-        async def rotate_if_needed(self, at: int) -> int:
-            return 0
+        async def rotate_if_needed(self, at: Callable[[str], int]) -> list[LogFile]:
+            return []
 
     place = Place(Large())
     await place.keeper.look()
@@ -80,13 +83,28 @@ async def test_while_over_the_budget_it_is_counted_at_each_look() -> None:
     assert await place.total() == 2 * MB, "it is being written"
     place.logs.write("shop", "web", 1, "t1", "more", at=9e9)
 
-    async def nothing(at: int) -> int:
-        return 0
+    async def nothing(at: Callable[[str], int]) -> list[LogFile]:
+        return []
 
     place.logs.rotate_if_needed = nothing  # type: ignore[method-assign]
     await place.clock.advance(2.0)
     await place.keeper.look()
     assert [file.size for file in await place.logs.files()] == [4]
+
+
+async def test_a_slot_keeps_to_its_own_cap_at_each_rotation() -> None:
+    place = Place(FakeLogs())
+    place.caps["t1"] = LogLimits(max_size=MB // 4, max_file=2)
+    await place.keeper.look()
+    place.logs.write("shop", "web", 1, "earlier", "last words", at=0.0)
+    place.logs.write("shop", "db", 1, "other", "of another service", at=0.0)
+    for _ in range(4):
+        place.flood("t1")
+        await place.keeper.look()
+        await place.clock.advance(0.05)
+    left = await place.logs.files()
+    assert [(file.task, file.generation) for file in left] == [("other", 0), ("t1", 1)]
+    assert place.told == [], "that is as it was asked for"
 
 
 async def test_a_full_disk_ends_nothing() -> None:

@@ -6,16 +6,20 @@ import asyncio
 import os
 import signal
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from agent.decide import log_budget
 from agent.kit.errors import Permanent
 from agent.kit.layout import Layout
-from agent.logs.keeper import ROTATE_AT
 from agent.logs.logs import KEPT, FileLogs
 from tests.agent.runtime.host import Host
+from tests.support.logs import Following, items
+
+
+async def rotate(logs: FileLogs, at: int) -> int:
+    logs.look_at_all()
+    return len(await logs.rotate_if_needed(lambda task: at))
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/etc", "a\0b"])
@@ -51,20 +55,23 @@ async def test_rotation_without_a_conmon_does_not_block(tmp_path: Path) -> None:
     path = logs.path("shop", "web", 1, "t1")
     for text in ("first line", "second line", "third line", "fourth line"):
         path.write_text(text)
-        assert await logs.rotate_if_needed(10) == 1
-    assert [p.read_text() for p in sorted(path.parent.iterdir())] == ["fourth line", "third line"]
-    assert await logs.rotate_if_needed(10) == 0
+        assert await rotate(logs, 10) == 1
+    left = {p.name: p.read_text() for p in path.parent.iterdir()}
+    assert left == {
+        "1-t1.log.1": "fourth line",
+        "1-t1.log.2": "third line",
+        "1-t1.log.3": "second line",
+        "1-t1.log.4": "first line",
+    }
+    assert await rotate(logs, 10) == 0
 
 
-@pytest.mark.parametrize("query", [{"follow": True}, {"follow": False, "since": 2e9}], ids=["follow", "since"])
-async def test_a_reader_gives_way_to_the_loop_whatever_a_container_writes(
-    tmp_path: Path, query: dict[str, Any]
-) -> None:
+async def test_a_reader_gives_way_to_the_loop_whatever_a_container_writes(tmp_path: Path) -> None:
     logs = FileLogs(Layout.at(tmp_path))
     path = logs.path("shop", "web", 1, "t1")
     block = b"2026-01-02T03:04:05.678901234+00:00 stdout F y\n" * 2000
     path.write_bytes(block * 50)
-    reading = logs.read("shop", ("web",), **{"since": None, "until": None, "tail": None} | query)
+    reading = logs.read("shop", ("web",), follow=True)
 
     async def consume() -> None:
         async for _ in reading:
@@ -95,16 +102,19 @@ async def test_a_follower_goes_on_when_what_it_reads_is_dropped(tmp_path: Path) 
             file.writelines(f"2026-01-02T03:04:05.678901234+00:00 stdout F {number}\n" for number in numbers)
 
     write(1, 2)
-    reading = logs.read("shop", (), follow=True, since=None, until=None, tail=None)
-    assert (await anext(reading)).text == "1"
+    reading = Following(logs.read("shop", (), follow=True))
+    assert await reading.next() == "1"
     for number in (3, 4):
-        await logs.rotate_if_needed(1)
+        await rotate(logs, 1)
         write(number)
     dropped = await logs.drop(log_budget.expendable(await logs.files()))
     assert [file.generation for file in dropped] == [2, 1]
-    assert [(await anext(reading)).text for _ in range(2)] == ["2", "4"], "what it holds is read, what is gone is not"
+    assert [await reading.next() for _ in range(2)] == ["2", "gap"], (
+        "what it holds is read; that some is gone, it is told"
+    )
     write(5)
-    assert (await anext(reading)).text == "5"
+    assert [await reading.next() for _ in range(2)] == ["4", "5"]
+    await reading.close()
 
 
 @pytest.mark.host
@@ -118,13 +128,13 @@ async def test_rotation_loses_no_line(host: Host) -> None:
     assert log == bundle.log
     process = await host.runtime.start(bundle)
     rotated, got = 0, list[str]()
-    async for line in logs.read("shop", ("web",), follow=True, since=None, until=None, tail=None):
-        got.append(line.text)
+    async for line in items(logs.read("shop", ("web",), follow=True)):
+        got.append(line["text"])
         if len(got) % 5000 == 0:
-            rotated += await logs.rotate_if_needed(100_000)
+            rotated += await rotate(logs, 100_000)
         if len(got) % 20000 == 0:
             (host.rootfs / "tmp" / str(len(got) // 20000)).touch()
-        if line.text == "end":
+        if line["text"] == "end":
             break
     assert got == [*map(str, range(1, 20001))] * 3 + ["end"]
     assert rotated >= 2
@@ -140,11 +150,12 @@ async def test_a_lost_reopen_message_is_sent_again(host: Host) -> None:
     await host.runtime.start(bundle)
     await host.says(bundle, "before")
     bundle.log.rename(bundle.log.with_name(bundle.log.name + ".1"))
-    reading = logs.read("shop", (), follow=True, since=None, until=None, tail=None)
-    assert (await anext(reading)).text == "before"
-    await logs.rotate_if_needed(ROTATE_AT)
+    reading = Following(logs.read("shop", (), follow=True))
+    assert await reading.next() == "before"
+    await rotate(logs, 10 << 20)
     (host.rootfs / "tmp/go").touch()
-    assert (await anext(reading)).text == "after"
+    assert await reading.next() == "after"
+    await reading.close()
     assert "after" in bundle.log.read_text()
 
 
@@ -161,14 +172,14 @@ async def test_conmon_is_told_once(host: Host) -> None:
     os.kill(process.conmon, signal.SIGSTOP)  # slow: it reads no message
     try:
         for _ in range(5):
-            await logs.rotate_if_needed(100)
+            await rotate(logs, 100)
     finally:
         os.kill(process.conmon, signal.SIGCONT)
     (host.rootfs / "tmp/go").touch()
     texts = list[str]()
-    async for line in logs.read("shop", (), follow=True, since=None, until=None, tail=None):
-        texts.append(line.text)
-        if line.text == "end":
+    async for line in items(logs.read("shop", (), follow=True)):
+        texts.append(line["text"])
+        if line["text"] == "end":
             break
     assert texts == [*map(str, range(1, 2001)), "end"]
     assert list(await logs.tail("shop", "web", 1, bundle.task, 5000)) == texts

@@ -7,7 +7,7 @@ import base64
 import json
 import os
 import stat
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,9 @@ from agent.fakes.volumes import FakeVolumes
 from agent.kit.errors import Permanent, Temporary, UserError
 from agent.ports import GcRule, StoreProblem, Surroundings, VolumeInfo
 from agent.streams.server import StreamServer
+from agent.wire.batches import Decoder
 from agent.wire.messages import StackStatus
+from agent.wire.records import HEADER, Line
 from agent.wire.streams import call, request
 
 
@@ -266,17 +268,24 @@ async def test_import_and_remove(place: Place, tmp_path: Path) -> None:
 async def test_logs(place: Place) -> None:
     place.logs.write("shop", "web", 1, "t1", "one", at=1.0)
     place.logs.write("shop", "web", 2, "t2", "two", at=2.0)
-    lines = [value async for kind, value in request(place.path, "logs", stack="shop", follow=False) if kind == "line"]
-    assert [line["text"] for line in lines] == ["one", "two"]
-    only = [v async for k, v in request(place.path, "logs", stack="shop", follow=False, task="t2") if k == "line"]
-    assert only == [{"task": "t2", "service": "web", "slot": 1 + 1, "at": 2.0, "stream": "stdout", "text": "two"}]
+    place.logs.write("blog", "web", 1, "t3", "three", at=3.0)
+    assert await texts(place, stack="shop") == ["one", "two"]
+    assert await texts(place, stack="shop", task="t2") == ["two"]
+    assert await texts(place) == ["one", "two", "three"]
+    assert await texts(place, after="t1:1:1000:0,t2:1:0:0") == ["two", "three"]
+
+
+async def texts(place: Place, **asked: Any) -> list[str]:
+    decoder = Decoder()
+    found = [value async for kind, value in request(place.path, "logs", follow=False, **asked) if kind == "batch"]
+    return [item.text.decode() for parts in found for _, item in decoder.feed(parts) if isinstance(item, Line)]
 
 
 async def test_a_follower_that_vanishes_ends_its_request(place: Place) -> None:
     ended = asyncio.Event()
     read = place.logs.read
 
-    async def reading(*arguments: Any, **more: Any) -> AsyncIterator[Any]:
+    async def reading(*arguments: Any, **more: Any) -> AsyncGenerator[Any, None]:
         try:
             async for line in read(*arguments, **more):
                 yield line
@@ -286,9 +295,11 @@ async def test_a_follower_that_vanishes_ends_its_request(place: Place) -> None:
     place.logs.read = reading  # type: ignore[method-assign]
     place.logs.write("shop", "web", 1, "t1", "one")
     follower = request(place.path, "logs", stack="shop", follow=True)
-    assert (await anext(follower))[0] == "line"
-    place.logs.write("shop", "web", 1, "t1", "two")
-    assert (await anext(follower))[1]["text"] == "two"
+    for text in (b"", b"one\n", b"two\n"):
+        kind, [part] = await anext(follower)
+        assert (kind, part.data[HEADER:]) == ("batch", text)
+        if text == b"one\n":
+            place.logs.write("shop", "web", 1, "t1", "two")
     await follower.aclose()  # type: ignore[attr-defined]
     async with asyncio.timeout(5):
         await ended.wait()

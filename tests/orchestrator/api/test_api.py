@@ -9,8 +9,9 @@ import shutil
 import stat
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from orchestrator.api import openapi
 from orchestrator.api.server import bind
 from orchestrator.main import serve
 from tests.support.fake_agent import FakeAgent
+from tests.support.logs import said
 from tests.support.orchestrating import stack
 
 TWO: dict[str, Any] = {"web": {"image": "web:1", "replicas": 2}, "db": {"image": "db:1"}}
@@ -32,13 +34,22 @@ class Client:
         self.socket = socket
 
     async def open(
-        self, method: str, path: str, body: Any = None, *, version: str = "1.0", raw: bytes | None = None
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        version: str = "1.0",
+        raw: bytes | None = None,
+        headers: Mapping[str, str] = MappingProxyType({}),
     ) -> tuple[int, dict[str, str], asyncio.StreamReader, asyncio.StreamWriter]:
         reader, writer = await asyncio.open_unix_connection(str(self.socket), limit=1 << 24)
         data = raw if raw is not None else b"" if body is None else json.dumps(body).encode()
         writer.write(
             f"{method} {path} HTTP/{version}\r\nHost: gorae\r\nConnection: close\r\n"
-            f"Content-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n".encode()
+            f"Content-Type: application/json\r\nContent-Length: {len(data)}\r\n".encode()
+            + "".join(f"{name}: {value}\r\n" for name, value in headers.items()).encode()
+            + b"\r\n"
             + data
         )
         head = (await reader.readuntil(b"\r\n\r\n")).decode().splitlines()
@@ -205,7 +216,8 @@ async def test_the_socket_is_for_the_group_only(s: Setting) -> None:
         ("GET", "/v1/logs?stack=nope", None, 404, "stack-unknown"),
         ("GET", "/v1/logs?stack=shop&service=nope", None, 404, "service-unknown"),
         ("GET", "/v1/stacks/nope/watch", None, 404, "stack-unknown"),
-        ("GET", "/v1/logs", None, 400, "bad-request"),
+        ("GET", "/v1/stacks/nope/logs", None, 404, "stack-unknown"),
+        ("GET", "/v1/logs?tail=-1", None, 400, "bad-request"),
         ("GET", "/v1/events?limit=many", None, 400, "bad-request"),
         ("DELETE", "/v1/stacks/nope", None, 404, "stack-unknown"),
         ("POST", "/v1/stacks/shop/explode", {"services": []}, 400, "bad-request"),
@@ -327,12 +339,87 @@ async def test_events_follow(s: Setting) -> None:
     assert await s.client.lines("GET", f"/v1/events?since={time.time() + 1000}") == []
 
 
-async def test_logs_and_images_are_relayed(s: Setting) -> None:
+async def test_logs_are_relayed(s: Setting) -> None:
     await s.client.up(**TWO)
-    s.agent.lines = [{"task": "t", "service": "web", "slot": 1, "at": 1.5, "stream": "stdout", "text": "héllo"}]
-    assert await s.client.lines("GET", "/v1/logs?stack=shop&service=web&tail=5&since=1") == s.agent.lines
+    s.agent.batches = [said("héllo", at=1.5), said("early", at=0.5, offset=99)]
+    whose = {"stack": "shop", "service": "web", "slot": 1, "task": "t"}
+    assert await s.client.lines("GET", "/v1/logs?stack=shop&service=web&tail=5&since=1") == [
+        {"kind": "line", **whose, "at": 1.5, "stream": "stdout", "text": "héllo"}
+    ]
     wanted = {"op": "logs", "stack": "shop", "services": ["web"], "follow": False, "tail": 5, "since": 1.0}
     assert s.agent.requests[-1] == wanted
+    assert len(await s.client.lines("GET", "/v1/logs")) == 2
+    assert s.agent.requests[-1] == {"op": "logs", "follow": False}
+    assert len(await s.client.lines("GET", "/v1/stacks/shop/logs")) == 2
+
+
+async def test_logs_pass_through_for_who_takes_them_as_they_are(s: Setting) -> None:
+    await s.client.up(**TWO)
+    s.agent.batches = [said(b"\xff\x00 raw"), said("more", offset=60)]
+    accept = {"Accept": "application/x-gorae-batches"}
+    _, headers, reader, writer = await s.client.open("GET", "/v1/logs?stack=shop", headers=accept)
+    assert headers["content-type"] == "application/x-gorae-batches"
+    assert await reader.read() == b"".join(s.agent.batches) + b'{"result": {}}\n'
+    writer.close()
+
+
+async def test_logs_as_server_sent_events_go_on_after_the_last_one(s: Setting) -> None:
+    await s.client.up(**TWO)
+    s.agent.batches = [said("one", "two"), said("three", offset=98)]
+    sse = {"Accept": "text/event-stream"}
+    _, headers, reader, writer = await s.client.open("GET", "/v1/stacks/shop/logs?follow=true", headers=sse)
+    assert headers["content-type"].startswith("text/event-stream")
+    first = (await reader.readuntil(b"\n\n")).decode().splitlines()
+    assert first[0] == "id: t:5:62:0"
+    assert [json.loads(line.removeprefix("data: "))["text"] for line in first[1:-1]] == ["one", "two"]
+    assert b"id: t:5:" in await reader.readuntil(b"\n\n")
+    writer.close()
+    s.agent.batches = [said("three", offset=98)]
+    _, _, reader, writer = await s.client.open(
+        "GET", "/v1/stacks/shop/logs", headers={**sse, "Last-Event-ID": "t:5:62:0"}
+    )
+    assert (await reader.read()).endswith(b"\n\nevent: end\ndata: {}\n\n")
+    assert s.agent.requests[-1]["after"] == "t:5:62:0"
+    writer.close()
+    status, answer = await s.client.ask("GET", "/v1/logs", headers={"Last-Event-ID": "nonsense"})
+    assert (status, answer["error"]["code"]) == (400, "bad-cursor")
+
+
+async def test_following_logs_goes_on_when_the_agent_comes_back(s: Setting) -> None:
+    await s.client.up(**TWO)
+    s.agent.batches = [said("one"), b'{"error": {"kind": "temporary", "code": "agent-away", "message": "cannot"}}\n']
+    _, _, reader, writer = await s.client.open("GET", "/v1/logs?stack=shop&follow=true")
+    assert json.loads(await reader.readline())["text"] == "one"
+    s.agent.batches = [said("two", offset=49)]
+    assert json.loads(await reader.readline())["text"] == "two"
+    assert s.agent.requests[-1]["after"] == "t:5:31:0"
+    writer.close()
+
+
+async def test_a_service_without_logs_is_told(s: Setting) -> None:
+    await s.client.up(web={"image": "web:1", "logging": {"kept": False}}, db={"image": "db:1"})
+    told = [{"kind": "note", "text": "shop/web keeps no logs: its logging driver is none"}]
+    assert await s.client.lines("GET", "/v1/logs?stack=shop") == told
+    assert await s.client.lines("GET", "/v1/logs?stack=shop&service=db") == []
+
+
+async def test_events_as_server_sent_events_go_on_after_the_last_one(s: Setting) -> None:
+    await s.client.up(**TWO)
+    late = await s.agent.emit("task.exited", stack="shop", service="web")
+    await s.agent.until(lambda: s.agent.forgotten)
+    sse = {"Accept": "text/event-stream"}
+    _, _, reader, writer = await s.client.open("GET", "/v1/events", headers=sse)
+    events = [event.splitlines() for event in (await reader.read()).decode().split("\n\n") if event]
+    writer.close()
+    ids = [lines[0].removeprefix("id: ") for lines in events]
+    assert late.id in ids and all(json.loads(lines[1].removeprefix("data: "))["id"] in ids for lines in events)
+    _, _, reader, writer = await s.client.open("GET", "/v1/events", headers={**sse, "Last-Event-ID": late.id})
+    assert await reader.read() == b""
+    writer.close()
+
+
+async def test_images_are_relayed(s: Setting) -> None:
+    await s.client.up(**TWO)
     s.agent.images = {"web:1": "sha256:1"}
     assert (await s.client.ask("GET", "/v1/images"))[1] == {"images": [{"id": "sha256:1", "names": ["web:1"]}]}
     assert await s.client.lines("POST", "/v1/images/import", {"path": "/x.tar", "name": "x:1"}) == [
@@ -423,7 +510,7 @@ async def test_volumes_are_relayed_with_what_stacks_name(s: Setting) -> None:
 
 async def test_a_client_that_leaves_ends_the_agents_request(s: Setting) -> None:
     await s.client.up(**TWO)
-    s.agent.lines = [{"text": "one"}]
+    s.agent.batches = [said("one")]
     _, _, reader, writer = await s.client.open("GET", "/v1/logs?stack=shop&follow=true")
     await reader.readline()
     requests = [task for task in asyncio.all_tasks() if "PeerProtocol" in repr(task) or "run_asgi" in repr(task)]
@@ -451,7 +538,7 @@ async def test_a_client_that_leaves_while_images_are_fetched_changes_nothing(s: 
 
 async def test_stopping_ends_every_stream(s: Setting) -> None:
     await s.client.up(**TWO)
-    s.agent.lines = [{"text": "one"}]
+    s.agent.batches = [said("one")]
     paths = ("/v1/events?follow=true", "/v1/stacks/shop/watch?generation=99", "/v1/logs?stack=shop&follow=true")
     streams = [await s.client.open("GET", path) for path in paths]
     for _, _, reader, _ in streams:

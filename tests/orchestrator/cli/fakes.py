@@ -9,7 +9,7 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
-Answer = Any  # a document, or a list of documents (NDJSON), or (status, document); or a deque of these, one a request
+Answer = Any  # a document, or a list of documents (NDJSON; bytes as they are), or (status, document); or a deque of these, one a request
 
 
 class FakeDaemon:
@@ -72,7 +72,7 @@ class FakeDaemon:
                 file.flush()
                 self.held.wait(10)
             else:
-                file.write(json.dumps(document).encode() + b"\n")
+                file.write(document if isinstance(document, bytes) else json.dumps(document).encode() + b"\n")
                 file.flush()
 
 

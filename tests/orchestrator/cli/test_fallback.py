@@ -13,13 +13,14 @@ import pytest
 
 from agent.wire.messages import PublishedPort, StackStatus, TaskStatus
 from orchestrator.cli.main import main
+from tests.support.logs import said
 
 
 class FakeAgent:
     """Answers each connection's one request line with what `answers` has for its op."""
 
     def __init__(self, root: Path) -> None:
-        self.answers: dict[str, list[dict[str, Any]]] = {}
+        self.answers: dict[str, list[dict[str, Any] | bytes]] = {}
         self.asked: list[dict[str, Any]] = []
         (root / "run").mkdir()
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -38,7 +39,7 @@ class FakeAgent:
                 request = json.loads(file.readline())
                 self.asked.append(request)
                 for answer in self.answers[request["op"]]:
-                    file.write(json.dumps(answer).encode() + b"\n")
+                    file.write(answer if isinstance(answer, bytes) else json.dumps(answer).encode() + b"\n")
 
     def close(self) -> None:
         self._listener.shutdown(socket.SHUT_RDWR)
@@ -82,13 +83,34 @@ def test_status_of_one_stack_as_json(agent: FakeAgent, capsys: pytest.CaptureFix
 
 
 def test_logs(agent: FakeAgent, capsys: pytest.CaptureFixture[str]) -> None:
-    line = {"task": "t1", "service": "web", "slot": 1, "at": 1.0, "stream": "stdout", "text": "hello"}
-    agent.answers["logs"] = [{"line": line}, {"result": None}]
+    agent.answers["logs"] = [said("hello"), {"result": {}}]
     assert main(["logs", "shop", "--tail", "3"]) == 0
     captured = capsys.readouterr()
     assert captured.out == "web.1 │ hello\n"
     assert "these logs come from the agent" in captured.err
     assert agent.asked == [{"op": "logs", "stack": "shop", "follow": False, "tail": 3}]
+
+
+def test_following_goes_on_when_the_agent_starts_anew(
+    agent: FakeAgent, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ends the connection; who follows comes back to the place it had come to. Ctrl-C ends it."""
+    agent.answers["logs"] = [said("one")]
+    turns = iter([[said("two", offset=49)], KeyboardInterrupt])
+
+    def pause(seconds: float) -> None:
+        following = next(turns)
+        if following is KeyboardInterrupt:
+            raise KeyboardInterrupt
+        agent.answers["logs"] = list(following)  # type: ignore[call-overload]
+
+    monkeypatch.setattr("time.sleep", pause)
+    assert main(["logs", "shop", "-f"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == "web.1 │ one\nweb.1 │ two\n"
+    assert [asked.get("after") for asked in agent.asked] == [None, "t:5:31:0"]
+    assert captured.err.count("what was written meanwhile comes when it is back") == 2
+    assert captured.err.count("gorae is back") == 1
 
 
 def test_others_are_told_that_the_daemon_is_away(

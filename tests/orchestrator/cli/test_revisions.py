@@ -96,7 +96,7 @@ def test_run_prints_what_is_written_once_and_exits_with_its_code(
     daemon.answers["POST", "/v1/stacks/shop/run"] = {"stack": "shop", "generation": 3, "service": "web-run-1"}
     ended = service("web-run-1", task(state="failed", exit_code=3))
     daemon.answers["GET", "/v1/status"] = document(stack("shop", ended))
-    daemon.answers["GET", "/v1/logs"] = [{"text": "hi", "stream": "stdout", "at": 1.0}]
+    daemon.answers["GET", "/v1/logs"] = [{"kind": "line", "text": "hi", "stream": "stdout", "at": 1.0}]
     daemon.answers["DELETE", "/v1/stacks/shop/runs/web-run-1"] = {}
     assert main(["run", "-e", "A=1=2", "web", "echo", "-n", "hi"]) == 3
     assert capsys.readouterr().out == "hi\n"

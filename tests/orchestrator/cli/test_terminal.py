@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.orchestrator.cli.fakes import HOLD, FakeDaemon, document, service, stack, task
+from tests.support.logs import said
 
 REPOSITORY = Path(__file__).parents[3]
 CREATE = {"action": "create", "service": "web", "slot": 1, "cause": "new"}
@@ -156,8 +157,7 @@ def test_ctrl_c_before_the_change_was_stored_promises_nothing(daemon: FakeDaemon
 
 
 def test_following_ends_with_ctrl_c(daemon: FakeDaemon, folder: Path) -> None:
-    line = {"task": "t", "service": "web", "slot": 1, "at": 1.0, "stream": "stdout", "text": "bad \x1b[2J"}
-    daemon.answers["GET", "/v1/logs"] = [line, HOLD]
+    daemon.answers["GET", "/v1/logs"] = [said("bad \x1b[2J"), HOLD]
     terminal = Terminal(["logs", "-f", "shop"], folder)
     assert "\x1b[2J" not in terminal.until("bad")
     terminal.process.send_signal(signal.SIGINT)

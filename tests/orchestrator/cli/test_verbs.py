@@ -10,10 +10,14 @@ from typing import Any
 
 import pytest
 
+from agent.wire.batches import Part, encode
+from agent.wire.records import mark, record
 from orchestrator.cli import waiting
 from orchestrator.cli.main import main
 from tests.orchestrator.cli.fakes import CUT, HOLD, FakeDaemon, document, error, service, stack, task
+from tests.support.logs import said
 
+RESULT = {"result": {}}  # the end of logs
 FILE = "name: shop\nservices:\n  web: {image: web}\n  db: {image: redis}\n"
 
 
@@ -99,7 +103,7 @@ def test_up_says_what_is_not_up_and_why(
     daemon: FakeDaemon, folder: Path, capsys: pytest.CaptureFixture[str], row: dict[str, Any], expected: list[str]
 ) -> None:
     daemon.answers["POST", "/v1/stacks/shop"] = [result(CREATE)]
-    daemon.answers["GET", "/v1/logs"] = [{"text": "late"}]
+    daemon.answers["GET", "/v1/logs"] = [{"kind": "line", "text": "late"}]
     bad = document(stack("shop", row, service("db"), converged=False, state=row["state"]))
     daemon.answers["GET", "/v1/stacks/shop/watch"] = [bad, HOLD]
     daemon.held.set()
@@ -404,17 +408,83 @@ def test_ls(daemon: FakeDaemon, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_logs_are_prefixed_and_raw_in_a_pipe(daemon: FakeDaemon, capsys: pytest.CaptureFixture[str]) -> None:
-    line = {"task": "t", "service": "web", "slot": 2, "at": 1.0, "stream": "stdout", "text": "\x1b[31mred"}
-    daemon.answers["GET", "/v1/logs"] = [line, {**line, "service": "db", "text": "x"}]
+    db = said("x", at=200, service="db", task="t2")
+    daemon.answers["GET", "/v1/logs"] = [said("early"), said("\x1b[31mred", at=200, slot=2), db, RESULT]
     assert main(["logs", "shop", "--tail", "5", "--since", "100"]) == 0
-    assert capsys.readouterr().out == "web.2 │ \x1b[31mred\ndb.2  │ x\n"
+    assert capsys.readouterr().out == "web.2 │ \x1b[31mred\ndb.1  │ x\n"
     assert daemon.asked[-1][1] == "/v1/logs?stack=shop&follow=false&since=100.0&tail=5"
+
+
+def test_a_batch_of_two_is_in_order_of_time(daemon: FakeDaemon, capsys: pytest.CaptureFixture[str]) -> None:
+    parts = [
+        Part("shop", "web", 1, "t1", 5, 0, False, record(1, "stdout", b"a") + record(3, "stdout", b"c")),
+        Part("shop", "database", 1, "t2", 5, 0, False, record(2, "stderr", b"b")),
+    ]
+    for more, expected in (
+        ([], "web.1      │ a\ndatabase.1 │ b\nweb.1      │ c\n"),
+        (["--no-prefix"], "a\nb\nc\n"),
+        (["--no-prefix", "--until", "0.000000002"], "a\nb\n"),
+    ):
+        daemon.answers["GET", "/v1/logs"] = [encode(parts), RESULT]
+        assert main(["logs", "shop", *more]) == 0
+        assert capsys.readouterr().out == expected
+
+
+def test_without_a_word_or_a_file_logs_are_of_all_stacks(
+    daemon: FakeDaemon, capsys: pytest.CaptureFixture[str]
+) -> None:
+    daemon.answers["GET", "/v1/logs"] = [said("x"), RESULT]
+    assert main(["logs"]) == 0
+    assert capsys.readouterr().out == "shop/web.1 │ x\n"
+    assert daemon.asked[-1][1] == "/v1/logs?follow=false"
+
+
+def test_bytes_come_out_as_they_went_in(daemon: FakeDaemon, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    long = b"\xff\x00\x1b[2J" * 40_000
+    pieces = [long[at : at + 8192] for at in range(0, len(long), 8192)]
+    data = b"".join(record(n, "stdout", piece, "P") for n, piece in enumerate(pieces))
+    data += record(99, "stdout", b"") + record(100, "stderr", b"\r\xfe")
+    for size in (len(data), 1 << 15):
+        ends = [data.rfind(b"\n", 0, at + size) + 1 for at in range(0, len(data), size)]
+        starts = [0, *ends[:-1]]
+        parts = [Part("shop", "web", 1, "t", 5, a, False, data[a:b]) for a, b in zip(starts, ends, strict=True)]
+        daemon.answers["GET", "/v1/logs"] = [*(encode([part]) for part in parts), RESULT]
+        assert main(["logs", "shop", "--no-prefix"]) == 0
+        assert capfdbinary.readouterr().out == long + b"\n\r\xfe\n"
+
+
+def test_attempts_and_gaps_are_marked(daemon: FakeDaemon, capsys: pytest.CaptureFixture[str]) -> None:
+    data = mark(1, 1) + record(2, "stdout", b"first") + mark(3, 2) + record(4, "stdout", b"second")
+    other = Part("shop", "web", 1, "t2", 9, 0, True, mark(9, 1) + record(10, "stdout", b"third"))
+    batches = [encode([Part("shop", "web", 1, "t1", 5, 0, False, data)]), encode([other]), RESULT]
+    daemon.answers["GET", "/v1/logs"] = batches
+    assert main(["logs", "shop"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "web.1 │ first",
+        "--- web.1 attempt 2 ---",
+        "web.1 │ second",
+        "--- web.1 lines are missing here: they were dropped before they could be read ---",
+        "--- web.1 attempt 1 ---",
+        "web.1 │ third",
+    ]
+    assert main(["logs", "shop", "--no-prefix"]) == 0
+    assert capsys.readouterr().out == "first\nsecond\nthird\n"
+    assert main(["logs", "shop", "--json"]) == 0
+    kinds = [json.loads(line)["kind"] for line in capsys.readouterr().out.splitlines()]
+    assert kinds == ["attempt", "line", "attempt", "line", "gap", "attempt", "line"]
+
+
+def test_notes_are_no_part_of_the_logs(daemon: FakeDaemon, capsys: pytest.CaptureFixture[str]) -> None:
+    daemon.answers["GET", "/v1/logs"] = [{"note": "shop/db keeps no logs"}, said("x"), RESULT]
+    assert main(["logs", "shop"]) == 0
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("web.1 │ x\n", "note  shop/db keeps no logs\n")
 
 
 def test_logs_of_several_services_are_the_daemons_to_choose(
     daemon: FakeDaemon, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    daemon.answers["GET", "/v1/logs"] = []
+    daemon.answers["GET", "/v1/logs"] = [RESULT]
     assert main(["logs", "shop/web", "db", "--tail", "5", "--until", "9"]) == 0
     assert daemon.asked[-1][1] == "/v1/logs?stack=shop&service=web&service=db&follow=false&until=9.0&tail=5"
     daemon.answers["GET", "/v1/events"] = []
@@ -434,7 +504,7 @@ def test_logs_of_several_services_are_the_daemons_to_choose(
 def test_queries_find_their_target(
     daemon: FakeDaemon, folder: Path, verb: str, words: list[str], expected: str
 ) -> None:
-    daemon.answers["GET", f"/v1/{verb}"] = UP if verb == "status" else []
+    daemon.answers["GET", f"/v1/{verb}"] = UP if verb == "status" else [RESULT] if verb == "logs" else []
     assert main([verb, *words]) == 0
     path, _, query = daemon.asked[-1][1].partition("?")
     asked = [pair for pair in query.split("&") if pair.startswith(("stack=", "service="))]
@@ -447,7 +517,8 @@ def test_following_that_ends_by_itself_is_no_success(
 ) -> None:
     daemon.answers["GET", f"/v1/{verb}"] = []
     assert main([verb, "-f", "shop"]) == 3
-    assert capsys.readouterr().err.startswith("cannot follow any longer: gorae at ")
+    said = "cannot follow any longer: gorae at " if verb == "events" else "cannot talk to gorae at "
+    assert capsys.readouterr().err.startswith(said)
 
 
 @pytest.mark.parametrize("words", [["ls"], ["status", "--json"], ["events"]], ids=lambda words: words[0])
@@ -642,7 +713,6 @@ def test_a_volume_is_made(daemon: FakeDaemon, root: Path, capsys: pytest.Capture
         for words, path in (
             (["status"], "/v1/status"),
             (["ls"], "/v1/stacks"),
-            (["logs", "shop"], "/v1/logs"),
             (["events"], "/v1/events"),
             (["image", "ls"], "/v1/images"),
             (["volume", "ls"], "/v1/volumes"),

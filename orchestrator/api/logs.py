@@ -1,0 +1,141 @@
+"""What containers wrote, relayed from the agent's socket, in the form that the asker takes (Accept):
+
+application/x-gorae-batches   as the agent sends it (agent/wire/batches.py): bytes pass through, for `gorae logs`
+text/event-stream             Server-Sent Events (HTML Standard, section 9.2): an event is some lines of NDJSON, its
+                              id how far it reaches; Last-Event-ID goes on exactly there
+anything else                 NDJSON
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Query
+from starlette.requests import Request
+from starlette.responses import StreamingResponse
+
+from agent.kit.errors import GoraeError
+from agent.wire import streams as agent
+from agent.wire.batches import Decoder, Item, Part, cursor, places, told
+from orchestrator.api import streams
+from orchestrator.api.context import Context
+from orchestrator.api.errors import document
+from orchestrator.api.stacks import Here, Services, StackName
+
+router = APIRouter(prefix="/v1")
+BATCHES, SSE = "application/x-gorae-batches", "text/event-stream"
+AGAIN = 0.2  # seconds between two tries to reach an agent that starts anew
+FORMS: dict[int | str, dict[str, Any]] = {200: {"content": {"application/x-ndjson": {}, SSE: {}}}}
+Tail = Annotated[int | None, Query(ge=0)]
+Seen = Annotated[str | None, Header(alias="Last-Event-ID", max_length=1 << 20)]
+
+
+@router.get("/stacks/{stack}/logs", response_class=StreamingResponse, responses=FORMS)
+async def of_stack(
+    here: Here,
+    request: Request,
+    stack: StackName,
+    service: Services = (),
+    task: str | None = None,
+    follow: bool = False,
+    since: float | None = None,
+    until: float | None = None,
+    tail: Tail = None,
+    last_event_id: Seen = None,
+) -> StreamingResponse:
+    """As /v1/logs, of one stack."""
+    return await logs(here, request, stack, service, task, follow, since, until, tail, last_event_id)
+
+
+@router.get("/logs", response_class=StreamingResponse, responses=FORMS)
+async def logs(
+    here: Here,
+    request: Request,
+    stack: str | None = None,
+    service: Services = (),
+    task: str | None = None,
+    follow: bool = False,
+    since: float | None = None,
+    until: float | None = None,
+    tail: Tail = None,
+    last_event_id: Seen = None,
+) -> StreamingResponse:
+    """{kind: "line", stack, service, slot, task, at, stream, text}, {kind: "attempt", …, attempt}, {kind: "gap", …},
+    {kind: "note", text}; of no stack: of all. `since` and `until` in Unix seconds, `tail` of each slot. A text that is
+    no UTF-8 comes in `base64` as well; `partial`: the next line of the stream goes on with it."""
+    here.board.status(stack, service)  # raises stack-unknown or service-unknown
+    wanted: dict[str, Any] = {"stack": stack, "services": list(service) or None, "task": task, "follow": follow}
+    wanted |= {"since": since, "until": until, "tail": tail, "after": last_event_id or None}
+    arguments = {key: value for key, value in wanted.items() if value is not None}
+    if last_event_id:
+        places(last_event_id)  # raises bad-cursor before the answer begins
+    notes = [] if last_event_id else _notes(here, stack, service)
+    accept = request.headers.get("accept", "")
+    if BATCHES in accept:
+        return StreamingResponse(_batches(here.agent_socket, arguments, notes), media_type=BATCHES)
+    if SSE in accept:
+        return streams.sse(_events(here.agent_socket, arguments, notes))
+    return streams.ndjson(_lines(here.agent_socket, arguments, notes))
+
+
+def _notes(here: Context, stack: str | None, services: Services) -> list[dict[str, Any]]:
+    silent = {
+        f"{name}/{task.service}"
+        for name, record in here.ledger.stacks.items()
+        for task in record.tasks
+        if stack in (None, name) and (not services or task.service in services) and not task.container.logged
+    }
+    return [{"kind": "note", "text": f"{name} keeps no logs: its logging driver is none"} for name in sorted(silent)]
+
+
+async def _batches(socket: Path, arguments: dict[str, Any], notes: list[dict[str, Any]]) -> AsyncIterator[bytes]:
+    try:
+        for note in notes:
+            yield streams.line({"note": note["text"]})
+        async for data in agent.raw(socket, "logs", **arguments):
+            yield data
+    except GoraeError as error:
+        yield streams.line(document(error))
+
+
+async def _lines(socket: Path, arguments: dict[str, Any], notes: list[dict[str, Any]]) -> AsyncIterator[bytes]:
+    try:
+        yield b"".join(map(streams.line, notes))
+        async for items, _ in _items(socket, arguments):
+            yield b"".join(streams.line(told(part, item)) for part, item in items)
+    except GoraeError as error:
+        yield streams.line(document(error))
+
+
+async def _events(socket: Path, arguments: dict[str, Any], notes: list[dict[str, Any]]) -> AsyncIterator[bytes]:
+    try:
+        for note in notes:
+            yield streams.event(streams.line(note))
+        async for items, place in _items(socket, arguments):
+            yield streams.event(b"".join(streams.line(told(part, item)) for part, item in items), place)
+        yield streams.event(b"{}\n", kind="end")
+    except GoraeError as error:
+        yield streams.event(streams.line(document(error)), kind="error")
+
+
+async def _items(socket: Path, arguments: dict[str, Any]) -> AsyncIterator[tuple[list[tuple[Part, Item]], str]]:
+    """Batches, taken apart, and the cursor after each. With `follow` it goes on when the agent starts anew."""
+    since, until, after = arguments.get("since"), arguments.get("until"), arguments.get("after")
+    while True:
+        decoder = Decoder(since=since, until=until, after=places(after) if after else None)
+        try:
+            async for kind, value in agent.request(socket, "logs", **arguments):
+                if kind == "batch":
+                    found = decoder.feed(value)
+                    after = cursor(decoder.places)
+                    yield found, after
+            yield decoder.rest(), after or ""
+            return
+        except GoraeError as error:
+            if error.code != "agent-away" or not arguments["follow"] or not after:
+                raise
+        await asyncio.sleep(AGAIN)
+        arguments = {**arguments, "after": after}
