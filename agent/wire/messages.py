@@ -7,9 +7,10 @@ An unknown field is an error: a peer that says more than we understand speaks an
 from __future__ import annotations
 
 import re
+from ipaddress import ip_address, ip_network
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from agent.kit.pools import VIRTUALS
 
@@ -34,7 +35,19 @@ OnUnhealthy = Literal["restart", "recreate", "stop", "none"]
 NETWORK_MODE = r"^(|none|host|service:[a-zA-Z0-9][a-zA-Z0-9._-]{0,62}|container:[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,253})$"
 HOSTNAME = re.compile(r"[a-zA-Z0-9_]([a-zA-Z0-9_.-]{0,62}[a-zA-Z0-9_])?")
 HostName = Annotated[str, Field(pattern=f"^{HOSTNAME.pattern}$")]
-Address = Annotated[str, Field(pattern=r"^[0-9a-fA-F:.]{2,45}$")]
+
+
+def _address(text: str) -> str:
+    ip_address(text)
+    return text
+
+
+def _range(text: str) -> str:
+    ip_network(text)
+    return text
+
+
+Address = Annotated[str, Field(pattern=r"^[0-9a-fA-F:.]{2,45}$"), AfterValidator(_address)]
 PortNumber = Annotated[int, Field(ge=1, le=65535)]
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 Amount = Annotated[float, Field(ge=0)]  # seconds, cores
@@ -94,8 +107,8 @@ class Subnet(Wire):
     """A range of addresses of a network. `subnet`, `among`: "172.28.0.0/16"; addresses are taken out of `among`, "" for
     all of it. `reserved`: not given out (gateways and others that the file names)."""
 
-    subnet: str = Field(max_length=45)
-    among: str = Field(default="", max_length=45)
+    subnet: Annotated[str, Field(max_length=45), AfterValidator(_range)]
+    among: Annotated[str, Field(max_length=45), AfterValidator(lambda text: text and _range(text))] = ""
     reserved: tuple[Address, ...] = ()
 
 

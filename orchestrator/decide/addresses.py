@@ -15,6 +15,16 @@ from orchestrator.decide.refusal import Refusal
 
 Network = IPv4Network | IPv6Network
 _HINT = "choose another address, or leave it to gorae"
+_LINK, _GROUPS = "addresses of one link alone, the gateway's and metadata services' among them", "addresses of groups"
+_NOBODYS = {  # RFC 6890, RFC 4291
+    "0.0.0.0/8": "addresses of nobody",
+    "127.0.0.0/8": "the host's own addresses",
+    "169.254.0.0/16": _LINK,
+    "224.0.0.0/3": _GROUPS,
+    "::/127": "the host's own addresses",
+    "fe80::/10": _LINK,
+    "ff00::/8": _GROUPS,
+}
 
 
 def conflicts(
@@ -116,6 +126,9 @@ def _subnets(
 
 def _elsewhere(on: Membership, subnet: Subnet, others: Mapping[str, Sequence[Task]], host: HostStatus | None) -> str:
     mine = ip_network(subnet.subnet)
+    for text, whose in _NOBODYS.items():
+        if _overlap(mine, ip_network(text)):
+            return f"{text}, {whose}"
     for route in host.routes if host else ():
         if _overlap(mine, ip_network(route.network)):
             return f"the host's route to {route.network} (link {route.link})"

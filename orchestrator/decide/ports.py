@@ -56,6 +56,8 @@ def addresses(stack: str, tasks: Sequence[Task], before: Sequence[Task]) -> Iter
         else:
             fine = found.version == 4 or found.is_loopback or service in dual
             why = "" if fine else "no network of the service has enable_ipv6"
+            if isinstance(found, IPv6Address) and (found.ipv4_mapped or found.scope_id):
+                why = f"write it as {found.ipv4_mapped}" if found.ipv4_mapped else "an address of one link alone"
         if why:
             yield Refusal(
                 "bad-address",

@@ -78,7 +78,7 @@ def admit(
 
 
 def _running(tasks: Sequence[Task]) -> list[Task]:
-    return [task for task in tasks if task.desired == "running"]
+    return [task for task in tasks if task.wanted]  # what is paused keeps its memory and its address
 
 
 def _capacity(

@@ -50,6 +50,16 @@ def payload(*tasks: object, **fields: object) -> bytes:
     return assignment(*tasks, **fields).model_dump_json().encode()  # type: ignore[arg-type]
 
 
+ON_NET = payload(
+    task(
+        container={
+            "networks": [{"network": "n", "subnets": [{"subnet": "10.9.0.0/24"}], "addresses": ["10.9.0.7"]}],
+            "naming": {"hosts": {"printer": ["192.0.2.9"]}},
+        }
+    )
+)
+
+
 @pytest.mark.parametrize(
     ("raw", "problem"),
     [
@@ -78,6 +88,9 @@ def payload(*tasks: object, **fields: object) -> bytes:
         pytest.param(payload(task(service="../web")), "no place in a service", id="a service that is a path"),
         pytest.param(payload(task(slot=0)), "no place in a service", id="slot 0"),
         pytest.param(payload(task(container={"hostname": "a b"})), "no hostname", id="a hostname with a blank"),
+        pytest.param(ON_NET.replace(b"10.9.0.0/24", b"anywhere"), "IPv4 or IPv6 network", id="a subnet that is none"),
+        pytest.param(ON_NET.replace(b"10.9.0.7", b"10.9.0"), "IPv4 or IPv6 address", id="an address that is none"),
+        pytest.param(ON_NET.replace(b"192.0.2.9", b"..."), "IPv4 or IPv6 address", id="a host without an address"),
     ],
 )
 def test_what_is_refused(raw: bytes, problem: str) -> None:

@@ -126,3 +126,21 @@ REPORT = TaskStatus(id="web1", service="web", slot=1, template="t", state="runni
 )
 def test_who_has_it(tasks: list[Task], more: dict[str, Any], expected: list[str]) -> None:
     assert refused(tasks, **more) == expected
+
+
+@pytest.mark.parametrize(
+    "subnet",
+    [
+        "0.0.0.0/0",
+        "127.0.0.0/24",
+        "169.254.169.0/24",
+        "224.1.0.0/16",
+        "255.255.255.0/24",
+        "::/64",
+        "fe80::/64",
+        "ff02::/64",
+    ],
+)
+def test_what_can_be_no_containers_address(subnet: str) -> None:
+    found = refused([task(on(subnets=(Subnet(subnet=subnet),)))])
+    assert len(found) == 1 and found[0].startswith(f"db: the subnet {subnet} of network shop_back overlaps ")

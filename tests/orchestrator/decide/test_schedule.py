@@ -56,6 +56,14 @@ REDIS = Listener(protocol="tcp", address="0.0.0.0", port=8080, holder="redis-ser
             id="another stack's",
         ),
         pytest.param(WEB, (), {"visits": act("stop", VISITS).tasks}, (), [], id="another stack's, stopped"),
+        pytest.param(
+            WEB,
+            (),
+            {"visits": act("pause", VISITS).tasks},
+            (),
+            ["port-taken: cannot start shop/web: port 8080 is held by stack visits (service web)"],
+            id="another stack's, paused",
+        ),
         pytest.param(act("stop", WEB).tasks, (), {"visits": VISITS}, (), [], id="we are stopped"),
         pytest.param(
             WEB,
@@ -143,6 +151,8 @@ REDIS = Listener(protocol="tcp", address="0.0.0.0", port=8080, holder="redis-ser
                 (None, "::", "no network of the service has enable_ipv6"),
                 (8080, "localhost", "that is no address"),
                 (8080, "1.2.3", "that is no address"),
+                (8080, "::ffff:127.0.0.1", "write it as 127.0.0.1"),
+                (8080, "fe80::1%eth0", "an address of one link alone"),
             )
         ),
     ],
