@@ -11,7 +11,7 @@ import errno
 import ipaddress
 import socket
 import struct
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from agent.network.netlink import NETFILTER, NLM_F_DUMP, Netlink, Request, attr, attrs
@@ -43,10 +43,30 @@ def forget(addresses: Collection[str], silent: Collection[str] = ()) -> None:
             bodies = [body for side in _FLAGS for body in dump(netlink, _filter(side, min(gone | mute)))]
         else:
             bodies = dump(netlink, ANY_FAMILY)
-        flows = {_identity(body) for body in bodies if gone & _senders(body) or _translated(body) & mute}
-        requests = [Request(_DELETE, flow, "flow", fine=_GONE) for flow in sorted(flows)]
-        for at in range(0, len(requests), _BATCH):
-            netlink.request(*requests[at : at + _BATCH])
+        _delete(netlink, (body for body in bodies if gone & _senders(body) or _translated(body) & mute))
+
+
+def forget_strays(subnets: Collection[str], kept: Collection[str]) -> None:
+    """Delete every flow that an address of `subnets` which is not in `kept` began or answers: whoever took its task
+    away was killed before the flows were forgotten. A client that takes the same port again would be sent there for as
+    long as the kernel remembers."""
+    if not tracked():
+        return
+    nets = [ipaddress.ip_network(one) for one in subnets]
+    own = frozenset(ipaddress.ip_address(one).packed for one in kept)
+
+    def strays(body: bytes) -> bool:
+        senders = (ipaddress.ip_address(one) for one in _senders(body) - own if one)
+        return any(sender in net for sender in senders for net in nets)
+
+    with Netlink(NETFILTER) as netlink:
+        _delete(netlink, filter(strays, dump(netlink, ANY_FAMILY)))
+
+
+def _delete(netlink: Netlink, bodies: Iterable[bytes]) -> None:
+    requests = [Request(_DELETE, flow, "flow", fine=_GONE) for flow in sorted({_identity(body) for body in bodies})]
+    for at in range(0, len(requests), _BATCH):
+        netlink.request(*requests[at : at + _BATCH])
 
 
 def tracked() -> int:

@@ -260,6 +260,9 @@ class RoutedNetwork:
                 self._served[task] = served
         self._committed, self._router, self._router_6 = None, None, None
         await self._commit()
+        kept = [member.address for members in self._members.values() for member in members]
+        subnets = (self._slice.subnet, self._slice.subnet_6)
+        await self._on_filter(lambda: conntrack.forget_strays(subnets, kept))
         self._observed = True
 
     async def _run_commit(self) -> None:

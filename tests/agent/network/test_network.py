@@ -19,6 +19,7 @@ from agent.decide import nft_rules, nft_text
 from agent.kit.errors import Permanent, Temporary, UserError
 from agent.kit.pools import Slice
 from agent.network import conntrack, links, nft
+from agent.network.wire import link_name
 from agent.ports import Attachment, Serving
 from agent.wire.messages import PublishedPort
 from tests.agent.network.conftest import CLIENT, LAN, WEB, World
@@ -349,6 +350,25 @@ async def test_udp_clients_of_a_task_that_is_gone_move_to_the_next(
     assert await _heard(servers[0]) == (b"1", CLIENT)
     await world.publish(rooms[1], 5353, protocol="udp")
     await world.network.detach("old")
+    await _send(client, b"2", LAN, 5353)
+    assert await _heard(servers[1]) == (b"2", CLIENT)
+    assert await bystander.ask(), "other flows are not forgotten"
+    await bystander.close()
+
+
+async def test_what_a_killed_agent_had_no_time_to_forget_the_next_one_does(world: World) -> None:
+    outside = world.machine()
+    rooms = [await world.task(name) for name in ("old", "new")]
+    servers = [world.udp(room.space, port=WEB) for room in rooms]
+    client, bystander = world.udp(outside), await Talk.open(world.host, rooms[1].address, WEB)
+    await world.publish(rooms[0], 5353, protocol="udp")
+    await _send(client, b"1", LAN, 5353)
+    assert await _heard(servers[0]) == (b"1", CLIENT)
+    await world.leave(rooms[0])
+    await world.publish(rooms[1], 5353, protocol="udp")
+    run("ip", "link", "delete", link_name(world.id, 0))  # as far as it came
+    world.network = world.agent(world.id, world.slice)
+    assert await world.network.list() == {"new"}
     await _send(client, b"2", LAN, 5353)
     assert await _heard(servers[1]) == (b"2", CLIENT)
     assert await bystander.ask(), "other flows are not forgotten"
