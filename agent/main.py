@@ -45,9 +45,11 @@ from agent.reconciler import Reconciler
 from agent.resolver.link import ResolverLink
 from agent.rootfs.overlay import OverlayRootfs
 from agent.runtime import pidfd, seccomp
+from agent.runtime.execs import Execs
 from agent.runtime.runtime import CrunRuntime
 from agent.runtime.spawn import PATH
 from agent.sandbox.sandboxes import PinnedSandboxes
+from agent.streams.execs import ExecRequests
 from agent.streams.inside import InsideRequests
 from agent.streams.server import StreamServer
 from agent.volumes.volumes import HostVolumes
@@ -179,6 +181,7 @@ async def serve(layout: Layout, instance: str, slice_: Slice, bus: Bus, *, signa
         agent = Reconciler(ports, host, bus, slice_, version=VERSION)
         log_keeper = keeper.Keeper(logs, ports.clock, log_limits, agent.log_limits, agent.tell_of_logs)
         uid, gid = _orchestrator()
+        execs = Execs(layout, instance)
         server = StreamServer(
             layout.agent_socket,
             agent,
@@ -190,6 +193,7 @@ async def serve(layout: Layout, instance: str, slice_: Slice, bus: Bus, *, signa
             rootfs,
             log_budget=log_limits.budget,
             inside=InsideRequests(layout, instance, agent).operations,
+            conversations=ExecRequests(execs, agent, rootfs).conversations,
             surroundings=network.surroundings,
             uid=uid,
             gid=gid,
@@ -207,6 +211,7 @@ async def serve(layout: Layout, instance: str, slice_: Slice, bus: Bus, *, signa
                 group.create_task(pidfd.keep_reaping(ports.clock), name="reap orphans")
                 await agent.ready.wait()
                 group.create_task(log_keeper.run(), name="keep logs")
+                group.create_task(execs.sweep(), name="end what the last agent ran")
                 async with server.serving():
                     log.info("serving on %s, instance %s", layout.agent_socket, instance)
                     await stop.wait()

@@ -40,7 +40,7 @@ def process_spec(config: Mapping[str, Any], hook: Hook, ids: UserIds | None) -> 
     if hook.working_dir is not None:
         if not plain_directory(hook.working_dir):
             raise Permanent(
-                f"cannot run a hook in {hook.working_dir!r}: it is not a plain absolute path",
+                f"cannot run a command in {hook.working_dir!r}: it is not a plain absolute path",
                 code="bad-workdir",
                 hint='give an absolute path without ".." outside /proc',
             )

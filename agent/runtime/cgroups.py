@@ -25,7 +25,8 @@ from agent.wire.messages import Resources
 _ORPHANS = 0.02  # seconds: longer than a death takes, unless an unreaped orphan stands in its way
 OWN = Path("/proc/self/cgroup")
 _MONITORS = "monitors"  # the cgroup of our conmons; not an attempt, so it carries no dot
-CHECKS, HOOKS = "checks", "hooks"  # below an attempt's: for healthchecks, for commands of its life
+# Below an attempt's: for healthchecks, for commands of its life, for what people run in it.
+CHECKS, HOOKS, EXECS = "checks", "hooks", "execs"
 
 
 class Cgroups:

@@ -44,15 +44,24 @@ def created(pid: int, name: str, *, in_host: bool) -> None:
                 code="host-sysfs",
                 hint="this is a bug: its network namespace is not owned by its user namespace",
             )
-    cwd = os.open(f"/proc/{pid}/cwd", os.O_PATH | os.O_CLOEXEC)
-    try:
-        info = Path(f"/proc/self/fdinfo/{cwd}").read_text()
-    finally:
-        os.close(cwd)
-    mount = next(line.split()[1] for line in info.splitlines() if line.startswith("mnt_id:"))
-    if mount not in mounts:
+    if _mount_of_directory(pid) not in mounts:
         raise Permanent(
             f"cannot start {name}: its working directory leads out of the container",
             code="bad-workdir",
             hint="give working_dir as a plain absolute path inside the image",
         )
+
+
+def directory_inside(pid: int) -> bool:
+    """Whether the working directory of a process is on a mount that it sees. OSError: it has ended."""
+    mounts = {line.split(None, 1)[0] for line in Path(f"/proc/{pid}/mountinfo").read_text().splitlines()}
+    return _mount_of_directory(pid) in mounts
+
+
+def _mount_of_directory(pid: int) -> str:
+    cwd = os.open(f"/proc/{pid}/cwd", os.O_PATH | os.O_CLOEXEC)
+    try:
+        info = Path(f"/proc/self/fdinfo/{cwd}").read_text()
+    finally:
+        os.close(cwd)
+    return next(line.split()[1] for line in info.splitlines() if line.startswith("mnt_id:"))

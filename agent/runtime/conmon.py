@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,14 +117,21 @@ def find(cid: str, bundle: Path) -> int | None:
 def search(bundle: Path) -> list[int]:
     """Slow, by every process's command line: the conmon and crun processes at work on this bundle. For an attempt whose
     pid file was never written, because its launcher or we were killed first."""
-    wanted = str(bundle).encode()
-    found = []
+    return working_on({str(bundle).encode()})
+
+
+def working_on(words: Iterable[bytes]) -> list[int]:
+    """The conmon and crun processes that have one of these words in their command line."""
+    wanted = set(words)
+    found: list[int] = []
+    if not wanted:
+        return found
     for entry in os.scandir("/proc"):
         if not entry.name.isdigit():
             continue
         with suppress(FileNotFoundError, ProcessLookupError):
-            words = Path(entry.path, "cmdline").read_bytes().split(b"\0")
-            if wanted in words and words[0].rpartition(b"/")[2] in (b"conmon", b"crun"):
+            line = Path(entry.path, "cmdline").read_bytes().split(b"\0")
+            if not wanted.isdisjoint(line) and line[0].rpartition(b"/")[2] in (b"conmon", b"crun"):
                 found.append(int(entry.name))
     return found
 

@@ -51,6 +51,10 @@ Operations (arguments → result):
     volume-restore  path, name?, force → VolumeInfo document with "size", "replaced"
     kill        stack, services?: [NAME], signal?, cause? → {"signalled": number of containers}
                 signal: KILL, SIGHUP, 15 …; cause: id of the event that this follows from
+    exec        stack, service, slot?, command: [WORD], user?, working_dir?, environment?, tty?, size?: [ROWS, COLUMNS],
+                stdin?, detach? → {"ready": {task, service, slot, attempt}}, frames, {exit_code}
+                without tty stdout and stderr come apart. A client that closes ends what it runs: SIGHUP, then SIGKILL.
+                detach: it begins and is left alone; exit_code is null
     adopt       store_id → {}                             an operator binds the agent to a store by hand
     stats       stack?, services?: [NAME], follow?, every?: seconds → lines {at, cpus, memory, tasks: [{task, stack,
                 service, slot, attempt, cpus_limit, memory_limit, pids_limit, and as decide/stats.py has it}]}

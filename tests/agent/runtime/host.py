@@ -24,9 +24,7 @@ from agent.runtime.seccomp import default_profile
 from agent.wire.messages import ContainerSpec, Policy, Resources, Task
 
 BUSYBOX = Path("/bin/busybox")
-APPLETS = (
-    "sh sleep cat echo true false ls id grep head dd yes seq wget httpd nc setsid kill ping mkdir touch printf trap"
-)
+APPLETS = "sh sleep cat echo true false ls id grep head dd yes seq wget httpd nc setsid kill ping mkdir touch printf trap ln stty tty pwd"
 UID_BASE = 0x7000_0000 - 65536  # below the pool: no instance gives it out
 
 

@@ -1,0 +1,156 @@
+"""Commands that people run in containers, over the agent's socket (agent/wire/streams.py): frames to and from a
+program's streams or terminal."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Sequence
+from contextlib import suppress
+from difflib import get_close_matches
+from typing import Any, Protocol
+
+from agent.decide.execs import Wanted, process_spec
+from agent.decide.record import TaskRecord, signal_number
+from agent.kit.errors import UserError, leaf
+from agent.ports import Process, Rootfs
+from agent.runtime.execs import Execs, Execution, Stream
+from agent.streams.requests import Conversation, Take, labels, text, texts
+from agent.wire import frames
+from agent.wire.frames import Duplex, Frame
+
+LINGER = 0.5  # seconds that nothing is written after the program's end, while something it left holds its output open
+_END_OF_TYPING = b"\x04"  # what a terminal takes for the end of input (termios(3), VEOF)
+
+
+class Agent(Protocol):
+    def records(self, stack: str | None = None, services: Collection[str] = ()) -> Sequence[TaskRecord]: ...
+
+    def live(self, stack: str | None = None, services: Collection[str] = ()) -> Sequence[TaskRecord]:
+        """Those that have a process."""
+
+
+class ExecRequests:
+    def __init__(self, execs: Execs, agent: Agent, rootfs: Rootfs) -> None:
+        self._execs, self._agent, self._rootfs = execs, agent, rootfs
+        self.conversations: dict[str, Conversation] = {"exec": self._exec}
+
+    async def _exec(self, request: dict[str, Any], take: Take) -> Any:
+        wanted = _wanted(request)
+        record, process = chosen(self._agent, request, "run a command in")
+        ids = None if wanted.user is None else await self._rootfs.user(record.id, wanted.user)
+        spec = process_spec(self._execs.config(record.id, record.attempt), wanted, ids)
+        about = {"task": record.id, "service": record.service, "slot": record.slot, "attempt": record.attempt}
+        if request.get("detach", False):
+            await self._execs.detach(record.id, record.attempt, process, spec)
+            await take(about)
+            return {"exit_code": None}
+        stdin = bool(request.get("stdin", False))
+        async with self._execs.running(record.id, record.attempt, process, spec, stdin=stdin) as execution:
+            duplex = await take(about)
+            try:
+                return {"exit_code": await _converse(duplex, execution, tty=wanted.tty)}
+            except BaseExceptionGroup as group:
+                raise leaf(group) from None
+
+
+async def _converse(duplex: Duplex, execution: Execution, *, tty: bool) -> int:
+    """Everything it writes has been sent when it returns its exit status."""
+    streams = [(execution.stdout, frames.STDOUT), *(() if tty else ((execution.stderr, frames.STDERR),))]
+    async with asyncio.TaskGroup() as group:
+        feeding = group.create_task(_feed(duplex, execution, tty=tty))
+        outputs = {
+            group.create_task(_drain(duplex, stream, kind)): stream for stream, kind in streams if stream is not None
+        }
+        code = await execution.wait()
+        await _settle(outputs)
+        feeding.cancel()
+        for task in outputs:
+            task.cancel()
+    return code
+
+
+async def _feed(duplex: Duplex, execution: Execution, *, tty: bool) -> None:
+    while (frame := await duplex.receive()) is not None:
+        match frame:
+            case Frame(frames.STDIN, payload) if execution.stdin is not None:
+                await _write(execution.stdin, payload)
+            case Frame(frames.END) if execution.stdin is not None and tty:
+                await _write(execution.stdin, _END_OF_TYPING)
+            case Frame(frames.END) if execution.stdin is not None:
+                execution.stdin.close()
+            case Frame(frames.RESIZE) if tty and execution.stdout is not None:
+                execution.stdout.resize(*frame.size())
+            case Frame(frames.SIGNAL, payload):
+                execution.signal(_signal(payload))
+
+
+async def _write(stream: Stream, data: bytes) -> None:
+    with suppress(BrokenPipeError):  # it reads no more: what comes is dropped
+        await stream.write(data)
+
+
+async def _drain(duplex: Duplex, stream: Stream, kind: int) -> None:
+    while data := await stream.read():
+        await duplex.send(kind, data)
+
+
+async def _settle(outputs: dict[asyncio.Task[None], Stream]) -> None:
+    """Until all is read. What the program left in the background may keep its output open for ever; but as long as
+    there is something to read, or a slow client has yet to take it, it is waited for."""
+    pending = set(outputs)
+    while pending:
+        before = [outputs[task].count for task in pending]
+        idle = all(outputs[task].waiting for task in pending)
+        _, left = await asyncio.wait(pending, timeout=LINGER)
+        if idle and left == pending and before == [outputs[task].count for task in pending]:
+            return
+        pending = left
+
+
+def chosen(agent: Agent, request: dict[str, Any], what: str) -> tuple[TaskRecord, Process]:
+    """The task that is meant: of the slot that is named, else the first that runs. UserError service-unknown,
+    nothing-runs, paused."""
+    stack, service = text(request, "stack"), text(request, "service")
+    slot = None if request.get("slot") is None else int(request["slot"])
+    known = agent.records(stack)
+    if not any(record.service == service for record in known):
+        raise _unknown(stack, service, {record.service for record in known})
+    live = sorted(agent.live(stack, [service]), key=lambda r: (r.state != "running", r.slot, r.id))
+    name = f"{stack}/{service}" + ("" if slot is None else f".{slot}")
+    for record in live:
+        if record.process is None or slot not in (None, record.slot):
+            continue
+        if record.paused:
+            raise UserError(
+                f"cannot {what} {name}: it is paused", code="paused", hint=f"gorae unpause {stack}/{service}"
+            )
+        return record, record.process
+    raise UserError(
+        f"cannot {what} {name}: no container runs", code="nothing-runs", hint=f"gorae status {stack} says why"
+    )
+
+
+def _unknown(stack: str, service: str, known: set[str]) -> UserError:
+    near = get_close_matches(service, known, 1)
+    hint = f"is it {near[0]}?" if near else f"there are {', '.join(sorted(known)) or 'none'}"
+    return UserError(f"cannot find service {service} in stack {stack}", code="service-unknown", hint=hint)
+
+
+def _wanted(request: dict[str, Any]) -> Wanted:
+    size = request.get("size") or (0, 0)
+    return Wanted(
+        command=tuple(texts(request, "command")),
+        user=text(request, "user") if request.get("user") is not None else None,
+        working_dir=text(request, "working_dir") if request.get("working_dir") is not None else None,
+        environment=labels(request, "environment"),
+        tty=bool(request.get("tty", False)),
+        size=(int(size[0]), int(size[1])),
+    )
+
+
+def _signal(payload: bytes) -> int:
+    name = payload.decode(errors="replace")
+    number = signal_number(name)
+    if number is None:
+        raise UserError(f"cannot send the signal {name}: there is none", code="bad-signal", hint="kill -l")
+    return number
