@@ -1,4 +1,4 @@
-"""The verbs: what a user asked for → decided, admitted, committed. The link carries it out from there.
+"""The verbs: what a user asked for → decided here, admitted and committed by applying.py. The link carries it out.
 
 Every verb is one transaction (revision, generation, tasks, event) and is acknowledged only after it. Images are fetched
 before anything changes, so that a failing pull leaves all as it was. Must not talk to the bus.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
@@ -16,45 +16,25 @@ from weakref import WeakValueDictionary
 from agent.kit.errors import GoraeError, Temporary
 from agent.kit.ids import task_id
 from agent.wire import streams
-from agent.wire.messages import Event, Listener, Task
+from agent.wire.messages import Listener
 from orchestrator import refusals, rolling
+from orchestrator.applying import Applied, Applying, Peer
 from orchestrator.compose.model import LockedImage, Stack
 from orchestrator.decide import expand, rollout, runs
 from orchestrator.decide.networks import settled
 from orchestrator.decide.order import order
-from orchestrator.decide.plan import Intent, Plan, Verb, plan
+from orchestrator.decide.plan import Intent, Verb
 from orchestrator.decide.ports import published_at
 from orchestrator.decide.pulling import Pull, wants
-from orchestrator.decide.records import Counter, Phase, Revision, Rollout, StackRecord
-from orchestrator.decide.schedule import admit, fits
+from orchestrator.decide.records import StackRecord
 from orchestrator.decide.staying import Others, as_they_are, beside, staying
 from orchestrator.decide.staying import locks as kept_locks
-from orchestrator.decide.virtual import allot, networked
 from orchestrator.store.ledger import Ledger
 from orchestrator.store.port import Change
 
 Progress = Callable[[dict[str, Any]], None]
 PATIENCE = 5.0  # seconds
 ALL_GO = Others()
-
-
-@dataclass(frozen=True, slots=True)
-class Peer:
-    """Who asks: the credentials of the other end of the API's socket (SO_PEERCRED)."""
-
-    uid: int
-    gid: int = 0
-    pid: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Applied:
-    """The answer to a verb."""
-
-    stack: str
-    generation: int
-    revision: int
-    plan: Plan
 
 
 class Controller:
@@ -75,6 +55,7 @@ class Controller:
         self._agent = agent_socket
         self._new_id = new_id
         self._patience = patience
+        self.applying = Applying(ledger, new_id)
         self._ups: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def up(
@@ -122,13 +103,13 @@ class Controller:
                     if before is None or record.model != before.model:
                         raise refusals.changed(model.name)
                     desired |= as_they_are(record, stay)
-                desired |= runs.under_way(record, self.resting(model.name))
+                desired |= runs.under_way(record, self.applying.resting(model.name))
                 templates = {service: want.template for service, want in desired.items()}
                 current = rollout.basis(record.goal, record.tasks, templates) if record else ()
                 intent = Intent("up", named if stay else None)
-                planned = self._plan(model.name, services, desired, current, intent)
+                planned = self.applying.plan(model.name, services, desired, current, intent)
                 document = model.model_dump(mode="json", exclude_defaults=True)
-                return await self._apply(model.name, document, planned, record, peer, "up", listeners)
+                return await self.applying.apply(model.name, document, planned, record, peer, "up", listeners)
 
     async def act(self, name: str, verb: Verb, services: Sequence[str], peer: Peer) -> Applied:
         """stop, start, restart, recreate: `services` empty means all. UserError stack-unknown, service-unknown."""
@@ -138,15 +119,15 @@ class Controller:
             refusals.must_have(record, services)
             intent = Intent(verb, frozenset(services) or None)
             desired = expand.as_it_is(record.goal)
-            planned = self._plan(name, _order(record), desired, record.goal, intent)
-            return await self._apply(name, record.model, planned, record, peer, verb)
+            planned = self.applying.plan(name, _order(record), desired, record.goal, intent)
+            return await self.applying.apply(name, record.model, planned, record, peer, verb)
 
     async def kill(self, name: str, signal: str, services: Sequence[str], peer: Peer) -> int:
         """How many containers were sent it. UserError stack-unknown, service-unknown, bad-signal, nothing-runs."""
         record = self._record(name)
         refusals.must_have(record, services)
         whom = ", ".join(services) or "every service"
-        event = self._event("user.kill", name, peer, f"kill: {signal} to {whom}", verb="kill", signal=signal)
+        event = self.applying.event("user.kill", name, peer, f"kill: {signal} to {whom}", verb="kill", signal=signal)
         async with self._ledger.changing:
             await self._ledger.commit(Change(events=[event]))
         answer = await streams.call(
@@ -183,9 +164,9 @@ class Controller:
                         code="changed",
                         hint="try again",
                     )
-            planned = self._plan(name, order(model.services), desired, record.goal, Intent("scale"))
+            planned = self.applying.plan(name, order(model.services), desired, record.goal, Intent("scale"))
             document = model.model_dump(mode="json", exclude_defaults=True)
-            return await self._apply(name, document, planned, record, peer, "scale")
+            return await self.applying.apply(name, document, planned, record, peer, "scale")
 
     async def run(
         self,
@@ -210,8 +191,8 @@ class Controller:
             once = f"{service[:40]}-run-{self._new_id()[-6:]}"
             what = runs.run(expand.service(stack, service, lock.id), once, command, environment, user)
             desired = {**expand.as_it_is(record.goal), once: what}
-            planned = self._plan(name, _order(record), desired, record.goal, Intent("run"))
-            return await self._apply(name, record.model, planned, record, peer, "run"), once
+            planned = self.applying.plan(name, _order(record), desired, record.goal, Intent("run"))
+            return await self.applying.apply(name, record.model, planned, record, peer, "run"), once
 
     async def end_run(self, name: str, once: str, peer: Peer) -> Applied:
         """Stop and remove what `run` began. UserError service-unknown for what it did not."""
@@ -222,8 +203,8 @@ class Controller:
             if once not in desired or once in services:
                 raise refusals.no_service(once, name, {*desired} - {*services})
             del desired[once]
-            planned = self._plan(name, _order(record), desired, record.goal, Intent("run"))
-            return await self._apply(name, record.model, planned, record, peer, "run")
+            planned = self.applying.plan(name, _order(record), desired, record.goal, Intent("run"))
+            return await self.applying.apply(name, record.model, planned, record, peer, "run")
 
     async def rollback(self, name: str, number: int | None, peer: Peer) -> Applied:
         """Make the stack as a revision says; None: as the last one before this that had come to its end. UserError
@@ -237,7 +218,9 @@ class Controller:
             if revision is None:
                 raise refusals.no_revision(name, number)
             planned = rolling.restoring(self._ledger, record, revision, self._new_id)
-            return await self._apply(name, revision.model, planned, record, peer, "rollback", restored=revision.number)
+            return await self.applying.apply(
+                name, revision.model, planned, record, peer, "rollback", restored=revision.number
+            )
 
     async def down(self, name: str, volumes: bool, peer: Peer) -> int:
         """A tombstone, and its generation; the stack is gone when the agent has acknowledged it."""
@@ -248,15 +231,15 @@ class Controller:
                 raise refusals.no_stack(name)
             if record.removed and (record.remove_volumes or not volumes):
                 return record.generation
-            self._must_be_bound()
+            self.applying.must_be_bound()
             with_volumes = ", with its volumes" if volumes else ""
-            event = self._event("user.down", name, peer, f"down{with_volumes} was asked for", verb="down")
+            event = self.applying.event("user.down", name, peer, f"down{with_volumes} was asked for", verb="down")
             if record.held:
                 await self._ledger.commit(Change(stacks={name: None}, events=[event]))
                 return record.generation
             tombstone = replace(
                 record,
-                generation=self._counter(name).generation + 1,
+                generation=self.applying.counter(name).generation + 1,
                 tasks=(),
                 removed=True,
                 remove_volumes=volumes,
@@ -275,7 +258,7 @@ class Controller:
             kept = {name: record for name, record in ledger.stacks.items() if not record.removed and not record.held}
             if bool(ledger.drained) == drained:
                 return {name: record.generation for name, record in kept.items()}
-            self._must_be_bound()
+            self.applying.must_be_bound()
             kind, message = (
                 ("host.drained", "the host is drained")
                 if drained
@@ -285,7 +268,7 @@ class Controller:
             event = ledger.event(kind, said, reason="user", evidence={"uid": peer.uid})
             told = {name: ledger.event(f"user.{kind}", said, stack=name, cause=event.id) for name in kept}
             stacks = {
-                name: replace(record, generation=self._counter(name).generation + 1, cause=told[name].id)
+                name: replace(record, generation=self.applying.counter(name).generation + 1, cause=told[name].id)
                 for name, record in kept.items()
             }
             events = [event, *told.values()]
@@ -293,108 +276,6 @@ class Controller:
             return {name: record.generation for name, record in stacks.items()}
 
     # Steps ---------------------------------------------------------------------------------------------------------
-
-    def _plan(
-        self,
-        name: str,
-        services: Sequence[str],
-        desired: Mapping[str, expand.Desired],
-        current: Sequence[Task],
-        intent: Intent,
-    ) -> Plan:
-        if refusal := fits(name, desired, current, self._others(name)):
-            raise refusal.error()
-        return plan(desired, current, intent, order=services, new_id=self._new_id, over=self.resting(name, current))
-
-    async def _apply(
-        self,
-        name: str,
-        model: dict[str, Any],
-        planned: Plan,
-        record: StackRecord | None,
-        peer: Peer,
-        verb: Verb,
-        listeners: tuple[Listener, ...] | None = None,
-        restored: int | None = None,
-    ) -> Applied:
-        """Admit, then commit; nothing to change commits nothing. Called with `changing` held."""
-        same_model = record is not None and record.model == model
-        before = record.virtual if record is not None else {}
-        virtual = allot(name, networked(model), before, self._taken(name))
-        if record is not None and same_model and not planned.changes and virtual == before and _goes_well(record):
-            return Applied(name, record.generation, record.revision, planned)
-        self._admit(name, planned.tasks, record, listeners)
-        self._must_be_bound()
-        counter = self._counter(name)
-        generation = counter.generation + 1
-        revision = record.revision if record is not None and same_model else restored or counter.revision + 1
-        counts = _counts(planned)
-        event = self._event(
-            "stack.applied" if verb == "up" else f"user.{verb}",
-            name,
-            peer,
-            f"{verb}: {counts}" if counts else f"{verb}: no task changes",
-            verb=verb,
-            revision=revision,
-            generation=generation,
-        )
-        after = StackRecord(
-            name,
-            generation,
-            revision,
-            model,
-            record.tasks if record is not None and not record.held else (),
-            event.at,
-            cause=event.id,
-            virtual=virtual,
-        )
-        events = [event, *self._told(event, planned)]
-        back = None if restored else _back(record, revision)
-        after, acts = self._begin(after, planned, record, back, event, "rolling-back" if restored else "updating")
-        events += acts
-        revisions = [] if same_model or restored else [Revision(name, revision, event.at, peer.uid, model)]
-        await self._ledger.commit(Change(stacks={name: after}, revisions=revisions, events=events))
-        return Applied(name, generation, revision, planned)
-
-    def _begin(
-        self,
-        after: StackRecord,
-        planned: Plan,
-        before: StackRecord | None,
-        back: int | None,
-        cause: Event,
-        phase: Phase,
-    ) -> tuple[StackRecord, list[Event]]:
-        """The first step from what is assigned to what is planned: all of it, where nothing takes another's place."""
-        overtaken = before.rollout if before is not None else None
-        goal = rollout.begin(planned.tasks, after.tasks, overtaken, back)
-        goal = replace(goal, cause=cause.id, phase=phase)
-        if not goal.moved:
-            return replace(after, tasks=planned.tasks), []
-        found = rolling.step(self._ledger, after, goal)
-        events = rolling.told(self._ledger, after.name, found.acts, cause.id)
-        return replace(after, tasks=found.tasks, rollout=found.rollout), events
-
-    def _told(self, applied: Event, planned: Plan) -> list[Event]:
-        """One event per task that changes, so that `why` finds who decided it."""
-        return [
-            self._ledger.event(
-                f"plan.{action.kind}",
-                action.cause,
-                stack=applied.stack,
-                service=action.service,
-                slot=action.slot,
-                task=action.task.id if action.task else None,
-                reason=action.reason,
-                cause=applied.id,
-            )
-            for action in planned.actions
-            if action.kind != "keep"
-        ]
-
-    def _event(self, kind: str, stack: str, peer: Peer, message: str, **evidence: object) -> Event:
-        message = f"{message} (by uid {peer.uid})"
-        return self._ledger.event(kind, message, stack=stack, reason="user", evidence={"uid": peer.uid, **evidence})
 
     async def _check_volumes(self, model: Stack) -> None:
         """What must be there is, and what is there was made as the file says. UserError volume-missing, volume-differs.
@@ -410,44 +291,6 @@ class Controller:
         except GoraeError:
             return None
         return tuple(Listener.model_validate(listener) for listener in found)
-
-    def _admit(
-        self, name: str, tasks: Sequence[Task], record: StackRecord | None, listeners: tuple[Listener, ...] | None
-    ) -> None:
-        current = record.tasks if record is not None and not record.held else ()
-        host = self._ledger.host
-        if host is not None and listeners is not None:
-            host = host.model_copy(update={"listeners": listeners})
-        reported = {task.id: task for status in self._ledger.statuses.values() for task in status.tasks}
-        refusals = admit(name, tasks, current, self._others(name), host, reported)
-        if refusals:
-            error = refusals[0].error()
-            error.evidence["refusals"] = [
-                {"code": refusal.code, "service": refusal.service, "message": refusal.message} for refusal in refusals
-            ]
-            raise error
-
-    def _others(self, name: str) -> dict[str, tuple[Task, ...]]:
-        return {other: r.tasks for other, r in self._ledger.stacks.items() if other != name and not r.held}
-
-    def _taken(self, name: str) -> frozenset[int]:
-        """Numbers of virtual addresses that other stacks have, those on their way out among them."""
-        others = (record for other, record in self._ledger.stacks.items() if other != name)
-        return frozenset(number for record in others for number in record.virtual.values())
-
-    def resting(self, name: str, current: Sequence[Task] | None = None) -> dict[str, str]:
-        """Tasks that rest by themselves. One that was asked to run again, and has not answered yet, does not."""
-        status, record = self._ledger.statuses.get(name), self._ledger.stacks.get(name)
-        current = (record.goal if record else ()) if current is None else current
-        asked = {task.id: task.restart_request for task in current}
-        return {
-            task.id: task.state
-            for task in (status.tasks if status else ())
-            if task.state in ("failed", "completed") and task.restart_request >= asked.get(task.id, 0)
-        }
-
-    def _counter(self, name: str) -> Counter:
-        return self._ledger.counters.get(name, Counter())
 
     def _record(self, name: str) -> StackRecord:
         record = self._ledger.stacks.get(name)
@@ -468,12 +311,7 @@ class Controller:
                         bell.clear()
                         await bell.wait()
         except TimeoutError:
-            self._must_be_bound()
-
-    def _must_be_bound(self) -> None:
-        """Asked again with `changing` held: a restored database may have been noticed meanwhile."""
-        if not self._ledger.bound:
-            raise refusals.agent_silent()
+            self.applying.must_be_bound()
 
     async def _ensure(
         self, wanted: Mapping[str, Mapping[str, Any]], progress: Progress, keys: Mapping[str, str]
@@ -495,19 +333,6 @@ def _before(record: StackRecord, kept: Sequence[int]) -> int | None:
     return max((number for number in kept if number < record.revision), default=None)
 
 
-def _goes_well(record: StackRecord) -> bool:
-    """Nothing of it waits for somebody to say the same again."""
-    return not record.held and (record.rollout is None or record.rollout.phase in ("updating", "rolling-back"))
-
-
-def _back(record: StackRecord | None, revision: int) -> int | None:
-    """Where a failure of the change to `revision` leads back to: the last one that had come to its end."""
-    under_way: Rollout | None = record.rollout if record is not None else None
-    if under_way is not None and under_way.phase in ("updating", "paused") and under_way.back is not None:
-        return under_way.back if under_way.back != revision else None
-    return record.revision if record is not None and record.revision != revision else None
-
-
 def _locks(record: StackRecord | None) -> dict[str, LockedImage]:
     return Stack.model_validate(record.model).images if record is not None else {}
 
@@ -522,12 +347,3 @@ def _scaled(record: StackRecord, replicas: Mapping[str, int]) -> Stack:
     for service, count in replicas.items():
         services[service] = services[service].model_copy(update={"replicas": count})
     return model.model_copy(update={"services": services})
-
-
-def _counts(planned: Plan) -> str:
-    """ "2 create, 1 replace": in the order of the plan, kept tasks left out."""
-    counts: dict[str, int] = {}
-    for action in planned.actions:
-        if action.kind != "keep":
-            counts[action.kind] = counts.get(action.kind, 0) + 1
-    return ", ".join(f"{count} {kind}" for kind, count in counts.items())

@@ -9,7 +9,7 @@ import struct
 from starlette.requests import Request
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from orchestrator.controller import Peer
+from orchestrator.applying import Peer
 
 _UCRED = struct.Struct("iII")  # pid, uid, gid
 

@@ -90,7 +90,7 @@ async def plan(here: Here, name: StackName, body: UpBody) -> dict[str, Any]:
     if record is not None:
         found = locks_of(record, model) | found
     model = model.model_copy(update={"images": found})
-    return preview(record, model, here.controller.resting(name), missing, stay)
+    return preview(record, model, here.controller.applying.resting(name), missing, stay)
 
 
 @router.get("/{name}/why")

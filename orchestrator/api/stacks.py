@@ -14,8 +14,8 @@ from agent.kit.errors import UserError
 from orchestrator.api import streams
 from orchestrator.api.context import Context, context
 from orchestrator.api.peer import peer
+from orchestrator.applying import Applied
 from orchestrator.compose.model import Name, ServiceName, Stack
-from orchestrator.controller import Applied
 from orchestrator.decide.pulling import Pull
 from orchestrator.decide.staying import Others
 

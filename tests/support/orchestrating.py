@@ -12,8 +12,9 @@ from typing import Any
 from agent.kit.clock import RealClock
 from agent.wire.memory import MemoryBroker
 from agent.wire.messages import Event
+from orchestrator.applying import Applied, Peer
 from orchestrator.compose.model import Stack
-from orchestrator.controller import Applied, Controller, Peer
+from orchestrator.controller import Controller
 from orchestrator.link import Link
 from orchestrator.rolling import Rolling
 from orchestrator.store.ledger import Ledger
