@@ -22,6 +22,8 @@ from orchestrator.decide.virtual import allot, networked
 from orchestrator.store.ledger import Ledger
 from orchestrator.store.port import Change
 
+_ASIDE = frozenset({"run", "stop", "pause", "unpause"})  # verbs that say nothing of a change that is under way
+
 
 @dataclass(frozen=True, slots=True)
 class Peer:
@@ -105,7 +107,9 @@ class Applying:
         )
         events = [event, *self._told(event, planned)]
         back = None if restored else _back(record, revision)
-        after, acts = self._begin(after, planned, record, back, event, "rolling-back" if restored else "updating")
+        phase: Phase = "rolling-back" if restored else "updating"
+        under_way = record.rollout if record is not None and verb in _ASIDE else None
+        after, acts = self._begin(after, planned, record, back, event, phase, under_way)
         events += acts
         revisions = [] if same_model or restored else [Revision(name, revision, event.at, peer.uid, model)]
         await self._ledger.commit(Change(stacks={name: after}, revisions=revisions, events=events))
@@ -119,11 +123,17 @@ class Applying:
         back: int | None,
         cause: Event,
         phase: Phase,
+        under_way: Rollout | None,
     ) -> tuple[StackRecord, list[Event]]:
-        """The first step from what is assigned to what is planned: all of it, where nothing takes another's place."""
+        """The first step from what is assigned to what is planned: all of it, where nothing takes another's place.
+        `under_way`: a change that stands as it does, paused or on its way back, and is told of when it is over."""
         overtaken = before.rollout if before is not None else None
         goal = rollout.begin(planned.tasks, after.tasks, overtaken, back)
         goal = replace(goal, cause=cause.id, phase=phase)
+        if under_way is not None:
+            goal = replace(under_way, target=goal.target, moved=goal.moved)
+        if goal.phase == "rolled-back":
+            return replace(after, tasks=planned.tasks, rollout=replace(goal, target=())), []
         if not goal.moved:
             return replace(after, tasks=planned.tasks), []
         found = rolling.step(self._ledger, after, goal)

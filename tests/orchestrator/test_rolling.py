@@ -86,6 +86,43 @@ async def test_a_failed_update_restores_the_revision_before_exactly(s: Setting) 
     assert s.o.ledger.stacks["shop"].rollout is None  # said again, and nothing is left to be told
 
 
+async def test_a_run_beside_a_paused_update_does_not_carry_it_on(s: Setting) -> None:
+    await s.o.up(stack(web=CHECKED))
+    bad = stack(web={**CHECKED, "image": "web:bad", "update": {"failure_action": "pause"}})
+    await s.o.up(bad)
+    await s.o.until(lambda: (now := s.o.ledger.stacks["shop"].rollout) is not None and now.phase == "paused")
+    s.agent.bad = ""  # it gets well, but nobody has said that the others may follow
+    await s.agent.set("shop", "web", state="running", health="healthy", failures=0)
+    await s.o.until(lambda: sorted(s.images()) == ["web:1", "web:1", "web:bad"])
+    _, once = await s.o.controller.run("shop", "web", ["look"], {}, None, ALICE)
+    await s.o.until(lambda: sorted(s.images()) == ["web:1", "web:1", "web:bad", "web:bad"])
+    found = s.o.ledger.stacks["shop"].rollout
+    assert found is not None and (found.phase, found.message) == ("paused", "web.1 failed: exit 3")
+    await s.o.controller.end_run("shop", once, ALICE)
+    await s.o.up(bad)
+    await s.o.converged()
+    assert s.images() == ["web:bad"] * 3 and s.o.ledger.stacks["shop"].rollout is None
+
+
+async def test_a_way_back_is_told_of_though_something_ran_meanwhile(s: Setting) -> None:
+    stop_first = {**CHECKED, "update": {"order": "stop-first"}}
+    await s.o.up(stack(web=stop_first))
+    s.agent.deaf.add("shop")
+    await s.o.up(stack(web={**stop_first, "image": "web:bad"}))
+    s.agent.deaf.clear()
+    await s.agent._assign(s.o.ledger.stacks["shop"].assignment(s.o.ledger.identity.store_id))
+    s.agent.deaf.add("shop")
+    await s.o.until(lambda: (now := s.o.ledger.stacks["shop"].rollout) is not None and now.phase == "rolling-back")
+    await s.o.controller.run("shop", "web", ["look"], {}, None, ALICE)
+    s.agent.deaf.clear()
+    await s.agent._assign(s.o.ledger.stacks["shop"].assignment(s.o.ledger.identity.store_id))
+    for _ in range(2):
+        await s.o.converged()
+        record = s.o.ledger.stacks["shop"]
+        assert fold(record, s.o.ledger.statuses["shop"], True)["update"]["phase"] == "rolled-back"
+        await s.o.controller.run("shop", "web", ["look"], {}, None, ALICE)
+
+
 async def test_the_first_up_has_nothing_to_go_back_to(s: Setting) -> None:
     await s.o.up(stack(web={**CHECKED, "image": "web:bad"}))
     assert s.o.ledger.stacks["shop"].rollout is None
