@@ -161,17 +161,18 @@ def _published(
         key=attrgetter("protocol", "published", "host_ip", "address", "target"),
     )
     kind, suffix = family.address, family.suffix
-    ports: dict[tuple[str, int, str], list[str]] = {}
+    ports: dict[tuple[str, int, str], list[tuple[str, int]]] = {}
     for served in mine:
         check(served)
         key = served.protocol, served.published, _ip(served.host_ip)
-        ports.setdefault(key, []).append(f"{_ip(served.address)} . {served.target}")
+        ports.setdefault(key, []).append((_ip(served.address), served.target))
     anywhere, somewhere = {}, {}
     for (protocol, port, host_ip), targets in ports.items():
         name = f"{protocol}{suffix}_{port}" + ("" if host_ip == family.any else f"_{_word(host_ip)}")
-        turns = ", ".join(f"{turn} : {target}" for turn, target in enumerate(targets))
-        turn = f"numgen inc mod {len(targets)} map {{ {turns} }}"
-        chains[name] = Chain("", (f"meta l4proto {protocol} dnat {family.ip} to {turn}",))
+        address, target = targets[0]
+        one = f"[{address}]:{target}" if family.version == 6 else f"{address}:{target}"
+        dnat = f"meta l4proto {protocol} dnat {family.ip} to"
+        chains[name] = Chain("", _turns(dnat, [f"{address} . {target}" for address, target in targets], one))
         if host_ip == family.any:
             anywhere[f"{protocol} . {port}"] = f"goto {name}"
         else:
@@ -180,6 +181,15 @@ def _published(
     groups[f"served{suffix}"] = _set(record, map(_record, mine))
     groups[f"published{suffix}"] = Group("map", "type inet_proto . inet_service : verdict;", anywhere)
     groups[f"published{suffix}_at"] = Group("map", f"type {kind} . inet_proto . inet_service : verdict;", somewhere)
+
+
+def _turns(dnat: str, targets: Sequence[str], one: str) -> tuple[str, ...]:
+    """`one`: the first target as an address. When a chain is changed, the map of the old rule is empty a moment before
+    the old rule is gone: who comes then goes by a second rule, without a map, and would be refused if there were none.
+    """
+    turns = ", ".join(f"{turn} : {target}" for turn, target in enumerate(targets))
+    by_turns = (f"{dnat} numgen inc mod {len(targets)} map {{ {turns} }}",) if len(targets) > 1 else ()
+    return (*by_turns, f"{dnat} {one}")
 
 
 def _virtual(family: _Family, backends: Iterable[Backend], groups: dict[str, Group], chains: dict[str, Chain]) -> None:
@@ -192,8 +202,8 @@ def _virtual(family: _Family, backends: Iterable[Backend], groups: dict[str, Gro
     virtual = {}
     for address, answering in sorted(chosen(mine).items()):
         name = f"vip_{_word(_ip(address))}"
-        turns = ", ".join(f"{turn} : {_ip(target)}" for turn, target in enumerate(answering))
-        chains[name] = Chain("", (f"dnat {family.ip} to numgen inc mod {len(answering)} map {{ {turns} }}",))
+        targets = [_ip(target) for target in answering]
+        chains[name] = Chain("", _turns(f"dnat {family.ip} to", targets, targets[0]))
         virtual[address] = f"goto {name}"
     groups[f"backends{suffix}"] = _set(f"{kind} . {kind} . mark", map(_backend, mine))
     groups[f"virtual{suffix}"] = Group("map", f"type {kind} : verdict;", virtual)

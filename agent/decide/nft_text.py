@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -29,18 +29,27 @@ class Ruleset:
 
 
 def whole(rules: Ruleset) -> str:
-    """One transaction that puts the table in place of whatever table of its name is there. Nothing is closed
-    between."""
+    """One transaction that puts the table in place of whatever table of its name is there. Nothing is open between;
+    a connection that begins in that moment may be lost."""
+    return _replacing(rules, "")
+
+
+def dormant(rules: Ruleset) -> str:
+    """The same of a table that the kernel keeps and no packet sees."""
+    return _replacing(rules, " { flags dormant; }")
+
+
+def _replacing(rules: Ruleset, flags: str) -> str:
     table = f"inet {rules.table}"
-    lines = [f"add table {table}", f"delete table {table}", f"add table {table}"]
+    lines = [f"add table {table}", f"delete table {table}", f"add table {table}{flags}"]
     return _text([*lines, *_added(table, Ruleset(rules.table, {}, {}), rules)])
 
 
-def delta(old: Ruleset, new: Ruleset) -> str:
-    """The transaction from `old` to `new`, in an order the kernel takes: nothing is used before it is there, nothing
-    removed while in use. "" when they are the same."""
+def delta(old: Ruleset, new: Ruleset, first: Sequence[str] = ()) -> str:
+    """The transaction from `old`, which is what stands when `first` is done, to `new`, in an order the kernel takes:
+    nothing is used before it is there, nothing removed while in use. "" when there is nothing to do."""
     table = f"inet {new.table}"
-    lines = _added(table, old, new)
+    lines = [*first, *_added(table, old, new)]
     gone_chains = [name for name in sorted(old.chains) if name not in new.chains]
     lines += [f"flush chain {table} {name}" for name in gone_chains]
     lines += [f"delete chain {table} {name}" for name in gone_chains]

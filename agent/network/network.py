@@ -66,7 +66,7 @@ class RoutedNetwork:
         self._unheard: frozenset[Door] = frozenset()  # said once
         self._router: bool | None = None  # None: forwarding was not asked for yet
         self._router_6: bool | None = None
-        self._committed: nft_text.Ruleset | None = None  # None: not known, the next commit replaces the table
+        self._committed: nft_text.Ruleset | None = None  # None: not known, the next commit looks at the table
         self._doomed: set[str] = set()  # links to delete
         self._vacated: set[str] = set()  # addresses whose flows are to be forgotten: another task may get them
         self._silent: set[str] = set()  # addresses where nothing runs: clients that need not notice are to come anew
@@ -277,16 +277,7 @@ class RoutedNetwork:
             await self._on_links("refuse addresses that no task has", self._wire.prepare_6)
         wanted = nft_rules.ruleset(self._policy(self._router))
         committed, self._committed = self._committed, None  # not known until nft has answered
-        if committed is not None:
-            change = nft_text.delta(committed, wanted)
-            try:
-                if change:
-                    await self._on_filter(lambda: nft.commit(change))
-                self._committed = wanted
-                return
-            except Temporary:
-                pass  # someone else changed our table: replace it
-        await self._on_filter(lambda: nft.commit(nft_text.whole(wanted)))
+        await self._on_filter(lambda: _commit(committed, wanted))
         self._committed = wanted
 
     async def _withdraw(self) -> None:
@@ -294,8 +285,8 @@ class RoutedNetwork:
         self._committed, self._router, self._router_6 = None, None, None
 
         def undo() -> None:
-            if nft.table_present(self._table):
-                nft.commit(f"delete table inet {self._table}\n")
+            for table in filter(nft.table_present, (self._table, nft.shadow(self._table))):
+                nft.commit(f"delete table inet {table}\n")
             for forwards in (self._forwarding, self._forwarding_6):
                 forwards.release(lambda other: nft.table_present(nft_rules.table_name(other)))
 
@@ -348,6 +339,20 @@ class RoutedNetwork:
             return await asyncio.get_running_loop().run_in_executor(self._filter, work)
         except OSError as error:
             raise Temporary(f"cannot change the packet filter: {error}", code="nft-failed") from error
+
+
+def _commit(committed: nft_text.Ruleset | None, wanted: nft_text.Ruleset) -> None:
+    """What differs alone, if that can be; else, and when someone else changed our table meanwhile, all of it."""
+    try:
+        known = ([], committed) if committed is not None else nft.standing(wanted)
+        if known is not None:
+            first, old = known
+            if change := nft_text.delta(old, wanted, first):
+                nft.commit(change)
+            return
+    except Temporary:
+        pass
+    nft.commit(nft_text.whole(wanted))
 
 
 def _check_name(name: str) -> None:

@@ -10,8 +10,10 @@ import json
 import os
 import struct
 import subprocess
+from dataclasses import replace
 
-from agent.decide import nft_rules
+from agent.decide import nft_rules, nft_standing, nft_text
+from agent.decide.nft_text import Ruleset
 from agent.kit.errors import Permanent, Temporary
 from agent.network.netlink import NETFILTER, Netlink, attr
 
@@ -35,6 +37,24 @@ def table_present(table: str) -> bool:
             if error.errno == errno.ENOENT:
                 return False
             raise
+
+
+def standing(wanted: Ruleset) -> tuple[list[str], Ruleset] | None:
+    """nft_standing.standing of our table; None when there is none, too."""
+    if not table_present(wanted.table):
+        return None
+    dormant = replace(wanted, table=shadow(wanted.table))
+    commit(nft_text.dormant(dormant))
+    try:
+        now, then = (json.loads(run(["nft", "-j", "list", "table", "inet", t])) for t in (wanted.table, dormant.table))
+    finally:
+        commit(f"delete table inet {dormant.table}\n")
+    return nft_standing.standing(now, then, wanted)
+
+
+def shadow(table: str) -> str:
+    """The table that is there while another is compared to it; one left by a killed agent is replaced, or withdrawn."""
+    return f"{table}_wanted"
 
 
 def recorded(table: str) -> tuple[frozenset[nft_rules.Served], frozenset[nft_rules.Backend]]:

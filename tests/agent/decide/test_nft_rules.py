@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import subprocess
+from collections.abc import Iterator
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -21,8 +23,10 @@ from agent.decide.nft_rules import (
     ruleset,
     served_from,
 )
-from agent.decide.nft_text import Ruleset, delta, whole
+from agent.decide.nft_text import delta, whole
 from agent.kit.pools import Slice
+from agent.network import nft
+from tests.support.netns import Namespace, run
 
 ONE, TWO, THREE = "10.181.8.16", "10.181.8.17", "10.181.8.18"
 ONE_6, TWO_6 = (Slice(1).twin(address) for address in (ONE, TWO))
@@ -94,9 +98,11 @@ def test_what_depends_on_tasks_as_text() -> None:
         f"add rule {BOTH} ip daddr @{SHOP} accept",
         f"add rule {BOTH} goto refuse",
         f"add rule tcp_8080 meta l4proto tcp dnat ip to numgen inc mod 2 map {{ 0 : {ONE} . 80, 1 : {TWO} . 80 }}",
-        f"add rule udp_53_127.0.0.1 meta l4proto udp dnat ip to numgen inc mod 1 map {{ 0 : {THREE} . 80 }}",
+        f"add rule tcp_8080 meta l4proto tcp dnat ip to {ONE}:80",
+        f"add rule udp_53_127.0.0.1 meta l4proto udp dnat ip to {THREE}:80",
         f"add rule vip_{VIP} dnat ip to numgen inc mod 2 map {{ 0 : {ONE}, 1 : {TWO} }}",
-        f"add rule vip_{OTHER} dnat ip to numgen inc mod 1 map {{ 0 : {THREE} }}",
+        f"add rule vip_{VIP} dnat ip to {ONE}",
+        f"add rule vip_{OTHER} dnat ip to {THREE}",
     ]
 
 
@@ -124,9 +130,10 @@ def test_ipv6_has_groups_and_chains_of_its_own() -> None:
     assert [line for line in lines if re.match(r"add rule (nets?6|tcp6|udp6|vip_fd67)_", line)] == [
         f"add rule {visits} ip6 daddr @{visits} accept",
         f"add rule {visits} goto refuse",
-        f"add rule tcp6_8080 meta l4proto tcp dnat ip6 to numgen inc mod 1 map {{ 0 : {ONE_6} . 80 }}",
-        f"add rule udp6_53_2001_db8__1 meta l4proto udp dnat ip6 to numgen inc mod 1 map {{ 0 : {TWO_6} . 80 }}",
+        f"add rule tcp6_8080 meta l4proto tcp dnat ip6 to [{ONE_6}]:80",
+        f"add rule udp6_53_2001_db8__1 meta l4proto udp dnat ip6 to [{TWO_6}]:80",
         f"add rule {vip} dnat ip6 to numgen inc mod 2 map {{ 0 : {ONE_6}, 1 : {TWO_6} }}",
+        f"add rule {vip} dnat ip6 to {ONE_6}",
     ]
     assert "add element published6 { tcp . 8080 : goto tcp6_8080 }" in lines
     assert "add element published6_at { 2001:db8::1 . udp . 53 : goto udp6_53_2001_db8__1 }" in lines
@@ -137,6 +144,7 @@ def test_one_endpoint_more_is_two_small_changes() -> None:
     assert delta(ruleset(before), ruleset(after)).replace(" inet gorae_abcd1234", "").splitlines() == [
         "flush chain tcp_8080",
         f"add rule tcp_8080 meta l4proto tcp dnat ip to numgen inc mod 2 map {{ 0 : {ONE} . 80, 1 : {TWO} . 80 }}",
+        f"add rule tcp_8080 meta l4proto tcp dnat ip to {ONE}:80",
         f"add element served {{ {TWO} . tcp . 8080 . 0.0.0.0 . 80 }}",
     ]
 
@@ -226,7 +234,7 @@ def test_one_that_leaves_its_virtual_address_is_one_small_change() -> None:
     after, nobody = policy(members, backends=(Backend(VIP, TWO, True),)), policy(members)
     assert delta(ruleset(before), ruleset(after)).replace(" inet gorae_abcd1234", "").splitlines() == [
         f"flush chain vip_{VIP}",
-        f"add rule vip_{VIP} dnat ip to numgen inc mod 1 map {{ 0 : {TWO} }}",
+        f"add rule vip_{VIP} dnat ip to {TWO}",
         f"delete element backends {{ {VIP} . {ONE} . 1 }}",
     ]
     assert delta(ruleset(after), ruleset(nobody)).replace(" inet gorae_abcd1234", "").splitlines() == [
@@ -361,10 +369,9 @@ def test_nft_takes_the_table(example: Policy) -> None:
     _check_with_nft(whole(ruleset(example)))
 
 
-@pytest.mark.host
-def test_the_kernel_takes_every_change() -> None:
-    """In a namespace of its own: a walk through policies, each change committed onto the last."""
-    steps = [
+STEPS = [
+    ruleset(step)
+    for step in (
         policy([(ONE, "v")]),
         policy([(ONE, "v"), (TWO, "w")], [web(ONE)]),
         policy([(ONE, "w"), (TWO, "v")], [web(TWO), web(ONE, 53, "127.0.0.1", "udp")]),
@@ -374,16 +381,81 @@ def test_the_kernel_takes_every_change() -> None:
         DUAL,
         policy([(ONE, "x!"), (THREE, "w x")], [web(THREE), web(THREE, 8081)], router=True),
         policy(),
-    ]
-    before: Ruleset | None = None
-    script = []
-    for step in steps:
-        rules = ruleset(step)
-        script.append(whole(rules) if before is None else delta(before, rules))
-        before = rules
+    )
+]
+
+
+@pytest.mark.host
+def test_the_kernel_takes_every_change() -> None:
+    """In a namespace of its own: a walk through policies, each change committed onto the last."""
+    script = [whole(STEPS[0]), *(delta(before, after) for before, after in pairwise(STEPS))]
     shell = "set -e\n" + "".join(f"nft -f - <<'END'\n{text}END\n" for text in script)
     done = subprocess.run(["unshare", "-n", "sh", "-c", shell], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.host
+def test_from_what_stands_to_what_is_wanted_in_place(netns: Namespace) -> None:
+    with netns.inside():
+        nft.commit(whole(STEPS[0]))
+        for wanted in STEPS:
+            found = nft.standing(wanted)
+            assert found is not None
+            first, there = found
+            nft.commit(delta(there, wanted, first))
+            assert nft.standing(wanted) == ([], wanted), "and knows what it did"
+            assert delta(wanted, wanted, []) == ""
+        assert run("nft", "list", "tables") == f"table inet {STEPS[0].table}\n"
+
+
+@pytest.mark.host
+@pytest.mark.parametrize(
+    ("meddling", "rest"),
+    [
+        ("add rule inet gorae_abcd1234 forward drop", "flush chain"),
+        ("flush chain inet gorae_abcd1234 refuse", "flush chain"),
+        ("add element inet gorae_abcd1234 inside { 10.181.8.99 }", "flush set"),
+        ("delete element inet gorae_abcd1234 published { tcp . 8080 }", "flush map"),
+        ("add chain inet gorae_abcd1234 theirs", "delete chain"),
+        ("add set inet gorae_abcd1234 theirs { type mark; }", "delete set"),
+    ],
+    ids=["rule", "no-rules", "element", "no-element", "chain", "set"],
+)
+def test_what_others_changed_alone_is_put_back(netns: Namespace, meddling: str, rest: str) -> None:
+    wanted = ruleset(BUSY)
+    with netns.inside():
+        nft.commit(whole(wanted))
+        nft.commit(f"{meddling}\n")
+        found = nft.standing(wanted)
+        assert found is not None
+        change = delta(found[1], wanted, found[0])
+        assert {line.split()[0] for line in change.splitlines()} <= {"flush", "add", "delete"}
+        assert rest in change and len(change.splitlines()) < 30
+        nft.commit(change)
+        assert nft.standing(wanted) == ([], wanted)
+
+
+@pytest.mark.host
+@pytest.mark.parametrize(
+    "other",
+    [
+        "add chain inet gorae_abcd1234 forward { type filter hook forward priority 7; }",
+        "add set inet gorae_abcd1234 inside { type mark; }",
+    ],
+    ids=["hook", "type"],
+)
+def test_what_cannot_be_changed_in_place_is_said(netns: Namespace, other: str) -> None:
+    with netns.inside():
+        assert nft.standing(ruleset(BUSY)) is None, "no table"
+        nft.commit(f"add table inet gorae_abcd1234\n{other}\n")
+        assert nft.standing(ruleset(BUSY)) is None
+
+
+@pytest.fixture
+def netns() -> Iterator[Namespace]:
+    space = Namespace()
+    yield space
+    space.close()
 
 
 def _check_with_nft(text: str) -> None:

@@ -651,8 +651,10 @@ async def test_the_next_agent_adopts_what_runs_without_a_gap(world: World) -> No
     assert await talk.ask()
     links = run("ip", "-o", "link")
 
+    table = run("nft", "-a", "list", "ruleset")
     again = world.agent(world.id, world.slice)
     assert await again.list() == {"web", "other"}
+    assert run("nft", "-a", "list", "ruleset") == table, "a table that is in order is left alone, to the handles"
     assert await ask(outside, LAN, 8080) == f"web sees {CLIENT}", "published before anyone published again"
     assert await outcome(other.space, web.address, WEB) == "refused"
     await again.attach(web.attachment)
@@ -898,4 +900,4 @@ def test_one_endpoint_among_a_thousand(host: Namespace, policy: Callable[[int], 
         nft.commit(nft_text.delta(before, after))
         before = after
     changed = _cpu() - began
-    assert changed < replaced / 3, "a ninth when this was written"
+    assert changed < replaced * 0.8, "a ninth (ports) and a half (services) when this was written"
