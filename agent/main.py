@@ -49,7 +49,9 @@ from agent.runtime.execs import Execs
 from agent.runtime.runtime import CrunRuntime
 from agent.runtime.spawn import PATH
 from agent.sandbox.sandboxes import PinnedSandboxes
+from agent.streams.copying import CopyRequests
 from agent.streams.execs import ExecRequests
+from agent.streams.forwarding import ForwardRequests
 from agent.streams.inside import InsideRequests
 from agent.streams.server import StreamServer
 from agent.volumes.volumes import HostVolumes
@@ -193,7 +195,11 @@ async def serve(layout: Layout, instance: str, slice_: Slice, bus: Bus, *, signa
             rootfs,
             log_budget=log_limits.budget,
             inside=InsideRequests(layout, instance, agent).operations,
-            conversations=ExecRequests(execs, agent, rootfs).conversations,
+            conversations={
+                **ExecRequests(execs, agent, rootfs).conversations,
+                **CopyRequests(agent).conversations,
+                **ForwardRequests(agent).conversations,
+            },
             surroundings=network.surroundings,
             uid=uid,
             gid=gid,

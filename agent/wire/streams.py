@@ -61,6 +61,13 @@ Operations (arguments → result):
                 one, without rates; or one after the other
     processes   stack, services?: [NAME] → [{task, stack, service, slot, attempt, processes: [{pid, host_pid, parent,
                 user, state, cpu, rss, started_at, command}]}]        runtime/processes.py
+    copy-out    stack, service, slot?, path, follow? → ready {task, service, slot}; STDOUT: a tar, whose names begin
+                with the last part of `path` (of DIR/. and the root, with "."), END; {entries, bytes, changed, skipped}
+                follow: what a symlink leads to, not the link
+    copy-in     stack, service, slot?, path, source file | directory | content | archive, name?, archive? → ready; the
+                client sends STDIN: a tar, END; {entries, bytes, changed, skipped}. name: the first part of each name in
+                the tar of a file or directory. kit/copying.py says where it goes. archive: owners as the tar says
+    forward     stack, service, slot?, port → ready once connected; STDIN and STDOUT, END each way; {}
     containers  stack, services?: [NAME] → [what there is to say of each task, decide/inspect.py]
 
 keys: {REGISTRY or REGISTRY/PATH: base64 of USER:PASSWORD}, the asker's own; used for this request, kept nowhere.

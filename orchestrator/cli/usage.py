@@ -31,7 +31,7 @@ def row(task: dict[str, Any], stack: str | None) -> list[str]:
     return [
         name if stack else f"{task['stack']}/{name}",
         cpu(task),
-        of_limit(amount(task["memory"]), task["memory_limit"] and amount(task["memory_limit"])),
+        of_limit(memory(task["memory"]), task["memory_limit"] and memory(task["memory_limit"])),
         pair(task["received_rate"], task["sent_rate"]),
         pair(task["read_rate"], task["written_rate"]),
         of_limit(count(task["pids"]), (task["pids_limit"] or 0) > 0 and count(task["pids_limit"])),
@@ -46,6 +46,10 @@ def of_limit(used: str, limit: Any) -> str:
     return f"{used}/{limit}" if limit and used != "-" else used
 
 
+def memory(number: int | None) -> str:
+    return amount(number, 1024)
+
+
 def pair(first: float | None, second: float | None) -> str:
     return "-" if first is None or second is None else f"{amount(first)}/{amount(second)}"
 
@@ -54,14 +58,15 @@ def count(number: int | None) -> str:
     return "-" if number is None else str(number)
 
 
-def amount(number: float | None) -> str:
-    """Bytes in four characters and a unit at most: 0, 999, 1.2k, 38M, 4.0G."""
+def amount(number: float | None, step: int = 1000) -> str:
+    """Bytes in four characters and a unit: 0, 999, 1.2k, 38M, 4.0G. `step`: 1024 for memory, as files and Docker say
+    it."""
     if number is None:
         return "-"
     if number < 1000:
         return f"{number:.0f}"
     for unit in "kMGTP":
-        number /= 1000
+        number /= step
         if number < 999.5 or unit == "P":
             return f"{number:.1f}{unit}" if number < 99.95 else f"{number:.0f}{unit}"
     raise AssertionError("unreachable")

@@ -12,7 +12,7 @@ from typing import Any
 from orchestrator.cli import targets
 from orchestrator.cli.client import Client
 from orchestrator.cli.render import Column, Screen, safe, span, table
-from orchestrator.cli.usage import amount
+from orchestrator.cli.usage import memory
 
 _TITLES = ("PID", "HOST", "USER", "S", "CPU", "MEMORY", "AGE")
 
@@ -47,7 +47,7 @@ def _row(now: float, process: dict[str, Any]) -> list[str | list[str]]:
         process["user"],
         process["state"],
         clock(process["cpu"]),
-        amount(process["rss"]),
+        memory(process["rss"]),
         span(now - process["started_at"]),
         safe(process["command"]),
     ]

@@ -11,16 +11,15 @@ import stat
 import struct
 import subprocess
 import tarfile
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from agent.kit import treepack
 from agent.kit.errors import GoraeError, UserError
 from agent.ports import VolumeInfo
-from agent.volumes import pack
 from agent.volumes.volumes import HostVolumes
 from tests.agent.room import Room
 
@@ -204,12 +203,12 @@ async def test_what_a_file_loses_while_it_is_read_comes_as_zeros(
     path = host_room.layout.volumes / "data/_data/a"
     path.write_bytes(b"x" * 100_000)
 
-    class Shrinking(pack._Exact):
+    class Shrinking(treepack._Exact):
         def read(self, size: int = -1) -> bytes:
             os.truncate(path, 40_001)  # within a piece, not between two
             return super().read(size)
 
-    monkeypatch.setattr(pack, "_Exact", Shrinking)
+    monkeypatch.setattr(treepack, "_Exact", Shrinking)
     assert (await volumes.backup("data", tmp_path / "b", ME)).changed == 1
     await volumes.restore(tmp_path / "b", "other", False)
     assert (host_room.layout.volumes / "other/_data/a").read_bytes() == b"x" * 40_001 + bytes(59_999)
@@ -457,10 +456,11 @@ def test_only_what_has_several_names_is_remembered(tmp_path: Path) -> None:
         (tmp_path / f"single{number}").touch()
     (tmp_path / "one").touch()
     os.link(tmp_path / "one", tmp_path / "two")
-    packer = pack.Packer(io.BytesIO(), threading.Event())
-    top = os.open(tmp_path, os.O_RDONLY)
-    packer.all(top, INFO)
-    os.close(top)
+    with tarfile.open(mode="w|", fileobj=io.BytesIO()) as tar:
+        packer = treepack.TreePacker(tar, lambda: None, lambda fd, found: True, xattrs=True)
+        top = os.open(tmp_path, os.O_RDONLY)
+        packer.top(top, "data")
+        os.close(top)
     assert list(packer._links.values()) == ["data/one"]
 
 

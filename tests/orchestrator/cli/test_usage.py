@@ -29,20 +29,20 @@ def test_amounts_are_short(number: float | None, text: str) -> None:
 
 
 def test_a_row() -> None:
-    assert usage.row(TASK, None) == ["shop/web.1", "12.3%", "38.5M/256M", "1.2k/340", "0/1.5M", "12/4096"]
+    assert usage.row(TASK, None) == ["shop/web.1", "12.3%", "36.7M/244M", "1.2k/340", "0/1.5M", "12/4096"]
 
 
 def test_what_is_not_known_is_a_dash_and_no_limit_is_silent() -> None:
     unknown = dict.fromkeys(TASK) | {"stack": "shop", "service": "web", "slot": 1}
     assert usage.row(unknown, "shop") == ["web.1", *"-----"]
-    assert usage.row({**TASK, "memory_limit": None, "pids_limit": -1}, "shop")[2::3] == ["38.5M", "12"]
+    assert usage.row({**TASK, "memory_limit": None, "pids_limit": -1}, "shop")[2::3] == ["36.7M", "12"]
 
 
 def test_a_table_keeps_to_eighty_columns() -> None:
     wide = {**TASK, "service": "a-service-with-quite-a-long-name", "cpu_percent": 3199.9, "slot": 100}
     lines = usage.lines({"tasks": [TASK, wide]}, 80, None)
     assert len(lines) == 3 and max(map(cells, lines)) <= 80
-    assert "3199.9%" in lines[2] and "38.5M/256M" in lines[2]
+    assert "3199.9%" in lines[2] and "36.7M/244M" in lines[2]
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0.00s"), (1.256, "1.26s"), (125, "2:05"), (3725, "1:02:05")])
