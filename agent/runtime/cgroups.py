@@ -81,23 +81,28 @@ class Cgroups:
 
         In every hierarchy, or crun puts the process into the root. OSError: the attempt is gone.
         """
+        whole = f"{name}/{part}"
+        for root in reversed(self._roots):  # for each probe: not a Path more than it takes
+            if os.path.isdir(f"{root}{self.parent}/{name}"):  # noqa: PTH112
+                if os.path.isdir(f"{root}{self.parent}/{whole}"):  # noqa: PTH112 (made last)
+                    return whole
+                break
         parts = [directory / part for directory in self.directories(name)]
         if not parts:
             raise FileNotFoundError(errno.ENOENT, "it has no cgroup", name)
-        if not parts[-1].is_dir():  # made last
-            for directory in parts:
-                directory.mkdir(exist_ok=True)
-                for file in ("cpuset.cpus", "cpuset.mems") if self.version == "v1" else ():
-                    if (directory / file).exists():  # empty at first, and such a group takes nobody
-                        (directory / file).write_text((directory.parent / file).read_text())
-        return f"{name}/{part}"
+        for directory in parts:
+            directory.mkdir(exist_ok=True)
+            for file in ("cpuset.cpus", "cpuset.mems") if self.version == "v1" else ():
+                if (directory / file).exists():  # empty at first, and such a group takes nobody
+                    (directory / file).write_text((directory.parent / file).read_text())
+        return whole
 
     def occupied(self, name: str) -> bool:
         """Whether crun has put a process there that still lives: it puts one into every hierarchy, so one tells."""
-        try:
-            return bool((self.directories(name)[-1] / "cgroup.procs").read_text())
-        except (IndexError, OSError):
-            return False
+        for root in reversed(self._roots):
+            with suppress(OSError), open(f"{root}{self.parent}/{name}/cgroup.procs") as file:  # noqa: PTH123
+                return bool(file.read(1))
+        return False
 
     def oom_kills(self, name: str) -> int:
         """How often the kernel killed for lack of memory inside the attempt's limit."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ from agent.kit.layout import Layout
 from agent.ports import ProbeResult, Process, UserIds
 from agent.probes import prober
 from agent.probes.prober import HostProber
+from agent.runtime.spawn import Child, spawn
 from agent.wire.messages import Healthcheck
 from tests.agent.runtime.host import Host
 
@@ -53,7 +53,8 @@ class TestExec:
         before = {path.name for path in self.bundle.iterdir()}
         check = Healthcheck(test=test)
         result = await HostProber(host.layout, host.instance).probe(bundle.task, 1, process, check, "", timeout)
-        assert {path.name for path in self.bundle.iterdir()} == before
+        made = {path.name for path in self.bundle.iterdir()} - before
+        assert len(made) <= 1 and all(name.startswith("exec-") for name in made), "what crun is given, once for all"
         return result
 
     async def test_runs_as_the_container(self, host: Host) -> None:
@@ -70,14 +71,37 @@ class TestExec:
         ]
 
     async def test_only_the_tail_is_kept(self, host: Host) -> None:
-        result = await self.ask(host, "CMD-SHELL", "seq 200000; echo end >&2")
-        assert result.ok
+        result = await self.ask(host, "CMD-SHELL", "seq 200000; echo end >&2; exit 1")
+        assert not result.ok
         assert len(result.output) == 4096
         assert result.output.endswith("200000\nend\n")
 
     async def test_binary_output(self, host: Host) -> None:
-        result = await self.ask(host, "CMD", "printf", r"a\377b")
+        result = await self.ask(host, "CMD-SHELL", r"printf 'a\377b'; exit 1")
         assert result.output == "a\ufffdb"
+
+    async def test_nobody_reads_what_a_check_says_that_ends_soon_and_well(
+        self, host: Host, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        programs = list[str]()
+
+        def start(argv: list[str], **how: int) -> Child:
+            programs.append(argv[0])
+            return spawn(argv, **how)  # type: ignore[arg-type]  # descriptors
+
+        monkeypatch.setattr(prober, "spawn", start)
+        assert await self.ask(host, "CMD", "echo", "fine") == ProbeResult(True, "", 0)
+        assert [Path(program).name for program in programs] == ["crun"]
+
+    async def test_what_it_is_given_is_made_once_for_each_check_of_an_attempt(self, host: Host) -> None:
+        bundle = host.bundle("sleep", "4740")
+        process, at = await host.runtime.start(bundle), HostProber(host.layout, host.instance)
+        place = host.layout.run_tasks / bundle.task / "1"
+        seen = list[set[tuple[str, int]]]()
+        for words in (("true",), ("true",), ("echo", "no")):
+            assert (await at.probe(bundle.task, 1, process, Healthcheck(test=("CMD", *words)), "", 5)).ok
+            seen.append({(path.name, path.stat().st_ino) for path in place.glob("exec-*")})
+        assert seen[0] == seen[1] < seen[2] and len(seen[2]) == 2
 
     async def test_no_such_command(self, host: Host) -> None:
         result = await self.ask(host, "CMD", "nosuch")
@@ -85,8 +109,8 @@ class TestExec:
         assert "nosuch" in result.output
 
     async def test_reopened_stdout(self, host: Host) -> None:
-        result = await self.ask(host, "CMD-SHELL", "echo x > /dev/stdout", ids=UserIds(1000, 1000))
-        assert (result.ok, result.output) == (True, "x\n")
+        result = await self.ask(host, "CMD-SHELL", "echo x > /dev/stdout; exit 1", ids=UserIds(1000, 1000))
+        assert (result.code, result.output) == (1, "x\n")
 
     async def test_at_the_timeout_everything_of_it_is_killed(self, host: Host) -> None:
         began = time.monotonic()
@@ -114,13 +138,12 @@ class TestExec:
         await until(lambda: len(_running(b"sleep\x004731")) > 0)
         left = _running(b"sleep\x004731")
         other = HostProber(host.layout, host.instance)
-        other._count = itertools.count(1)
         assert (await ask(other, "true")).ok
         assert _running(b"sleep\x00473") == [process.pid] and left != []
         assert not (await hanging).ok
 
     async def test_it_counts_for_the_containers_limits(self, host: Host) -> None:
-        result = await self.ask(host, "CMD", "cat", "/proc/self/cgroup")
+        result = await self.ask(host, "CMD-SHELL", "cat /proc/self/cgroup; exit 1")
         task = self.bundle.parent.name
         places = {line.split(":", 2)[2] for line in result.output.splitlines()}
         assert places in ({f"/gorae-{host.instance}/{task}.1/checks"}, {"/checks"}), "v1, or v2 with a namespace"
