@@ -115,7 +115,7 @@ async def why(here: Here, name: StackName, service: ServiceName) -> dict[str, An
 
 
 async def _revision(here: Here, name: str, number: int) -> Revision:
-    found = await here.ledger.store.revision(name, number)
+    found = await here.ledger.store.revision(name, number) if number < 2**63 else None  # SQLite counts no further
     if found is None:
         raise refusals.no_revision(name, number)
     return found

@@ -58,7 +58,7 @@ def expand(stack: Stack, images: Mapping[str, str]) -> dict[str, Desired]:
             code="stack-too-large",
             hint="divide it",
         )
-    if problem := _unkeepable(stack.model_dump(), ""):
+    if problem := unkeepable(stack.model_dump(), ""):
         raise UserError(f"cannot start {stack.name}: {problem}", code="bad-model", hint="correct it, then try again")
     mounts = Mounts(stack)
     return {name: _service(stack, name, images[stack.services[name].image], mounts) for name in stack.services}
@@ -95,7 +95,7 @@ def template(container: ContainerSpec) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
-def _unkeepable(value: Any, where: str) -> str:
+def unkeepable(value: Any, where: str) -> str:
     """The first value that does not come back from JSON or from the kernel as it went in; "" when all do."""
     if isinstance(value, str):
         if "\0" in value or any("\ud800" <= char <= "\udfff" for char in value):
@@ -104,11 +104,11 @@ def _unkeepable(value: Any, where: str) -> str:
         if not abs(value) < 2**63:  # not a number is less than nothing
             return f"{where} is no number a machine can hold"
     elif isinstance(value, list | tuple):
-        return next(filter(None, (_unkeepable(item, f"{where}.{i}") for i, item in enumerate(value))), "")
+        return next(filter(None, (unkeepable(item, f"{where}.{i}") for i, item in enumerate(value))), "")
     elif isinstance(value, dict):
         for key, item in value.items():
             below = f"{where}.{key}" if where else key
-            if problem := _unkeepable(key, f"a key of {where}") or _unkeepable(item, below):
+            if problem := unkeepable(key, f"a key of {where}") or unkeepable(item, below):
                 return problem
     return ""
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
+from agent.kit.errors import UserError
 from agent.wire.messages import Healthcheck, Naming, Restart
-from orchestrator.decide.expand import Desired, as_it_is, template
+from orchestrator.decide.expand import Desired, as_it_is, template, unkeepable
 from orchestrator.decide.records import StackRecord
 
 
@@ -24,7 +25,11 @@ def under_way(record: StackRecord | None, over: Collection[str]) -> dict[str, De
 def run(
     service: Desired, name: str, command: Sequence[str] | None, environment: Mapping[str, str], user: str | None
 ) -> Desired:
-    """One container of the service, under a name of its own: no ports, no fixed name, no probes, never restarted."""
+    """One container of the service, under a name of its own: no ports, no fixed name, no probes, never restarted.
+    UserError bad-command for what no program can be given."""
+    odd = next((f"{key!r} is no name of a variable" for key in environment if not key or "=" in key), "")
+    if problem := odd or unkeepable({"command": command or (), "environment": environment, "user": user or ""}, ""):
+        raise UserError(f"cannot run {service.service}: {problem}", code="bad-command", hint="correct that, then again")
     container = service.container.model_copy(
         update={
             "command": service.container.command if command is None else tuple(command),

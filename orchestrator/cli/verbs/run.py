@@ -7,6 +7,7 @@ wrote into volumes stays. Ctrl-C ends it. With -d: returns at once, and it goes 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from typing import Any
@@ -21,7 +22,9 @@ PAUSE = 0.2  # seconds between two looks
 def register(parser: argparse.ArgumentParser) -> None:
     targets.register_files(parser, short=False)
     parser.add_argument("-d", "--detach", action="store_true", help="do not wait")
-    parser.add_argument("-e", "--env", metavar="NAME=VALUE", action="append", default=[], help="a variable of its own")
+    parser.add_argument(
+        "-e", "--env", metavar="NAME=VALUE", action="append", default=[], help="a variable of its own; NAME: as here"
+    )
     parser.add_argument("-u", "--user", metavar="USER", help="as this user")
     parser.add_argument("target", metavar="SERVICE", help="SERVICE or STACK/SERVICE")
     parser.add_argument("command", metavar="COMMAND", nargs=argparse.REMAINDER, help="default: the service's own")
@@ -36,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
     body = {
         "service": services[0],
         "command": arguments.command or None,
-        "environment": dict(pair.partition("=")[::2] for pair in arguments.env),
+        "environment": dict(_variable(pair) for pair in arguments.env),
         "user": arguments.user,
     }
     name = client.send("POST", f"/v1/stacks/{stack}/run", body)["service"]
@@ -57,6 +60,16 @@ def run(arguments: argparse.Namespace) -> int:
     if task["exit_code"] is None:
         raise Temporary(f"cannot run {stack}/{services[0]}: {task['message']}", code="not-run", hint="gorae events")
     return int(task["exit_code"])
+
+
+def _variable(pair: str) -> tuple[str, str]:
+    """NAME=VALUE; NAME alone: as it is where gorae was called."""
+    name, given, value = pair.partition("=")
+    if not given and name not in os.environ:
+        raise UserError(
+            f"cannot run with the variable {name}: it has no value here", code="usage", hint=f"-e {name}=VALUE"
+        )
+    return name, value if given else os.environ[name]
 
 
 def _task(client: Client, stack: str | None, name: str) -> dict[str, Any]:

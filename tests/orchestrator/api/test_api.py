@@ -580,3 +580,9 @@ async def test_a_watch_of_some_services_ends_with_them(s: Setting) -> None:
     assert last["converged"] and [row["name"] for row in last["services"]] == ["web"]
     whole = (await s.client.ask("GET", "/v1/status?stack=shop"))[1]["stacks"][0]
     assert not whole["converged"]
+
+
+async def test_a_revision_higher_than_a_database_counts(s: Setting) -> None:
+    await s.client.up(web={"image": "web:1"})
+    status, found = await s.client.ask("GET", f"/v1/stacks/shop/diff?a=1&b={10**30}")
+    assert (status, found["error"]["code"]) == (404, "revision-unknown")

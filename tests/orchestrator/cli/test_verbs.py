@@ -1089,3 +1089,15 @@ def test_up_of_some_waits_for_them_alone_and_keeps_the_rest_of_the_file(
     _, _, body = daemon.asked[0]
     assert (body["partial"], body["keep"]) == (partial, keep)
     assert daemon.asked[1][1] == f"/v1/stacks/shop/watch?generation=3{awaited}"
+
+
+def test_run_takes_variables_as_they_are_here(
+    daemon: FakeDaemon, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    daemon.answers["POST", "/v1/stacks/shop/run"] = {"service": "web-run-1"}
+    monkeypatch.setenv("HERE", "a=b")
+    monkeypatch.delenv("NOWHERE", raising=False)
+    assert main(["run", "-d", "-e", "HERE", "-e", "B=c=d", "-e", "E=", "shop/web", "id"]) == 0
+    assert daemon.asked[-1][2]["environment"] == {"HERE": "a=b", "B": "c=d", "E": ""}
+    assert main(["run", "-d", "-e", "NOWHERE", "shop/web", "id"]) == 2
+    assert "cannot run with the variable NOWHERE: it has no value here" in capsys.readouterr().err
