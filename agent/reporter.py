@@ -37,9 +37,10 @@ from agent.wire.messages import (
 log = logging.getLogger("gorae.agent")
 
 # Seconds between two rounds of publishing, so that a burst of changes becomes few messages. The first rounds after a
-# silence follow fast (5, 10, 20 ms …: a crash and its restart are told at once), up to the full gap, which grows with
+# silence follow fast (5, 10, 20 ms …), up to the full gap, which grows with
 # what was told: large stacks take a small share of a processor.
 GAP_FIRST, GAP, GAP_PER_TASK = 0.005, 0.03, 0.001
+PASSING = 0.1  # seconds; what follows a passing state within that is told with it, and costs a restart no processor
 RECONNECT_FIRST, RECONNECT_CAP = 0.05, 1.0  # seconds
 LASTING = 5.0  # seconds; a session that lived longer ends a row of failures
 HOST_EVERY = 5.0  # seconds between two looks at the host's listeners
@@ -71,7 +72,7 @@ class Reporter:
         self._bus, self._journal, self._board, self._host, self._clock = bus, journal, board, host, clock
         self._who = who
         self._seq = 0
-        self._wake = asyncio.Event()
+        self._wake, self._later = asyncio.Event(), asyncio.Event()
         self._dirty: set[str] = set()
         self._cleared: set[str] = set()  # stacks whose topics are to be emptied
         self._reports = False  # reports (or their clearing) are due
@@ -86,14 +87,15 @@ class Reporter:
 
     # Said by the loops --------------------------------------------------------------------------------------------
 
-    def changed(self, stack: str) -> None:
+    def changed(self, stack: str, passing: bool = False) -> None:
+        """`passing`: something is about to follow, and nobody waits for this."""
         self._dirty.add(stack)
         self._cleared.discard(stack)
-        self._wake.set()
+        (self._later if passing else self._wake).set()
 
-    def events(self) -> None:
+    def events(self, passing: bool = False) -> None:
         self._events_due = True
-        self._wake.set()
+        (self._later if passing else self._wake).set()
 
     def clear(self, stack: str) -> None:
         """Nothing more to say of it, ever: empty its retained messages."""
@@ -139,6 +141,7 @@ class Reporter:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._listen(session, deliver))
             group.create_task(self._speak(session))
+            group.create_task(self._remind())
             group.create_task(self._watch_host())
 
     async def _listen(self, session: Session, deliver: Callable[[Message], None]) -> None:
@@ -168,6 +171,13 @@ class Reporter:
             await self._publish_events(session)
             await self._clock.sleep(min(GAP + GAP_PER_TASK * told, GAP_FIRST * 2.0 ** min(rounds, 10)))
             rounds += 1
+
+    async def _remind(self) -> None:
+        while True:
+            await self._later.wait()
+            self._later.clear()
+            await self._clock.sleep(PASSING)
+            self._wake.set()
 
     async def _publish_statuses(self, session: Session) -> int:
         """What is due now; how many tasks were told of. What becomes due meanwhile is the next round's."""

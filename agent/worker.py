@@ -53,7 +53,8 @@ SIGKILL = 9
 
 
 class Worker:
-    """`changed(stack)` is called after each recorded change; `events()` when there is one to send."""
+    """`changed(stack, passing)` is called after each recorded change; `events(passing)` when there is one to send;
+    passing: more is about to follow."""
 
     def __init__(
         self,
@@ -62,8 +63,8 @@ class Worker:
         record: TaskRecord,
         seen: Seen,
         *,
-        changed: Callable[[str], None],
-        events: Callable[[], None],
+        changed: Callable[[str, bool], None],
+        events: Callable[[bool], None],
     ) -> None:
         self.id = record.id
         self.steps = 0  # effects begun; an observation older than the newest one is stale
@@ -202,10 +203,11 @@ class Worker:
             document = None if record.state == "removed" else dump(record)
             await persist(self._ports, Change(records={self.id: document}, events=events))
         self._unsaved, self._durable = [], False
+        passing = record.state in ("preparing", "starting")
         if self._board.put(record):
-            self._changed(record.stack)
+            self._changed(record.stack, passing)
         if events:
-            self._events()
+            self._events(passing)
 
     async def _wait(self, until: float | None) -> None:
         self.idle = True

@@ -61,6 +61,19 @@ async def test_a_burst_of_changes_is_one_message() -> None:
         assert len(session._inbox) <= 8, "not one for each of 40 tasks' four states"
 
 
+async def test_a_crash_and_its_restart_are_one_message() -> None:
+    async with running() as world, world.broker.bus("test").session((topics.STATUSES,)) as session:
+        await world.assign(task(world))
+        await world.until(lambda: world.state() == "running")
+        await world.settle(20)  # it may restart at once
+        assert hasattr(session, "_inbox")
+        before = len(session._inbox)
+        world.runtime.finish("t1", 1)
+        await world.until(lambda: (there := world.task()) is not None and there.attempt == 2)
+        await world.settle(1)
+        assert world.state() == "running" and len(session._inbox) == before + 1
+
+
 async def test_the_hosts_listeners_are_told_when_they_change() -> None:
     async with running() as world:
         world.host.held = (Listener(protocol="tcp", address="0.0.0.0", port=8080, holder="nginx (pid 7)"),)
