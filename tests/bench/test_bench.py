@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench import images, network
+from tests.bench import images, network, stats
 from tests.bench.bench import measure, tell
 from tests.bench.compose import pipeline, seconds, stack
 from tests.bench.health import probe_cost
@@ -22,6 +22,7 @@ def test_the_figures_in_small() -> None:
     with Host() as host:
         import_images(host, sample_tars("busybox"), "busybox")
         result = measure(host, [10], 3.0)
+        watching = stats.watched(host, 10, 4)
     print(tell(result))
     assert result["up"][10]["ratio"] < 12
     assert result["recovery_ms"]["median"] < 150
@@ -30,6 +31,8 @@ def test_the_figures_in_small() -> None:
     assert result["memory"]["per_container_mib"] < 2
     assert result["memory"]["fixed_mib"] < 140
     assert result["idle_percent"] < 10
+    print(stats.tell(watching))
+    assert watching["total_ms"] < 20, "the bound is for ten times as many"
 
 
 @pytest.mark.host
