@@ -115,6 +115,8 @@ class Execution:
     group: str
     cgroups: Cgroups
     log: int
+    name: str
+    args: list[str]
     stdin: Stream | None = None
     stdout: Stream | None = None
     stderr: Stream | None = None
@@ -126,7 +128,7 @@ class Execution:
         said = os.pread(self.log, 4096, 0).decode(errors="replace").strip()
         if said and code:
             pidfd.reap_orphans()  # crun leaves the child behind that could not be started
-            raise failures.from_crun(said, "it", [])
+            raise failures.of_command(said, self.name, self.args)
         assert code is not None
         return code
 
@@ -181,9 +183,10 @@ class Execs:
 
     @asynccontextmanager
     async def running(
-        self, task: str, attempt: int, process: Process, spec: dict[str, Any], *, stdin: bool
+        self, task: str, attempt: int, process: Process, spec: dict[str, Any], name: str, *, stdin: bool
     ) -> AsyncIterator[Execution]:
-        """It runs inside the block. `spec`: the OCI process, terminal or not. Permanent bad-workdir; Temporary."""
+        """It runs inside the block. `spec`: the OCI process, terminal or not. `name`: of the service, for people.
+        Permanent bad-workdir; Temporary."""
         self._check(process, task, spec["cwd"])
         file = self._bundle(task, attempt) / f"{_SPEC}{secrets.token_hex(4)}.json"
         with ExitStack() as stack:
@@ -192,7 +195,7 @@ class Execs:
             log = os.memfd_create("exec", os.MFD_CLOEXEC)
             stack.callback(os.close, log)
             argv = self._argv(task, attempt, file, log)
-            execution = Execution(Child(0, -1), group, self._cgroups, log)
+            execution = Execution(Child(0, -1), group, self._cgroups, log, name, spec["args"])
             if spec["terminal"]:
                 await self._on_terminal(argv, execution, process, spec)
             else:
@@ -203,7 +206,7 @@ class Execs:
             finally:
                 await execution.end()
 
-    async def detach(self, task: str, attempt: int, process: Process, spec: dict[str, Any]) -> None:
+    async def detach(self, task: str, attempt: int, process: Process, spec: dict[str, Any], name: str) -> None:
         """Begin it; it runs on its own, as long as the container does."""
         self._check(process, task, spec["cwd"])
         file = self._bundle(task, attempt) / f"detached-{secrets.token_hex(4)}.json"
@@ -218,7 +221,7 @@ class Execs:
             if code != 0:
                 pidfd.reap_orphans()
                 said = os.pread(log, 4096, 0).decode(errors="replace").strip()
-                raise failures.from_crun(said, "it", [])
+                raise failures.of_command(said, name, spec["args"])
         finally:
             os.close(log)
             file.unlink(missing_ok=True)

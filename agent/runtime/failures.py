@@ -53,6 +53,17 @@ def from_crun(text: str, name: str, args: list[str]) -> GoraeError:
     )
 
 
+def of_command(text: str, name: str, args: list[str]) -> GoraeError:
+    """Of a command that a person wants to run in a container of `name`."""
+    for code, pattern, sentence, _ in _KNOWN:
+        if re.search(pattern, text, re.IGNORECASE):
+            kind = Temporary if code == "no-space" else Permanent
+            return kind(f"cannot run `{' '.join(args)}` in {name}: {sentence}", code=code, crun=text)
+    return Temporary(
+        f"cannot run `{' '.join(args)}` in {name}: {text}", code="exec-failed", hint=f"gorae status {name}", crun=text
+    )
+
+
 def from_os(error: OSError, name: str) -> GoraeError:
     """Preparing the bundle failed, or a program is missing."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):

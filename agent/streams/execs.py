@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Sequence
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from difflib import get_close_matches
 from typing import Any, Protocol
 
 from agent.decide.execs import Wanted, process_spec
 from agent.decide.record import TaskRecord, signal_number
-from agent.kit.errors import UserError, leaf
+from agent.kit.errors import GoraeError, UserError, leaf
 from agent.ports import Process, Rootfs
 from agent.runtime.execs import Execs, Execution, Stream
 from agent.streams.requests import Conversation, Take, labels, text, texts
@@ -32,6 +32,7 @@ class Agent(Protocol):
 class ExecRequests:
     def __init__(self, execs: Execs, agent: Agent, rootfs: Rootfs) -> None:
         self._execs, self._agent, self._rootfs = execs, agent, rootfs
+        self._left: set[asyncio.Task[None]] = set()  # what runs on without those who began it
         self.conversations: dict[str, Conversation] = {"exec": self._exec}
 
     async def _exec(self, request: dict[str, Any], take: Take) -> Any:
@@ -39,18 +40,48 @@ class ExecRequests:
         record, process = chosen(self._agent, request, "run a command in")
         ids = None if wanted.user is None else await self._rootfs.user(record.id, wanted.user)
         spec = process_spec(self._execs.config(record.id, record.attempt), wanted, ids)
+        name = f"{record.stack}/{record.service}"
         about = {"task": record.id, "service": record.service, "slot": record.slot, "attempt": record.attempt}
         if request.get("detach", False):
-            await self._execs.detach(record.id, record.attempt, process, spec)
+            await self._execs.detach(record.id, record.attempt, process, spec, name)
             await take(about)
             return {"exit_code": None}
         stdin = bool(request.get("stdin", False))
-        async with self._execs.running(record.id, record.attempt, process, spec, stdin=stdin) as execution:
+        async with AsyncExitStack() as stack:
+            running = self._execs.running(record.id, record.attempt, process, spec, name, stdin=stdin)
+            execution = await stack.enter_async_context(running)
             duplex = await take(about)
             try:
                 return {"exit_code": await _converse(duplex, execution, tty=wanted.tty)}
             except BaseExceptionGroup as group:
-                raise leaf(group) from None
+                if not isinstance(error := leaf(group), _Detached):
+                    raise error from None
+            left = asyncio.create_task(_leave(stack.pop_all(), execution))
+            self._left.add(left)
+            left.add_done_callback(self._left.discard)
+            return {"exit_code": None}
+
+
+class _Detached(Exception):
+    """The client has left, and the program is to run on."""
+
+
+async def _leave(stack: AsyncExitStack, execution: Execution) -> None:
+    """It runs on, and what it writes is lost."""
+
+    async def drop(stream: Stream | None) -> None:
+        while stream is not None and await stream.read():
+            pass
+
+    async with stack:
+        drops = [asyncio.create_task(drop(stream)) for stream in (execution.stdout, execution.stderr)]
+        try:
+            with suppress(GoraeError):
+                await execution.wait()
+        finally:
+            for task in drops:
+                task.cancel()
+            await asyncio.gather(*drops, return_exceptions=True)
 
 
 async def _converse(duplex: Duplex, execution: Execution, *, tty: bool) -> int:
@@ -80,6 +111,8 @@ async def _feed(duplex: Duplex, execution: Execution, *, tty: bool) -> None:
                 execution.stdin.close()
             case Frame(frames.RESIZE) if tty and execution.stdout is not None:
                 execution.stdout.resize(*frame.size())
+            case Frame(frames.DETACH):
+                raise _Detached
             case Frame(frames.SIGNAL, payload):
                 execution.signal(_signal(payload))
 

@@ -11,23 +11,24 @@ A frame is one byte of kind, four bytes of length (big-endian, at most CHUNK) an
     5 SIGNAL   its name or number, as text
     6 RESULT   a JSON document; the agent's last frame: success
     7 ERROR    a JSON document, as kit.errors has it; the agent's last frame: failure
+    8 DETACH   no payload: the client leaves, and what it ran is to run on
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import select
-import socket
 import struct
 from collections import deque
 from collections.abc import Iterator
 from typing import Any, NamedTuple, cast
 
 from agent.kit.errors import Permanent
+from agent.kit.hangup import HangUp
+from agent.wire.kinds import DETACH, END, ERROR, RESIZE, RESULT, SIGNAL, STDERR, STDIN, STDOUT
 
+__all__ = ["DETACH", "END", "ERROR", "RESIZE", "RESULT", "SIGNAL", "STDERR", "STDIN", "STDOUT"]  # and what is here
 CHUNK = 64 * 1024  # bytes of payload
-STDIN, STDOUT, STDERR, END, RESIZE, SIGNAL, RESULT, ERROR = range(8)
 _HEAD = struct.Struct(">BI")
 _SIZE = struct.Struct(">HH")
 _HIGH, _LOW = 4 * CHUNK, CHUNK  # bytes received and not yet taken: where reading pauses, and where it goes on
@@ -77,7 +78,7 @@ class Decoder:
         try:
             while len(self._buffer) - at >= _HEAD.size:
                 kind, length = _HEAD.unpack_from(self._buffer, at)
-                if kind > ERROR or length > CHUNK:
+                if kind > DETACH or length > CHUNK:
                     raise _bad(f"kind {kind}, {length} bytes")
                 if len(self._buffer) - at - _HEAD.size < length:
                     return
@@ -111,7 +112,7 @@ class Duplex(asyncio.Protocol):
         self._ended = False
         self._error: Permanent | None = None
         self._transport: asyncio.Transport | None = None
-        self._watch: select.epoll | None = None
+        self._watch: HangUp | None = None
 
     async def receive(self) -> Frame | None:
         """The next; None: the peer sends no more. Permanent bad-frame, also for an end inside a frame."""
@@ -159,10 +160,7 @@ class Duplex(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport = cast(asyncio.Transport, transport)  # uvloop's are none by inheritance
         transport.set_write_buffer_limits(high=_HIGH, low=_LOW)
-        self._watch = watch = select.epoll(1)
-        peer: socket.socket = transport.get_extra_info("socket")
-        watch.register(peer.fileno(), 0)  # EPOLLHUP is always told (epoll_ctl(2)): both directions are closed
-        asyncio.get_running_loop().add_reader(watch.fileno(), self._hung_up)
+        self._watch = HangUp(transport.get_extra_info("socket").fileno(), self._hung_up)
 
     def data_received(self, data: bytes) -> None:
         try:
@@ -186,22 +184,16 @@ class Duplex(asyncio.Protocol):
         self._room.set()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._unwatch()
+        if self._watch is not None:
+            self._watch.close()
         self._finish()
         self.gone.set()
         self._lost.set()
         self._room.set()
 
     def _hung_up(self) -> None:
-        self._unwatch()
         self.gone.set()
         self._room.set()
-
-    def _unwatch(self) -> None:
-        if self._watch is not None:
-            asyncio.get_running_loop().remove_reader(self._watch.fileno())
-            self._watch.close()
-            self._watch = None
 
     def _finish(self) -> None:
         if self._decoder.torn and self._error is None:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from fastapi import FastAPI
 
 from agent.kit.version import VERSION
-from orchestrator.api import errors, host, images, inside, inspect, logs, revisions, stacks, volumes
+from orchestrator.api import entering, errors, host, images, inside, inspect, logs, revisions, stacks, upgrades, volumes
 from orchestrator.api.board import Board
 from orchestrator.api.context import Context
 from orchestrator.controller import Controller
 from orchestrator.store.ledger import Ledger
 
 # The first that matches answers: revisions' own words come before the route of any verb.
-ROUTERS = tuple(module.router for module in (revisions, stacks, volumes, host, logs, images, inside, inspect))
+ROUTERS = tuple(module.router for module in (revisions, stacks, volumes, host, logs, images, inside, inspect, entering))
 
 
 def create(ledger: Ledger, controller: Controller, agent_socket: Path) -> FastAPI:
@@ -29,4 +30,5 @@ def create(ledger: Ledger, controller: Controller, agent_socket: Path) -> FastAP
     for router in ROUTERS:
         app.include_router(router)
     errors.install(app)
+    app.openapi = partial(upgrades.whole, app)  # type: ignore[method-assign]
     return app

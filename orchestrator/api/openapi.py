@@ -6,6 +6,7 @@ import json
 
 from fastapi import FastAPI
 
+from orchestrator.api import upgrades
 from orchestrator.api.app import ROUTERS
 
 
@@ -14,7 +15,7 @@ def document() -> str:
     app = FastAPI(title="gorae")
     for router in ROUTERS:
         app.include_router(router)
-    return json.dumps(app.openapi(), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+    return json.dumps(upgrades.whole(app), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
 
 
 if __name__ == "__main__":

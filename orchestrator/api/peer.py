@@ -15,13 +15,14 @@ _UCRED = struct.Struct("iII")  # pid, uid, gid
 
 
 class PeerProtocol(H11Protocol):
-    """Puts `peer` into the state of every request of the connection."""
+    """Puts `peer` into the state of every request of the connection, and `connection`, its socket."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        raw = transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+        connection = transport.get_extra_info("socket")
+        raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
         pid, uid, gid = _UCRED.unpack(raw)
-        self.app_state = {**self.app_state, "peer": Peer(uid=uid, gid=gid, pid=pid)}
+        self.app_state = {**self.app_state, "peer": Peer(uid=uid, gid=gid, pid=pid), "connection": connection}
 
 
 def peer(request: Request) -> Peer:

@@ -21,6 +21,7 @@ from agent.kit.errors import UserError
 from orchestrator.api.peer import PeerProtocol
 
 GROUP = "gorae"  # its members are as good as root, as with docker
+MESSAGE = 1 << 20  # bytes of a WebSocket's message
 GRACE = 1  # seconds that streams get to end
 _BACKLOG = 512
 
@@ -58,7 +59,10 @@ class Server(uvicorn.Server):
             uvicorn.Config(
                 app,
                 http=PeerProtocol,
-                ws="none",
+                ws="wsproto",
+                ws_max_size=MESSAGE,
+                ws_ping_interval=None,  # a socket of this host tells by itself when its peer is gone
+                ws_per_message_deflate=False,
                 lifespan="off",
                 log_config=None,
                 access_log=False,

@@ -11,7 +11,6 @@ VERBS = {
     "pull": "gorae up --pull always; gorae image pull NAME",
     "images": "gorae image ls",
     "volumes": "gorae volume ls",
-    "exec": "nsenter -t PID -a COMMAND, as root; gorae status STACK has the process ids",
 }
 # The same of their options; a word that is no option is SERVICE.
 OPTIONS = {

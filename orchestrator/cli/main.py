@@ -33,6 +33,7 @@ VERBS = {
     "events": "show what happened, who did it, and why",
     "stop": "stop services; they stay stopped",
     "start": "start stopped services",
+    "exec": "run a command in a running container",
     "run": "run a command once in a new container of a service",
     "restart": "restart services in their containers",
     "recreate": "throw containers away and make them anew",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,6 +18,7 @@ from agent.kit.errors import GoraeError, Temporary
 from agent.kit.ids import Ulids
 from agent.wire import topics
 from agent.wire.bus import Bus, BusDown, Message, Session
+from agent.wire.frames import Duplex, take_over
 from agent.wire.messages import (
     Assignment,
     Cursor,
@@ -68,6 +69,7 @@ class FakeAgent:
         self.requests: list[dict[str, Any]] = []
         self.batches: list[bytes] = []  # of logs, encoded
         self.answers: dict[str, list[dict[str, Any]]] = {}  # operation → what is said, line by line
+        self.conversations: dict[str, Callable[[Duplex], Awaitable[None]]] = {}
         self.hang = asyncio.Event()  # set: a `logs` with follow ends
         self.pulling = False  # an `ensure` hangs as well
         self._ulids = Ulids()
@@ -274,6 +276,13 @@ class FakeAgent:
         try:
             request = json.loads(await reader.readline())
             self.requests.append(request)
+            if request["op"] in self.conversations:
+                writer.write(json.dumps({"ready": {"task": "t1"}}).encode() + b"\n")
+                await writer.drain()
+                duplex = await take_over(reader, writer)
+                await self.conversations[request["op"]](duplex)
+                await duplex.close()
+                return
             try:
                 async for answer in self._answer(request):
                     writer.write(answer if isinstance(answer, bytes) else json.dumps(answer).encode() + b"\n")

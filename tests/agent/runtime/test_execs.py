@@ -32,7 +32,9 @@ class Place:
         return process_spec(self.execs.config(self.task, 1), Wanted(command, **more), ids)
 
     def running(self, *command: str, stdin: bool = False, ids: UserIds | None = None, **more: Any) -> Any:
-        return self.execs.running(self.task, 1, self.process, self.spec(*command, ids=ids, **more), stdin=stdin)
+        return self.execs.running(
+            self.task, 1, self.process, self.spec(*command, ids=ids, **more), "shop/web", stdin=stdin
+        )
 
     async def run(self, *command: str, feed: bytes | None = None, **more: Any) -> tuple[int, bytes, bytes]:
         async with asyncio.timeout(30), self.running(*command, stdin=feed is not None, **more) as running:
@@ -130,7 +132,7 @@ async def test_what_cannot_be_run(place: Place, command: tuple[str, ...], code: 
         await place.run(*command, tty=tty)
     assert caught.value.code == code
     with pytest.raises(Permanent) as caught:
-        await place.execs.detach(place.task, 1, place.process, place.spec(*command))
+        await place.execs.detach(place.task, 1, place.process, place.spec(*command), "shop/web")
     assert caught.value.code == code
 
 
@@ -192,7 +194,7 @@ async def test_what_it_leaves_in_the_background_stays(place: Place) -> None:
 
 
 async def test_a_detached_one_runs_on(place: Place) -> None:
-    await place.execs.detach(place.task, 1, place.process, place.spec("sleep", "603"))
+    await place.execs.detach(place.task, 1, place.process, place.spec("sleep", "603"), "shop/web")
     await place.until_inside(["sleep 603"])
     place.kill()
     await place.until_inside([])

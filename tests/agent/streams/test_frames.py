@@ -23,7 +23,7 @@ from agent.wire.frames import CHUNK, END, RESULT, STDIN, STDOUT, Decoder, Duplex
 from agent.wire.streams import converse
 from tests.agent.streams.test_server import Place, serving
 
-FRAMES = st.lists(st.builds(Frame, st.integers(0, frames.ERROR), st.binary(max_size=300)), max_size=12)
+FRAMES = st.lists(st.builds(Frame, st.integers(0, frames.DETACH), st.binary(max_size=300)), max_size=12)
 
 
 def on_both_loops(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:

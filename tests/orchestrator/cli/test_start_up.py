@@ -39,7 +39,6 @@ def test_every_verb_has_a_module_and_every_module_a_verb() -> None:
     ("verb", "expected"),
     [
         ("ps", "try  gorae status"),
-        ("exec", "try  nsenter -t PID -a COMMAND, as root; gorae status STACK has the process ids"),
         ("upp", "try  gorae up"),
         ("zzz", "try  gorae --help"),
     ],

@@ -1,0 +1,156 @@
+"""A person, or a pipe, and a program in a container: everything both ways until the program ends. One loop on one
+thread; nothing is sent faster than the daemon takes it, nor read before there is room."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+from agent.kit.errors import GoraeError, UserError
+from agent.wire.kinds import DETACH, END, ERROR, RESIZE, RESULT, SIGNAL, STDERR, STDIN, STDOUT
+from orchestrator.cli import terminal
+from orchestrator.cli.terminal import Ended, Keys
+from orchestrator.cli.websocket import HIGH, WebSocket, outcome
+
+_CODES = {"command-not-found": 127, "not-executable": 126}  # as a shell says it
+_CHUNK = 64 * 1024
+
+
+def wants_terminal(asked: bool | None) -> bool:
+    """`asked`: -t, -T, or neither: then a terminal on both sides of us decides. UserError no-terminal."""
+    there = os.isatty(0) and os.isatty(1)
+    if asked and not there:
+        raise UserError(
+            "cannot give it a terminal: stdin or stdout is none", code="no-terminal", hint="-T goes without"
+        )
+    return there if asked is None else asked
+
+
+def run(path: str, target: str, ask: dict[str, object], *, tty: bool, stdin: bool, keys: Keys) -> int:
+    """The exit code for this program. `path`: of the daemon's socket; `ask`: the first message."""
+    with terminal.ending():
+        try:
+            with ExitStack() as stack:
+                talk = WebSocket(path, target, ask | {"size": terminal.size(1)} if tty else ask)
+                stack.callback(talk.close)
+                if tty:
+                    stack.enter_context(terminal.raw(0))
+                code = _Loop(talk, tty=tty, stdin=stdin, keys=keys).run()
+        except GoraeError as error:
+            if error.code not in _CODES:
+                raise
+            print(error.message, file=sys.stderr)
+            return _CODES[error.code]
+        except Ended as end:
+            return 128 + end.number
+    return code
+
+
+class _Loop:
+    def __init__(self, talk: WebSocket, *, tty: bool, stdin: bool, keys: Keys) -> None:
+        self._talk, self._tty, self._keys = talk, tty, keys
+        self._reads = stdin
+        self._signals: list[int] = []  # that have come
+        self._passed: set[int] = set()
+
+    def run(self) -> int:
+        with self._watching() as wake:
+            if not self._reads:
+                self._talk.send(END)
+            while True:
+                self._talk.flush()
+                poll = select.poll()
+                poll.register(self._talk.socket, select.POLLIN | (select.POLLOUT if self._talk.waiting else 0))
+                poll.register(wake, select.POLLIN)
+                if self._reads and self._talk.waiting < HIGH:
+                    poll.register(0, select.POLLIN)
+                events = dict(poll.poll())
+                if wake in events:
+                    os.read(wake, 512)
+                    self._tell_signals()
+                if 0 in events and self._read():
+                    return 0
+                if events.get(self._talk.socket.fileno(), 0) & ~select.POLLOUT:
+                    for kind, payload in self._talk.receive():
+                        if kind in (RESULT, ERROR):
+                            return outcome(kind, payload) or 0
+                        if kind in (STDOUT, STDERR):
+                            _write(1 if kind == STDOUT else 2, payload)
+
+    def _read(self) -> bool:
+        """What is typed, or piped in; True: the detach keys."""
+        try:
+            data = os.read(0, _CHUNK)
+        except OSError:
+            data = b""
+        left = False
+        if self._tty:
+            data, left = self._keys.feed(data) if data else (b"\x04", False)
+        if data:
+            self._talk.send(STDIN, data)
+        if left:
+            self._talk.send(DETACH)
+            return self._leave()
+        if not data and not self._tty:
+            self._talk.send(END)
+            self._reads = False
+        return False
+
+    def _leave(self) -> bool:
+        """Until the daemon knows of it."""
+        while self._talk.waiting:
+            select.select([], [self._talk.socket], [])
+            self._talk.flush()
+        while not any(kind in (RESULT, ERROR) for kind, _ in self._talk.receive()):
+            select.select([self._talk.socket], [], [])
+        os.write(2, b"\r\ndetached; it runs on\r\n")
+        return True
+
+    # Signals ---------------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _watching(self) -> Iterator[int]:
+        """A descriptor that is readable when a signal is to be passed on. On a terminal Ctrl-C is a key; without one it
+        is passed on once, and ends us when it comes again."""
+        wake, sink = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        passed = (signal.SIGWINCH, signal.SIGCONT) if self._tty else (signal.SIGINT, signal.SIGQUIT)
+        before = {number: signal.signal(number, self._note) for number in passed}
+        old = signal.set_wakeup_fd(sink, warn_on_full_buffer=False)
+        try:
+            yield wake
+        finally:
+            signal.set_wakeup_fd(old)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            os.close(wake)
+            os.close(sink)
+
+    def _note(self, number: int, _: object) -> None:
+        if not self._tty and number in self._passed:
+            raise KeyboardInterrupt
+        self._signals.append(number)
+
+    def _tell_signals(self) -> None:
+        if self._tty:
+            rows, columns = terminal.size(1)
+            self._talk.send(RESIZE, rows.to_bytes(2, "big") + columns.to_bytes(2, "big"))
+            if signal.SIGCONT in self._signals:  # whoever had the terminal meanwhile has changed it
+                terminal.set_raw(0)
+        else:
+            for number in self._signals:
+                self._talk.send(SIGNAL, str(number).encode())
+                self._passed.add(number)
+        self._signals.clear()
+
+
+def _write(fd: int, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        try:
+            rest = rest[os.write(fd, rest) :]
+        except BlockingIOError:  # somebody else's setting of a shared terminal
+            select.select([], [fd], [])
