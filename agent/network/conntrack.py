@@ -24,7 +24,7 @@ _TUPLE_PROTO, _PROTO_NUM = 2, 1
 _NO_END = frozenset({socket.IPPROTO_UDP, socket.IPPROTO_ICMP, socket.IPPROTO_ICMPV6})  # flows that only silence ends
 _F_SOURCE = 1  # CTA_FILTER_F_CTA_IP_SRC
 _FLAGS = {_TUPLE_ORIG: 1, REPLY: 2}  # CTA_FILTER_ORIG_FLAGS, CTA_FILTER_REPLY_FLAGS
-_MANY, _BATCH = 5000, 500
+_MANY, _BATCH = 5000, 100  # each answer to a request takes a kilobyte of a socket that has 208
 _GONE = frozenset({errno.ENOENT})
 _NESTED = 0x8000
 

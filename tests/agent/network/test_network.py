@@ -356,6 +356,21 @@ async def test_udp_clients_of_a_task_that_is_gone_move_to_the_next(
     await bystander.close()
 
 
+async def test_a_task_that_many_have_asked_goes_without_a_word(world: World) -> None:
+    outside, web = world.machine(), await world.task("web")
+    await world.publish(web, 5353, protocol="udp")
+    for _ in range(700):
+        with outside.inside(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.sendto(b"1", (LAN, 5353))
+    before = _flows(web.address)
+    await world.network.detach("web")
+    assert before > 500 and _flows(web.address) == 0
+
+
+def _flows(address: str) -> int:
+    return Path("/proc/thread-self/net/nf_conntrack").read_text().count(f"src={address} ")
+
+
 async def test_what_a_killed_agent_had_no_time_to_forget_the_next_one_does(world: World) -> None:
     outside = world.machine()
     rooms = [await world.task(name) for name in ("old", "new")]
