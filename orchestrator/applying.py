@@ -17,6 +17,7 @@ from orchestrator import refusals, rolling
 from orchestrator.decide import expand, rollout
 from orchestrator.decide.plan import Intent, Plan, Verb, plan
 from orchestrator.decide.records import Counter, Phase, Revision, Rollout, StackRecord
+from orchestrator.decide.refusal import Refusal
 from orchestrator.decide.schedule import admit, fits
 from orchestrator.decide.virtual import allot, networked
 from orchestrator.store.ledger import Ledger
@@ -164,18 +165,27 @@ class Applying:
     def _admit(
         self, name: str, tasks: Sequence[Task], record: StackRecord | None, listeners: tuple[Listener, ...] | None
     ) -> None:
-        current = record.tasks if record is not None and not record.held else ()
-        host = self._ledger.host
-        if host is not None and listeners is not None:
-            host = host.model_copy(update={"listeners": listeners})
-        reported = {task.id: task for status in self._ledger.statuses.values() for task in status.tasks}
-        refusals = admit(name, tasks, current, self._others(name), host, reported)
-        if refusals:
+        if refusals := self.refused(name, tasks, record, listeners):
             error = refusals[0].error()
             error.evidence["refusals"] = [
                 {"code": refusal.code, "service": refusal.service, "message": refusal.message} for refusal in refusals
             ]
             raise error
+
+    def refused(
+        self,
+        name: str,
+        tasks: Sequence[Task],
+        record: StackRecord | None,
+        listeners: tuple[Listener, ...] | None = None,
+    ) -> tuple[Refusal, ...]:
+        """Why these may not be the tasks of the stack, on this host."""
+        current = record.tasks if record is not None and not record.held else ()
+        host = self._ledger.host
+        if host is not None and listeners is not None:
+            host = host.model_copy(update={"listeners": listeners})
+        reported = {task.id: task for status in self._ledger.statuses.values() for task in status.tasks}
+        return admit(name, tasks, current, self._others(name), host, reported)
 
     def _others(self, name: str) -> dict[str, tuple[Task, ...]]:
         return {other: r.tasks for other, r in self._ledger.stacks.items() if other != name and not r.held}

@@ -50,7 +50,7 @@ class Controller:
         default_address: str = "",
     ) -> None:
         """`default_address`: where ports are published of which the model does not say where; "": everywhere."""
-        self._default_address = default_address
+        self.default_address = default_address
         self._ledger = ledger
         self._agent = agent_socket
         self._new_id = new_id
@@ -73,14 +73,14 @@ class Controller:
         keys: the asker's own for registries (agent/wire/streams.py); they go with the request and are kept nowhere.
         others: what becomes of services of the stack that the model does not have.
         """
-        model = published_at(model, self._default_address)
+        model = published_at(model, self.default_address)
         names = sorted({service.image for service in model.services.values()})
         expand.expand(model, dict.fromkeys(names, ""))  # refused before anybody waits, or anything is pulled for it
         services = order(model.services)
         named = frozenset(model.services)
         async with self._ups.setdefault(model.name, asyncio.Lock()):
             await self._until_bound()
-            await self._check_volumes(model)
+            await self.check_volumes(model)
             before = self._ledger.stacks.get(model.name)
             wanted = wants(model, _locks(before), pull)
             stay = staying(before, model, others)
@@ -277,7 +277,7 @@ class Controller:
 
     # Steps ---------------------------------------------------------------------------------------------------------
 
-    async def _check_volumes(self, model: Stack) -> None:
+    async def check_volumes(self, model: Stack) -> None:
         """What must be there is, and what is there was made as the file says. UserError volume-missing, volume-differs.
         What would be made anew needs no look."""
         if any(volume.external or volume.driver_opts for volume in model.volumes.values()):

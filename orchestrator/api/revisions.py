@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
@@ -16,6 +17,7 @@ from orchestrator.api.stacks import Body, Here, StackName, UpBody, applied
 from orchestrator.compose.model import LockedImage, ServiceName, Stack
 from orchestrator.decide.difference import difference
 from orchestrator.decide.networks import settled
+from orchestrator.decide.ports import published_at
 from orchestrator.decide.preview import preview
 from orchestrator.decide.records import Revision
 from orchestrator.decide.staying import beside, staying
@@ -69,7 +71,8 @@ async def plan(here: Here, name: StackName, body: UpBody) -> dict[str, Any]:
     """What `up` of this model would do. Changes nothing and fetches nothing."""
     if body.model.name != name:
         raise UserError(f"cannot plan stack {body.model.name} as {name}", code="bad-request", hint="use one name")
-    ledger = here.ledger
+    ledger, controller = here.ledger, here.controller
+    body = body.model_copy(update={"model": published_at(body.model, controller.default_address)})
     record = ledger.stacks.get(name)
     locks = Stack.model_validate(record.model).images if record is not None else {}
     images = await streams.call(here.agent_socket, "images")
@@ -90,7 +93,13 @@ async def plan(here: Here, name: StackName, body: UpBody) -> dict[str, Any]:
     if record is not None:
         found = locks_of(record, model) | found
     model = model.model_copy(update={"images": found})
-    return preview(record, model, here.controller.applying.resting(name), missing, stay)
+    refused = partial(controller.applying.refused, name, record=record)
+    told = preview(record, model, controller.applying.resting(name), missing, stay, refused)
+    try:
+        await controller.check_volumes(model)
+    except UserError as error:
+        told["refusals"].append({"code": error.code, "service": "", "message": error.message, "hint": error.hint})
+    return told
 
 
 @router.get("/{name}/why")

@@ -4,7 +4,7 @@ here nothing can be reached that runs (an import contract says so)."""
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from agent.wire.messages import Port, Task
@@ -14,6 +14,7 @@ from orchestrator.decide.difference import difference
 from orchestrator.decide.order import order
 from orchestrator.decide.plan import Action, Intent, plan
 from orchestrator.decide.records import StackRecord
+from orchestrator.decide.refusal import Refusal
 from orchestrator.decide.staying import as_they_are
 from orchestrator.decide.update import Settings, settings
 
@@ -27,9 +28,10 @@ def preview(
     over: Mapping[str, str],
     missing: Collection[str],
     stay: Collection[str] = (),
+    refused: Callable[[Sequence[Task]], Sequence[Refusal]] = lambda tasks: (),
 ) -> dict[str, Any]:
     """The document of docs/api.md. `stack`: with its images locked. `over`: as of plan. `missing`: images that are not
-    here. `stay`: services that are to stay exactly as they are."""
+    here. `stay`: services that are to stay exactly as they are. `refused`: why these may not be the stack's tasks."""
     desired = expand.expand(stack, {name: lock.id for name, lock in stack.images.items()})
     if record is not None:
         desired |= {**as_they_are(record, stay), **runs.under_way(record, over)}
@@ -59,6 +61,10 @@ def preview(
         "pull": sorted(missing),
         "ports": _opened(current, planned.tasks),
         "difference": changes,
+        "refusals": [
+            {"code": one.code, "service": one.service, "message": one.message, "hint": one.hint}
+            for one in refused(planned.tasks)
+        ],
     }
 
 

@@ -2,7 +2,7 @@
 
 Reads the file as up does. Says of each service what happens to it and for how long it would not answer, which images
 would be pulled, which ports of the host would be opened, and what differs, field by field. The exit code is 2 when up
-would change something, 0 when it would not.
+would change something, 0 when it would not, 1 when it would be refused.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ def run(arguments: argparse.Namespace) -> int:
     body = {"model": model, "pull": arguments.pull, "keep": list(loaded.others)}
     found = Client(arguments.root).send("POST", f"/v1/stacks/{name}/plan", body)
     print(json.dumps(found) if arguments.json else "\n".join(text(found)))
-    return CHANGES if found["changes"] else 0
+    for refusal in found["refusals"]:
+        print(f"{safe(refusal['message'])}\ntry  {safe(refusal['hint'])}", file=sys.stderr)
+    return 1 if found["refusals"] else CHANGES if found["changes"] else 0
 
 
 def text(found: dict[str, Any]) -> list[str]:

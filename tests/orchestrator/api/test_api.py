@@ -10,6 +10,7 @@ import stat
 import tempfile
 import time
 from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -86,10 +87,19 @@ class Setting:
 
 @pytest.fixture
 async def s() -> AsyncIterator[Setting]:
+    async with serving() as setting:
+        yield setting
+
+
+@asynccontextmanager
+async def serving(settings: str = "") -> AsyncIterator[Setting]:
+    """`settings`: of gorae.toml."""
     root = Path(tempfile.mkdtemp(prefix="g-"))  # short: unix socket paths end at 107 bytes
     layout, broker, stop = Layout.at(root), MemoryBroker(), asyncio.Event()
     layout.orchestrator_dir.mkdir(parents=True)
     layout.api_dir.mkdir(parents=True)
+    layout.settings.parent.mkdir(parents=True, exist_ok=True)
+    layout.settings.write_text(settings)
     async with FakeAgent(broker).life(layout.agent_socket) as agent:
         setting = Setting(Client(layout.api_socket), agent, layout, stop)
         setting.serving = asyncio.create_task(serve(layout, broker.bus("orchestrator"), stop=stop))
@@ -586,3 +596,27 @@ async def test_a_revision_higher_than_a_database_counts(s: Setting) -> None:
     await s.client.up(web={"image": "web:1"})
     status, found = await s.client.ask("GET", f"/v1/stacks/shop/diff?a=1&b={10**30}")
     assert (status, found["error"]["code"]) == (404, "revision-unknown")
+
+
+async def test_a_plan_says_why_up_would_be_refused(s: Setting) -> None:
+    published = {"image": "web:1", "ports": [{"target": 80, "published": 8080}]}
+    await s.client.up(web=published)
+    model = stack("blog", web=published).model_dump(mode="json", exclude={"images"})
+    model["services"]["web"]["mounts"] = [{"type": "volume", "source": "v", "target": "/v"}]
+    model["volumes"] = {"v": {"name": "gone", "external": True}}
+    status, found = await s.client.ask("POST", "/v1/stacks/blog/plan", {"model": model})
+    assert status == 200 and [one["message"] for one in found["refusals"]] == [
+        "cannot start blog/web: port 8080 is held by stack shop (service web)",
+        "cannot start blog: the volume gone is external, and does not exist",
+    ]
+    assert all(one["code"] and one["hint"] for one in found["refusals"])
+    assert (await s.client.ask("GET", "/v1/stacks"))[1]["stacks"][0]["name"] == "shop"
+
+
+async def test_a_plan_knows_where_ports_are_published() -> None:
+    async with serving('[publish]\ndefault_address = "127.0.0.1"\n') as s:
+        published = {"image": "web:1", "ports": [{"target": 80, "published": 8080}]}
+        await s.client.up(web=published)
+        model = stack(web=published).model_dump(mode="json", exclude={"images"})
+        _, found = await s.client.ask("POST", "/v1/stacks/shop/plan", {"model": model})
+        assert not found["changes"] and found["ports"] == []

@@ -37,6 +37,7 @@ def planned(**fields: Any) -> dict[str, Any]:
         "pull": ["web"],
         "ports": [port],
         "difference": changed,
+        "refusals": [],
     }
     return {**found, **fields}
 
@@ -57,6 +58,10 @@ def test_plan_prints_consequences_and_exits_with_2(
     daemon.answers["POST", "/v1/stacks/shop/plan"] = planned(changes=False)
     assert main(["plan"]) == 0
     assert capsys.readouterr().out == "stack shop is as the file says; up would change nothing\n"
+    taken = {"code": "port-taken", "service": "web", "message": "cannot start shop/web: no", "hint": "another port"}
+    daemon.answers["POST", "/v1/stacks/shop/plan"] = planned(refusals=[taken])
+    assert main(["plan"]) == 1
+    assert capsys.readouterr().err == "cannot start shop/web: no\ntry  another port\n"
 
 
 def test_history_and_diff(daemon: FakeDaemon, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
