@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import re
 
 from agent.ports import ProbeResult
 
-_HEAD = 8 * 1024  # bytes of status line and headers
+_HEAD = 8 * 1024  # bytes of the status line, and of each header
+_LINES = 100  # of headers
 _BODY = 4 * 1024  # bytes kept of what a failing endpoint says
 
 
@@ -29,16 +31,17 @@ async def _exchange(address: str, port: int, path: str) -> ProbeResult:
         head = (f"GET {path} HTTP/1.1", f"Host: {address}:{port}", "User-Agent: gorae", "Connection: close", "", "")
         writer.write("\r\n".join(head).encode("ascii"))
         line = (await reader.readline()).split(None, 2)
-        if len(line) < 2 or not line[0].startswith(b"HTTP/") or not line[1].isdigit():
+        if len(line) < 2 or not line[0].startswith(b"HTTP/") or not re.fullmatch(rb"\d{3}", line[1]):
             return ProbeResult(False, f"GET {path}: the answer is not HTTP")
         code = int(line[1])
         said = f"GET {path} → {code}"
         if 200 <= code < 400:
             return ProbeResult(True, said, code)
-        while (await reader.readline()).strip():  # headers
-            pass
-        body = (await reader.read(_BODY)).decode(errors="replace").strip()
-        return ProbeResult(False, f"{said}\n{body}".strip(), code)
+        for _ in range(_LINES):  # headers
+            if not (await reader.readline()).strip():
+                body = (await reader.read(_BODY)).decode(errors="replace").strip()
+                return ProbeResult(False, f"{said}\n{body}".strip(), code)
+        return ProbeResult(False, said, code)  # one that goes on without end would keep the agent busy
     except ValueError:  # a line longer than the limit
         return ProbeResult(False, f"GET {path}: the answer's head is longer than {_HEAD} bytes")
     finally:

@@ -53,6 +53,7 @@ async def server(
         (b"SSH-2.0-OpenSSH\r\n", False, None, "not HTTP"),
         (b"", False, None, "not HTTP"),
         (b"HTTP/1.1 2x0 OK\r\n\r\n", False, None, "not HTTP"),
+        (b"HTTP/1.1 " + b"2" * 4000 + b" OK\r\n\r\n", False, None, "not HTTP"),
     ],
     ids=[
         "200",
@@ -65,6 +66,7 @@ async def server(
         "ssh",
         "nothing",
         "no number",
+        "no code",
     ],
 )
 async def test_answers(answer: bytes, ok: bool, code: int | None, said: str) -> None:
@@ -85,8 +87,9 @@ async def test_no_answer_is_late() -> None:
 @pytest.mark.parametrize(
     "answer", [b"", b"HTTP/1.1 500 E\r\n", b"HTTP/1.1 500 E\r\n\r\n"], ids=["status", "headers", "body"]
 )
-async def test_endless_answers_are_bounded(answer: bytes) -> None:
-    async with server(answer, endless=b"x" * 65536) as (port, _):
+@pytest.mark.parametrize("endless", [b"x" * 65536, b"A: b\r\n" * 1000], ids=["one line", "many"])
+async def test_endless_answers_are_bounded(answer: bytes, endless: bytes) -> None:
+    async with server(answer, endless=endless) as (port, _):
         result = await http.get("127.0.0.1", port, "/", 5)
     assert not result.ok
     assert not result.timed_out
