@@ -202,9 +202,11 @@ class RoutedNetwork:
         """Until cancelled: when someone else deletes our table (`nft flush ruleset`, a firewall's restart), put it
         back at once. Run it in the agent's task group."""
         async for _ in watching.deletions(self._table):
-            while self._wanted() and not await self._on_filter(lambda: nft.table_present(self._table)):
-                self._committed = None
+            while self._wanted():
                 try:
+                    if await self._on_filter(lambda: nft.table_present(self._table)):
+                        break
+                    self._committed = None
                     await self._commit()
                     log.warning("someone deleted the nftables table %s; it is back", self._table)
                 except GoraeError as error:  # whatever it is (no nft any more): it must not end the agent

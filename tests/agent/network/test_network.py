@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import resource
 import socket
 import subprocess
@@ -801,20 +802,30 @@ async def test_a_flushed_ruleset_is_back_within_a_second(world: World) -> None:
     assert await ask(outside, LAN, 8080) == f"web sees {CLIENT}"
 
 
-async def test_the_watch_goes_on_when_nft_is_gone_for_a_while(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("call", "trouble"),
+    [
+        ("commit", Permanent("cannot run nft: it is not installed", code="nft-missing")),
+        ("table_present", OSError(errno.ENOBUFS, "No buffer space available")),
+    ],
+    ids=["changing", "looking"],
+)
+async def test_the_watch_goes_on_when_nft_is_gone_for_a_while(
+    world: World, monkeypatch: pytest.MonkeyPatch, call: str, trouble: Exception
+) -> None:
     outside = world.machine()
     await world.publish(await world.task("web"))
-    commit, away = nft.commit, asyncio.Event()
+    true, away = getattr(nft, call), asyncio.Event()
 
     def missing(text: str) -> None:
         loop.call_soon_threadsafe(away.set)
-        monkeypatch.setattr(nft, "commit", commit)
-        raise Permanent("cannot run nft: it is not installed", code="nft-missing")
+        monkeypatch.setattr(nft, call, true)
+        raise trouble
 
     loop = asyncio.get_running_loop()
     async with asyncio.TaskGroup() as group:
         watcher = group.create_task(world.network.watch())
-        monkeypatch.setattr(nft, "commit", missing)
+        monkeypatch.setattr(nft, call, missing)
         run("nft", "flush", "ruleset")
         await asyncio.wait_for(away.wait(), PATIENCE)
         until = time.monotonic() + PATIENCE
