@@ -29,7 +29,7 @@ VERBS = {
     "ports": "show which ports lead into containers, and who reaches them",
     "logs": "show what containers wrote",
     "stats": "show what containers use: processor, memory, network, disk",
-    "top": "show the processes of services",
+    "top": "watch everything on one screen, or show processes",
     "events": "show what happened, who did it, and why",
     "stop": "stop services; they stay stopped",
     "start": "start stopped services",

@@ -1,12 +1,17 @@
-"""Show the processes of services, from all their containers.
+"""Watch all stacks, services and containers on the whole screen; or, of services that are named, show the processes.
 
-PID is the number in the container, HOST the one on this host, where ps and kill know it. CPU is the time used so far.
+On the whole screen: q, Escape or Ctrl-C ends it, the arrow keys scroll, s sorts by the next column. NET/S is received
+and sent.
+
+Of processes: PID is the number in the container, HOST the one on this host, where ps and kill know it. CPU is the time
+used so far.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from importlib import import_module
 from typing import Any
 
 from orchestrator.cli import targets
@@ -24,6 +29,8 @@ def register(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     client = Client(arguments.root)
+    if not (arguments.targets or arguments.project or arguments.file or arguments.json):
+        return int(import_module("orchestrator.cli.oversight").run(client))  # a folder's file has no say in it
     stack, services = targets.find(arguments, client, required=True)
     answer = client.get("/v1/processes", stack=stack, service=services)
     if arguments.json:
