@@ -23,7 +23,7 @@ _GATED = frozenset({"pending", "preparing", "backoff"})
 
 def _concern(record: TaskRecord) -> tuple[object, ...]:
     """What others wait for."""
-    return record.state, health_of(record), record.greeting, record.restart_request
+    return record.state, health_of(record), record.greeting, record.restart_request, record.boot
 
 
 @dataclass(slots=True)

@@ -41,11 +41,14 @@ def _missing(need: Dependency, records: Sequence[TaskRecord] | None, boot: str) 
         text = _unmet(need, record, boot)
         if text and (need.required or _may_still_come(record)):
             return text
+        if record.boot != boot and record.state != "stopped":
+            # What it was before the host (or gorae's runtime directory) came up says nothing.
+            return f"{_name(record)} to be looked at after the boot"
     return ""
 
 
 def _unmet(need: Dependency, record: TaskRecord, boot: str) -> str:
-    name = f"{record.service}.{record.slot}" if record.slot > 1 else record.service
+    name = _name(record)
     if need.condition == "service_started":
         # Running now, or started since the host (and gorae's runtime directory) came up.
         runs = record.state == "running"
@@ -56,6 +59,10 @@ def _unmet(need: Dependency, record: TaskRecord, boot: str) -> str:
             return f"{name} to become healthy, but it has no healthcheck"
         return "" if health_of(record) == "healthy" else f"{name} to become healthy ({_now(record)})"
     return "" if record.state == "completed" else f"{name} to complete ({_now(record)})"
+
+
+def _name(record: TaskRecord) -> str:
+    return f"{record.service}.{record.slot}" if record.slot > 1 else record.service
 
 
 def _now(record: TaskRecord) -> str:

@@ -432,3 +432,27 @@ async def test_a_job_that_may_fail_so_often_fails_then_and_is_run_again_when_ask
         assert status(world, "j").attempt == 2, "given up, and said so"
         await world.assign(job.model_copy(update={"restart_request": 1}), generation=2)
         await world.until(lambda: status(world, "j").attempt == 3 and world.state("j") == "running")
+
+
+# Boots
+
+
+async def test_after_a_reboot_nobody_counts_on_how_a_dependency_was_before() -> None:
+    async with running() as world:
+        needs = (Dependency(service="db", condition="service_healthy"),)
+        check = CHECK.model_copy(update={"retries": 100})
+        await world.assign(task(world, "a", "web", needs=needs), task(world, "d", "db", check=check))
+        await world.until(lambda: world.state("a") == "running")
+        world.runtime.finish("a", 1)
+        await world.settle(0)
+        assert world.agent is not None
+        assert world.agent._board.records["a"].state == "backoff", "so that its next step is the start"
+        await world.reboot()
+        await world.clock.advance(60)
+        world.prober.answers["d"] = [SICK]
+        world.start()
+        await world.until(lambda: world.state("d") == "running")
+        await world.settle(5)
+        assert (world.state("a"), world.runtime.started) == ("backoff", [("d", 2)])
+        world.prober.answers.clear()
+        await world.until(lambda: world.state("a") == "running")

@@ -65,6 +65,25 @@ def need(condition: str = "service_started", *, required: bool = True) -> Depend
             "db to become healthy (its post_start commands run)",
             id="healthy: not ready for anybody",
         ),
+        pytest.param(
+            need("service_healthy"),
+            [db(health=HEALTHY, boot="old")],
+            "db to be looked at after the boot",
+            id="healthy: before this boot",
+        ),
+        pytest.param(need(), [db(boot="old")], "db to be looked at after the boot", id="started: it ran before"),
+        pytest.param(
+            need("service_completed_successfully"),
+            [db("completed", boot="old")],
+            "db to be looked at after the boot",
+            id="completed: before this boot",
+        ),
+        pytest.param(
+            need(required=False), [db(boot="old")], "db to be looked at after the boot", id="optional: it ran before"
+        ),
+        pytest.param(
+            need(required=False), [db("stopped", boot="old")], "", id="optional: it was stopped before this boot"
+        ),
         pytest.param(need(), [], "", id="scaled to 0"),
         pytest.param(need(), None, "db, which the stack does not have", id="no such service"),
         pytest.param(need(required=False), None, "", id="optional: no such service"),
