@@ -20,6 +20,7 @@ T = TypeVar("T")
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,199}")
 _MAC = re.compile(r"[0-9a-f]{2}(?::[0-9a-f]{2}){5}")
 MTU = "com.docker.network.driver.mtu"
+_LEAST_6 = 1280  # bytes, RFC 8200 §5
 _ALIAS = re.compile(r"[a-zA-Z0-9_](?:[a-zA-Z0-9_.-]{0,252}[a-zA-Z0-9_])?")
 
 
@@ -40,13 +41,18 @@ def _network(key: str, node: Node, context: Context) -> model.Network | None:
     options = fields(entry.get("driver_opts"))
     if name is None:
         return None
+    mtu = context.value(options.get(MTU), f"networks.{key}.driver_opts.{MTU}", _mtu) or 0
+    ipv6 = flag(entry.get("enable_ipv6"), False) or any(":" in one.subnet for one in subnets)
+    if ipv6 and 0 < mtu < _LEAST_6:
+        message = f"cannot give networks.{key} IPv6: its MTU is {mtu}, and IPv6 needs {_LEAST_6}"
+        context.report.problem(options[MTU].at, message)
     return model.Network(
         name=name,
         external=flag(entry.get("external"), False),
         internal=flag(entry.get("internal"), False),
-        ipv6=flag(entry.get("enable_ipv6"), False) or any(":" in one.subnet for one in subnets),
+        ipv6=ipv6,
         subnets=subnets,
-        mtu=context.value(options.get(MTU), f"networks.{key}.driver_opts.{MTU}", _mtu) or 0,
+        mtu=mtu,
     )
 
 

@@ -146,6 +146,7 @@ MANY = ", ".join(f"n{number}" for number in range(NETWORKS + 1))
         pytest.param("networks: {n: {ipv6_address: 'x'}}", "{n: }", "that is no address", id="no address"),
         pytest.param("mac_address: 03:42:ac:11:00:02", "{}", "its first byte even", id="mac of a group"),
         pytest.param("networks: [n]", "{n: {driver_opts: {com.docker.network.driver.mtu: 12}}}", "from 576 to 65535", id="mtu"),
+        pytest.param("networks: [n]", "{n: {enable_ipv6: true, driver_opts: {com.docker.network.driver.mtu: 1279}}}", "its MTU is 1279, and IPv6 needs 1280", id="too small for IPv6"),
         pytest.param(f"networks: [{MANY}]", "{" + MANY + "}", "5:15: cannot put a on 13 networks: 12 at most", id="too many"),
     ],
 )  # fmt: skip
