@@ -166,7 +166,7 @@ def _keep(v: View) -> Action:
 def _ended(v: View, found: Found | None) -> Action:
     record, task = v.record, v.task
     exit_ = found.exit if found else None
-    if found is None and record.boot != v.world.boot:
+    if exit_ is None and record.boot != v.world.boot:  # whatever was left of it
         return _rebooted(v)
     exit_ = exit_ or Exit(None, None, False, v.now)
     if task is None or task.desired == "stopped":  # what ends by itself before it is drained has its verdict

@@ -15,6 +15,9 @@ from agent.wire.messages import Task, TaskStatus
 from orchestrator.decide.records import Rollout
 from orchestrator.decide.update import UNCHECKED, FailureAction, Settings
 
+# Why a task waits in backoff without having failed: the agent or the host ended while it was started, and now it may
+# have to wait for others (agent/decide/next_action.py).
+NO_FAULT = frozenset({"interrupted", "waiting", "slot-busy", "network-awaited", "mount-missing"})
 TRIES = 5  # ends in a row after which a job counts as failed, though it is tried again
 Place = tuple[str, int]  # service, slot
 Statuses = Mapping[str, TaskStatus]
@@ -153,8 +156,8 @@ class Turn:
         if status.state == "completed":
             lives = any(self._serves(mate) for mate in mates if mate.id != target.id)
             return "it has ended, and the one before runs on" if lives else ""
-        if status.reason == "interrupted":
-            return ""  # the agent ended while it started the task: no fault of the new one's
+        if status.reason in NO_FAULT and not status.failures:
+            return ""
         ill = "unhealthy" in (status.health, status.reason)
         again = status.failures >= TRIES if self._settings.job else status.failures or status.state == "backoff"
         if ill or again or status.state == "failed":

@@ -177,5 +177,4 @@ def test_a_kill_in_the_middle_changes_nothing(own: Host, request: pytest.Fixture
             until(lambda: bool(load.bodies - {""}), "an answer")
             assert load.bodies - {""} <= {f"v{number + 1}"}
     print(f"{total} kills; {load}")
-    # A request that goes through at the very moment may be cut off: seen once in some 60 kills, 220 requests a second.
-    assert len(load.failed) <= max(1, total // 20)
+    assert load.failed == []

@@ -364,12 +364,19 @@ class Load:
 def power_cut(host: Host) -> None:
     """What a reboot does: no process, no mount, no namespace, no cgroup, no table, no /run."""
     instance = host.instance
-    for pid in cgroup_pids(instance):
-        os.kill(pid, signal.SIGKILL)
-    for pid, argv in processes():
-        if "conmon" in argv[0] and any(str(host.root) in word for word in argv):
-            os.kill(pid, signal.SIGKILL)
-    until(lambda: not cgroup_pids(instance), "the containers to end")
+
+    def dead() -> bool:
+        """What was on its way (a crun that an agent had just begun) is ended as well."""
+        own = {pid for pid, argv in processes() if any(str(host.root) in word for word in argv)}
+        left = cgroup_pids(instance) | own - {os.getpid()}
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return not left
+
+    until(dead, "the containers to end")
+    for directory in cgroup_dirs(instance):
+        directory.rmdir()
     for mount in sorted(mounts_below(host.root), reverse=True):
         subprocess.run(["umount", "-l", mount], check=True)
     for link in Path("/sys/class/net").glob(f"g{instance}*"):

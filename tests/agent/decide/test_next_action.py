@@ -141,6 +141,7 @@ CASES: list[tuple[str, TaskRecord, Seen, Task | None, dict[str, Any], str]] = [
     ("ended while it was to be removed", record(state="running"), seen(over(0)), None, {}, "→ stopping unassigned [task.stopping]"),
     ("ended while a restart was asked for", record(state="running"), seen(over(0)), task(restart="no", restart_request=1), {}, "→ backoff restart-request [task.exited]"),
     ("rebooted", record(state="running", boot="old"), seen(), task(restart="default"), {}, "→ preparing host-rebooted [task.again]"),
+    ("rebooted, and its cgroup is left", record(state="running", boot="old"), seen(Found("t1", 1, None, None)), task(restart="default"), {}, "→ preparing host-rebooted [task.again]"),
     ("rebooted, policy no", record(state="running", boot="old"), seen(), task(restart="no"), {}, "→ failed host-rebooted [task.failed]"),
     ("runtime directory replaced, but it runs: adopted", record(state="running", boot="old"), seen(alive()), task(), {}, "→ running"),
     # stopping

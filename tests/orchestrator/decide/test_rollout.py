@@ -156,8 +156,9 @@ def test_a_failure(fields: dict[str, Any], back: int | None, expected: tuple[str
         assert found.rollout.message == "web.1 failed: exit 1"
 
 
-def test_a_start_that_the_agents_end_interrupted_is_no_failure() -> None:
-    reports = UP | told(status(NEW[0], "backoff", reason="interrupted"))
+@pytest.mark.parametrize("reason", ["interrupted", "waiting", "slot-busy", "network-awaited", "mount-missing"])
+def test_a_start_that_the_end_of_agent_or_host_interrupted_is_no_failure(reason: str) -> None:
+    reports = UP | told(status(NEW[0], "backoff", reason=reason))
     found = step(Settings("start-first", failure_action="rollback"), BESIDE, reports, back=4)
     assert not found.back and shown(found.tasks) == "a1 b1|a1 a2 a3" and found.acts == ()
 
