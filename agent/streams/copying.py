@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import socket
 import sys
 from collections.abc import AsyncIterator
@@ -24,6 +25,7 @@ from agent.wire.frames import CHUNK, END, STDIN, STDOUT, Duplex
 
 _SOURCES = Path(__file__).resolve().parents[2]
 _LAST = 10.0  # seconds for the process to end once its bytes have
+_TIDY = 1.0  # seconds between SIGTERM and SIGKILL: it takes away a file that is half there
 _SAID = 64 * 1024
 _KINDS = ("file", "directory", "content", "archive")
 
@@ -129,6 +131,9 @@ async def _inside(
         yield reader, writer, _Child(child, said, record)
     finally:
         if child is not None:
+            if child.fd >= 0:
+                pidfd.kill(child.fd, signal.SIGTERM)
+                await child.wait(_TIDY)
             child.kill()
         if writer is not None:
             writer.transport.abort()
