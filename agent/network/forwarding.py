@@ -36,7 +36,10 @@ class Forwarding:
         self._sysctl = sysctl
 
     def require(self) -> bool:
-        """Forwarding is on when this returns. True: the host forwarded before any instance asked."""
+        """Forwarding is on when this returns. True: the host forwarded before any instance asked. A host that has no
+        IPv6 (booted with ipv6.disable=1) does not forward it."""
+        if not self._read():
+            return False
         with self._locked() as (before, instances, undo):
             before = before if instances else self._read()
             off = self._read() != "1"
@@ -113,7 +116,7 @@ class Forwarding:
         temporary.replace(self._registry)
 
     def _read(self) -> str:
-        return self._sysctl.read_text().strip()
+        return _read(self._sysctl)
 
 
 def deafened(routes: str, accept: Callable[[str], str]) -> list[str]:

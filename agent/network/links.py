@@ -65,23 +65,22 @@ def create_pair(name: str, peer: str, peer_ns: int, ends: tuple[bytes, bytes], m
 
 
 def set_up(index: int, what: str) -> list[Request]:
-    """Up, and without an IPv6 link-local address: what IPv6 a task has is given to it, none comes by itself."""
-    return _set_up(index, attr(socket.AF_INET6, _gen_none()), what)
+    """Up, and without an IPv6 link-local address: what IPv6 a task has is given to it, none comes by itself.
+
+    Two requests: of one, Linux 6.1 takes "up" first, and the link-local address is there before it is forbidden. Where
+    there is no IPv6 (a kernel without it, a link too narrow for it) there is nothing to forbid."""
+    spec = attr(socket.AF_INET6, attr(_INET6_ADDR_GEN_MODE, bytes([_ADDR_GEN_NONE])))
+    settings = Request(_SETLINK, _ifinfo(index) + attr(_IFLA_AF_SPEC, spec), what, fine=_NO_IPV6)
+    return [settings, Request(_SETLINK, _ifinfo(index, _IFF_UP), what)]
 
 
 def set_up_host(index: int, what: str) -> list[Request]:
     """The host's end: up; it forwards whatever the host's default for new links is; 127/8 may be routed over it
     (published ports on 127.0.0.1); and no redirects, which a task that calls itself through the host would get."""
     conf = attr(_FORWARDING, 1) + attr(_ROUTE_LOCALNET, 1) + attr(_SEND_REDIRECTS, 0)
-    spec = attr(socket.AF_INET, attr(1, conf)) + attr(socket.AF_INET6, _gen_none())
+    spec = attr(socket.AF_INET, attr(1, conf))
     mark = Request(_SETLINK, _ifinfo(index) + attr(_IFLA_GROUP, GROUP), what)
-    return [mark, *_set_up(index, spec, what)]
-
-
-def _set_up(index: int, spec: bytes, what: str) -> list[Request]:
-    """Two requests: of one, Linux 6.1 takes "up" first, and the link-local address is there before it is forbidden."""
-    settings = Request(_SETLINK, _ifinfo(index) + attr(_IFLA_AF_SPEC, spec), what)
-    return [settings, Request(_SETLINK, _ifinfo(index, _IFF_UP), what)]
+    return [mark, Request(_SETLINK, _ifinfo(index) + attr(_IFLA_AF_SPEC, spec), what), *set_up(index, what)]
 
 
 def set_alias(index: int, alias: str, what: str) -> Request:
@@ -113,7 +112,7 @@ def add_virtual_route(subnet: str, loopback: int) -> Request:
     IPv4 from 127.0.0.1, as if to a published port; a source of IPv6 is found by itself."""
     body = _route(subnet, _SCOPE_LINK, _UNICAST) + attr(4, loopback)
     body += b"" if ":" in subnet else attr(7, socket.inet_aton("127.0.0.1"))  # RTA_PREFSRC
-    return Request(_NEWROUTE, body, f"route {subnet}", _CREATE_OR_REPLACE)
+    return Request(_NEWROUTE, body, f"route {subnet}", _CREATE_OR_REPLACE, _NO_IPV6)
 
 
 def remove_route(subnet: str) -> Request:
@@ -123,7 +122,8 @@ def remove_route(subnet: str) -> Request:
 def refuse_route(subnet: str) -> Request:
     """The unreachable route over a whole subnet: an address that is no task's is refused here, not sent to the
     world."""
-    return Request(_NEWROUTE, _route(subnet, _SCOPE_UNIVERSE, _UNREACHABLE), f"route {subnet}", _CREATE_OR_REPLACE)
+    body = _route(subnet, _SCOPE_UNIVERSE, _UNREACHABLE)
+    return Request(_NEWROUTE, body, f"route {subnet}", _CREATE_OR_REPLACE, _NO_IPV6)
 
 
 def add_neighbour(index: int, address: str, mac: bytes, what: str) -> Request:
@@ -173,10 +173,6 @@ def _ifinfo(index: int = 0, up: int = 0) -> bytes:
 def _packed(address: str) -> tuple[int, bytes]:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     return family, socket.inet_pton(family, address)
-
-
-def _gen_none() -> bytes:
-    return attr(_INET6_ADDR_GEN_MODE, bytes([_ADDR_GEN_NONE]))
 
 
 def _route(destination: str, scope: int, kind: int) -> bytes:

@@ -25,6 +25,7 @@ from agent.ports import Attachment
 
 _ETH = "eth0"
 _ALIAS = 255
+_LEAST_6 = 1280  # bytes, RFC 8200 §5: on a narrower link the kernel has no IPv6
 _IPV6 = Path("/proc/sys/net/ipv6/conf")
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
@@ -90,7 +91,9 @@ def _opened(path: Path) -> Iterator[int]:
 
 def _allow_ipv6(net_ns: int, name: str) -> None:
     """On both ends, whatever the host's default for new links is; no router is listened to in the task.
-    FileNotFoundError when the kernel has no IPv6."""
+    OSError when the kernel has no IPv6."""
+    if not _IPV6.exists():
+        raise OSError(errno.EAFNOSUPPORT, "this host has no IPv6, which a network of its has")
     (_IPV6 / name / "disable_ipv6").write_text("0")
     with netlink.entered(net_ns):
         for key in ("accept_ra", "disable_ipv6"):
@@ -134,8 +137,9 @@ class Wire:
     def connect(self, attachment: Attachment, name: str) -> None:
         """Everything between the task's eth0 and the host's routing table, or what of it is missing. OSError."""
         ends = ours, theirs = links.macs(attachment.address, attachment.mac)
+        mtu = max(attachment.mtu or self._mtu, _LEAST_6 if attachment.address_6 else 0)
         with _opened(attachment.net_ns) as net_ns, Netlink.inside(net_ns) as inside:
-            host, task = self._pair(inside, net_ns, name, ends, attachment.mtu or self._mtu)
+            host, task = self._pair(inside, net_ns, name, ends, mtu)
             loopback = links.find(inside, "lo")
             # The host's end first: the kernel makes the end that comes up last ready to send at once, the other a
             # moment later, and a SYN lost in that moment costs the task a second.

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.kit.errors import UserError
-from agent.network import forwarding
+from agent.kit.errors import Temporary, UserError
+from agent.network import forwarding, wire
 from agent.ports import Attachment, Serving
 from agent.wire.messages import PublishedPort
 from tests.agent.network.conftest import WEB, Room, World
@@ -57,6 +57,33 @@ async def test_two_tasks_talk_if_and_only_if_they_share_a_network_that_has_it(wo
     assert await outcome(four.space, six.address_6, WEB) == "unreachable"
     for near, far in ((both, also), (stranger, six), (six, stranger)):
         assert await outcome(near.space, far.address_6, WEB) == "refused"
+
+
+async def test_a_way_out_that_is_too_narrow_for_ipv6_keeps_nobody_from_it(world: World) -> None:
+    world.machine()
+    run("ip", "link", "set", "lan0", "mtu", "1000")
+    run("ip", "route", "add", "default", "dev", "lan0")
+    one, two, plain = await dual(world, "one"), await dual(world, "two"), await world.task("plain")
+    assert await ask(one.space, two.address_6, WEB) == f"two sees {one.address_6}"
+    assert "mtu 1280" in one.space.run("ip", "link", "show", "eth0")
+    assert "mtu 1000" in plain.space.run("ip", "link", "show", "eth0")
+
+
+async def test_on_a_host_without_ipv6_only_who_wants_it_is_refused(
+    world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(forwarding, "IPV6", tmp_path / "forwarding")
+    monkeypatch.setattr(wire, "_IPV6", tmp_path / "conf")
+    network = world.instance()
+    one = await world.task("one", network=network)
+    with pytest.raises(Temporary, match=r"cannot attach task six: .*this host has no IPv6"):
+        await world.task("six", network=network, on=VISITS, on_6=VISITS)
+    two = await world.task("two", network=network)
+    assert await ask(one.space, two.address, WEB) == f"two sees {one.address}"
+    assert (await network.surroundings()).sysctls == ("net.ipv4.ip_forward: 0 → 1",)
+    for name in ("one", "two", "six"):
+        await network.detach(name)
+    assert await network.list() == frozenset()
 
 
 async def test_the_hosts_listeners_and_metadata_addresses_are_closed(world: World) -> None:

@@ -48,6 +48,13 @@ def test_it_is_as_before_afterwards(tmp_path: Path, before: str) -> None:
     assert value() == before
 
 
+def test_a_host_without_ipv6_forwards_none(tmp_path: Path) -> None:
+    one = Forwarding("one", tmp_path / "f.json", tmp_path / "proc/sys/net/ipv6/conf/all/forwarding")
+    assert not one.require() and one.changes() == []
+    one.release(everyone)
+    assert not (tmp_path / "f.json").exists()
+
+
 def test_the_last_instance_puts_it_back(tmp_path: Path) -> None:
     one, two = (Forwarding(name, tmp_path / "f.json") for name in ("one", "two"))
     assert [one.require(), two.require()] == [False, False], "the second sees what was before the first"
