@@ -157,3 +157,36 @@ def test_unhealthy_to_be_made_anew_keeps_nothing_but_volumes(shared: Host) -> No
     kinds = [event["kind"] for event in shared.events("anew")]
     assert kinds.index("task.unhealthy") < kinds.index("task.stopping")
     shared.down("anew", "--volumes")
+
+
+JOB = """
+services:
+  job:
+    image: gorae/busybox:1
+    command: ["sh", "-c", "echo {what} >> /data/said; test {what} != bad"]
+    volumes: [data:/data]
+    deploy:
+      mode: replicated-job
+      replicas: 2
+      restart_policy: {{condition: on-failure, max_attempts: 1}}
+volumes:
+  data:
+"""
+
+
+def test_a_job_is_up_when_it_is_done_is_not_done_twice_and_begins_anew_when_it_changes(shared: Host) -> None:
+    shared.up("job", JOB.format(what="one"))
+    assert said(shared, "job") == ["one"] * 2, "up returns when all of them are done"
+    assert [task["state"] for task in shared.tasks("job")] == ["completed"] * 2
+    assert "nothing changed" in shared.up("job", JOB.format(what="one")).stdout
+    shared.up("job", JOB.format(what="two"))
+    assert said(shared, "job")[2:] == ["two"] * 2
+    failed = shared.up("job", JOB.format(what="bad"), check=False)
+    assert failed.returncode == 1 and "job.1 failed: exit 1" in failed.stderr, failed
+    assert "back to revision 2" in failed.stderr
+    assert said(shared, "job")[4:].count("bad") == 4, "each was tried once more"
+    assert said(shared, "job")[-2:] == ["two"] * 2, "the revision before is what its job does"
+    shared.cli("start", "job/job")
+    shared.wait("job", lambda d: d["converged"], "the job to be done once more")
+    assert said(shared, "job")[-4:] == ["two"] * 4
+    shared.down("job", "--volumes")
