@@ -11,6 +11,8 @@ from typing import Any
 from agent.wire.frames import ERROR, RESULT, Duplex, take_over
 from agent.wire.messages import Listener, StackStatus
 
+_AT_ONCE = 65536
+
 
 class Connection:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -39,7 +41,8 @@ class Connection:
     async def gone(self, *, taking: bool) -> None:
         """Returns when the client has closed. `taking`: what it sends is for the operation to read."""
         if not taking:
-            await self._reader.read()
+            while await self._reader.read(_AT_ONCE):
+                pass  # what it still sends is dropped
             return
         await self._taken.wait()
         assert self._duplex is not None

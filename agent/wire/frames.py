@@ -125,7 +125,7 @@ class Duplex(asyncio.Protocol):
             await self._bell.wait()
         frame = self._frames.popleft()
         before, self._waiting = self._waiting, self._waiting - len(frame.payload) - _HEAD.size
-        if before > _LOW >= self._waiting and self._transport is not None:
+        if before > _LOW >= self._waiting and self._transport is not None and self._error is None:
             self._transport.resume_reading()
         return frame
 
@@ -169,7 +169,7 @@ class Duplex(asyncio.Protocol):
                 self._waiting += len(frame.payload) + _HEAD.size
         except Permanent as error:
             self._error = error
-        if self._waiting > _HIGH and self._transport is not None:
+        if self._transport is not None and (self._waiting > _HIGH or self._error is not None):
             self._transport.pause_reading()
         self._bell.set()
 

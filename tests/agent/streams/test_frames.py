@@ -134,6 +134,23 @@ async def test_what_waits_to_be_read_and_to_be_sent_is_bounded() -> None:
 
 
 @on_both_loops
+async def test_nothing_is_kept_of_what_comes_after_a_bad_frame() -> None:
+    duplex, peer = await pair()
+    loop = asyncio.get_running_loop()
+    await loop.sock_sendall(peer, pack(STDIN, b"whole") + b"\xff" * 5)
+    with pytest.raises(TimeoutError):  # nobody takes it
+        async with asyncio.timeout(0.3):
+            await loop.sock_sendall(peer, bytes(8 << 20))
+    assert await duplex.receive() == Frame(STDIN, b"whole")
+    with pytest.raises(Permanent, match="kind 255"):
+        await duplex.receive()
+    peer.close()
+    async with asyncio.timeout(5):
+        await duplex.gone.wait()
+    await duplex.abort()
+
+
+@on_both_loops
 async def test_an_end_inside_a_frame_is_an_error() -> None:
     duplex, peer = await pair()
     peer.send(pack(STDIN, b"whole") + pack(STDIN, b"half")[:-1])

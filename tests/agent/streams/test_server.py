@@ -7,6 +7,7 @@ import base64
 import json
 import os
 import stat
+import tracemalloc
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -303,6 +304,21 @@ async def test_a_follower_that_vanishes_ends_its_request(place: Place) -> None:
     await follower.aclose()  # type: ignore[attr-defined]
     async with asyncio.timeout(5):
         await ended.wait()
+
+
+async def test_what_a_client_goes_on_sending_is_not_kept(place: Place) -> None:
+    reader, writer = await asyncio.open_unix_connection(str(place.path))
+    writer.write(json.dumps({"op": "logs", "stack": "shop", "follow": True}).encode() + b"\n")
+    await reader.readline()
+    tracemalloc.start()
+    try:
+        for _ in range(64):
+            writer.write(bytes(1 << 20))
+            await writer.drain()
+        assert tracemalloc.get_traced_memory()[0] < 8 << 20
+    finally:
+        tracemalloc.stop()
+        writer.close()
 
 
 async def test_kill(place: Place) -> None:
