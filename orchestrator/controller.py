@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
 
-from agent.kit.errors import GoraeError, Temporary
+from agent.kit.errors import GoraeError, Temporary, UserError
 from agent.kit.ids import task_id
 from agent.wire import streams
 from agent.wire.messages import Listener
@@ -26,7 +26,7 @@ from orchestrator.decide.order import order
 from orchestrator.decide.plan import Intent, Verb
 from orchestrator.decide.ports import published_at
 from orchestrator.decide.pulling import Pull, wants
-from orchestrator.decide.records import StackRecord
+from orchestrator.decide.records import Revision, StackRecord
 from orchestrator.decide.staying import Others, as_they_are, beside, staying
 from orchestrator.decide.staying import locks as kept_locks
 from orchestrator.store.ledger import Ledger
@@ -208,15 +208,15 @@ class Controller:
 
     async def rollback(self, name: str, number: int | None, peer: Peer) -> Applied:
         """Make the stack as a revision says; None: as the last one before this that had come to its end. UserError
-        revision-unknown."""
+        revision-unknown, image-missing."""
         await self._until_bound()
+        fetched = await self._revision(self._record(name), number)
+        await self._have_images(Stack.model_validate(fetched.model))
         async with self._ledger.changing:
             record = self._record(name)
-            kept = await self._ledger.store.revisions(name)
-            wanted = _before(record, [revision.number for revision in kept]) if number is None else number
-            revision = next((revision for revision in kept if revision.number == wanted), None)
-            if revision is None:
-                raise refusals.no_revision(name, number)
+            revision = await self._revision(record, number)
+            if revision.number != fetched.number:
+                raise refusals.changed(name)
             planned = rolling.restoring(self._ledger, record, revision, self._new_id)
             return await self.applying.apply(
                 name, revision.model, planned, record, peer, "rollback", restored=revision.number
@@ -325,6 +325,27 @@ class Controller:
             elif kind == "result":
                 return {str(name): LockedImage.model_validate(lock) for name, lock in value.items()}
         raise Temporary("cannot fetch the images: the agent gave no answer", code="agent-away", hint="gorae doctor")
+
+    async def _revision(self, record: StackRecord, number: int | None) -> Revision:
+        kept = await self._ledger.store.revisions(record.name)
+        wanted = _before(record, [revision.number for revision in kept]) if number is None else number
+        revision = next((revision for revision in kept if revision.number == wanted), None)
+        if revision is None:
+            raise refusals.no_revision(record.name, number)
+        return revision
+
+    async def _have_images(self, stack: Stack) -> None:
+        """Those that a revision ran; what is gone is fetched again. UserError image-missing, Temporary agent-away …"""
+        there = {image["id"] for image in await streams.call(self._agent, "images")}
+        wanted = wants(stack, stack.images, "missing")
+        gone = {name: wanted[name] for name, lock in stack.images.items() if name in wanted and lock.id not in there}
+        for name, lock in (await self._ensure(gone, lambda _: None, {})).items():
+            if lock.id != stack.images[name].id:
+                raise UserError(
+                    f"cannot go back to {name} as it was: that image is gone, and the name means another one now",
+                    code="image-missing",
+                    hint="gorae up with an image that is there",
+                )
 
 
 def _before(record: StackRecord, kept: Sequence[int]) -> int | None:

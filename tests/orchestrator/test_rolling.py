@@ -148,6 +148,23 @@ async def test_another_life_goes_on_in_the_middle(tmp_path: Path) -> None:
             assert {t.container.image for t in o.ledger.stacks["shop"].tasks} == {"web:2"}
 
 
+async def test_a_rollback_to_an_image_that_is_gone_changes_nothing(s: Setting) -> None:
+    for image in ("web:1", "web:2"):
+        await s.o.up(stack(web={**WEB, "image": image}))
+        await s.o.converged()
+    record = s.o.ledger.stacks["shop"]
+    s.agent.missing["web:1"] = UserError("cannot find image web:1 on this host", code="image-missing")
+    with pytest.raises(UserError, match="cannot find image web:1"):
+        await s.o.controller.rollback("shop", None, ALICE)
+    s.agent.missing.clear()
+    s.agent.images["web:1"] = "sha256:another"
+    with pytest.raises(UserError, match="cannot go back to web:1 as it was: that image is gone"):
+        await s.o.controller.rollback("shop", None, ALICE)
+    assert s.o.ledger.stacks["shop"] == record
+    s.agent.images["web"] = "sha256:web:1"  # under another name
+    assert (await s.o.controller.rollback("shop", None, ALICE)).revision == 1
+
+
 async def test_rollback_by_hand_goes_to_any_kept_revision(s: Setting) -> None:
     for image in ("web:1", "web:2", "web:3"):
         await s.o.up(stack(web={**CHECKED, "image": image}))
