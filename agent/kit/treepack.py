@@ -74,6 +74,7 @@ class TreePacker:
     def add(self, entry: tarfile.TarInfo, content: Any = None) -> None:
         self.counts.entries += 1
         self._tar.addfile(entry, content)
+        self._tar.members = []  # type: ignore[attr-defined]  # or every entry would be kept until the end
 
     def _opened(self, fd: int, path: str, depth: int) -> None:
         found = os.fstat(fd)

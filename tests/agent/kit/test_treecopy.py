@@ -93,6 +93,17 @@ def test_a_tree_comes_out_as_it_went_in(tree: Path, tmp_path: Path) -> None:
     assert (tmp_path / "copy" / "hard").samefile(tmp_path / "copy" / "deep" / "a")
 
 
+def test_entries_that_are_written_are_not_kept(tree: Path) -> None:
+    with tarfile.open(mode="w|", fileobj=io.BytesIO()) as tar:
+        packer = TreePacker(tar, lambda: None, lambda fd, found: True, xattrs=False)
+        fd = os.open(tree, os.O_RDONLY)
+        try:
+            packer.top(fd, "src")
+        finally:
+            os.close(fd)
+        assert packer.counts.entries > 5 and not vars(tar)["members"]
+
+
 def test_bits_that_give_rights_stay_out(tree: Path, tmp_path: Path) -> None:
     unpack(pack(tree, "src"), tmp_path, "copy", strip=1, bits=0o777)
     assert stat.S_IMODE((tmp_path / "copy" / "deep" / "a").stat().st_mode) == 0o750
