@@ -77,7 +77,7 @@ async def keep_room(ledger: Ledger, agent: Path, limits: Limits) -> None:
                 if answer["removed"]:
                     log.info("removed unused images: %s; %d bytes freed", ", ".join(answer["removed"]), answer["freed"])
             failing = False
-        except GoraeError as error:
+        except (GoraeError, ValueError) as error:  # ValueError: another version stored what this one cannot read
             if not failing:
                 log.warning("cannot look after the image store: %s", error)
             failing = True

@@ -81,7 +81,7 @@ class Rolling:
         self._ledger = ledger
         self._new_id = new_id
         self._known: dict[str, tuple[object, _Rules]] = {}  # stack → (model and phase they were read from, rules)
-        self._failing = False
+        self._failing: set[str] = set()  # stacks of which that was said
 
     async def run(self) -> None:
         with self._ledger.listen() as bell:
@@ -103,11 +103,11 @@ class Rolling:
                 continue
             try:
                 due.append(await self._advance(name))
-                self._failing = False
-            except GoraeError as error:
-                if not self._failing:
+                self._failing.discard(name)
+            except (GoraeError, ValueError) as error:  # ValueError: another version stored what this one cannot read
+                if name not in self._failing:
                     log.warning("cannot carry on with the update of %s: %s", name, error)
-                self._failing = True
+                self._failing.add(name)
                 due.append(self._ledger.clock.wall() + AGAIN)
         return min((at for at in due if at is not None), default=None)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -102,14 +103,18 @@ async def test_a_disk_that_fills_makes_the_unused_go(
 ) -> None:
     made, agent, socket = o
     await made.up(stack(web={"image": "web:1"}))
-    looks = 0
+    looks, stacks = 0, made.ledger.stacks
+    record = stacks["shop"]
 
     async def sleep(_: float) -> None:
         nonlocal looks
         looks += 1
         if looks == 2:
             agent.usage = usage(90)
+            stacks["shop"] = replace(record, model={**record.model, "of_the_future": True})
         if looks == 3:
+            stacks["shop"] = record
+        if looks == 4:
             raise KeyboardInterrupt
 
     monkeypatch.setattr(made.ledger.clock, "sleep", sleep)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +147,21 @@ async def test_another_life_goes_on_in_the_middle(tmp_path: Path) -> None:
             await agent._assign(o.ledger.stacks["shop"].assignment(o.ledger.identity.store_id))
             await o.converged()
             assert {t.container.image for t in o.ledger.stacks["shop"].tasks} == {"web:2"}
+
+
+async def test_what_another_version_stored_holds_up_no_other_update(
+    s: Setting, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("shop", "blog"):
+        await s.o.up(stack(name, web=WEB))
+        await s.o.converged(name)
+    s.agent.deaf.add("shop")
+    await s.o.up(stack(web={**WEB, "image": "web:2"}))
+    record = s.o.ledger.stacks["shop"]
+    s.o.ledger.stacks["shop"] = replace(record, model={**record.model, "of_the_future": True})
+    await s.o.up(stack("blog", web={**WEB, "image": "web:2"}))
+    await s.o.converged("blog")
+    assert sum("cannot carry on with the update of shop" in line for line in caplog.messages) == 1
 
 
 async def test_a_rollback_to_an_image_that_is_gone_changes_nothing(s: Setting) -> None:
