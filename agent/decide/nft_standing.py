@@ -16,7 +16,9 @@ from agent.decide.nft_text import Chain, Group, Ruleset
 
 def standing(now: object, then: object, wanted: Ruleset) -> tuple[list[str], Ruleset] | None:
     """`now`, `then`: the listings of the table and of `wanted`. What to flush first, and what stands after that, so
-    that nft_text.delta leads from there to `wanted`. None: not in place, its hooks or types are different."""
+    that nft_text.delta leads from there to `wanted`. None: not in place, its flags, hooks or types are different."""
+    if _flagged(now):
+        return None
     (groups, chains), (wanted_groups, wanted_chains) = _parts(now), _parts(then)
     flush: list[str] = []
     found_groups: dict[str, Group] = {}
@@ -41,6 +43,12 @@ def standing(now: object, then: object, wanted: Ruleset) -> tuple[list[str], Rul
             return None
         found_chains[name] = chain if rules == wanted_rules else Chain(chain.hook, ("other rules",))
     return flush, Ruleset(wanted.table, found_groups, found_chains)
+
+
+def _flagged(listing: object) -> bool:
+    """Somebody has put our table to sleep, or taken it over."""
+    entries = listing.get("nftables", []) if isinstance(listing, dict) else []
+    return any("flags" in entry["table"] for entry in entries if "table" in entry)
 
 
 _Groups = dict[str, tuple[str, str, str]]  # name → kind, declaration, elements

@@ -40,13 +40,15 @@ def table_present(table: str) -> bool:
 
 
 def standing(wanted: Ruleset) -> tuple[list[str], Ruleset] | None:
-    """nft_standing.standing of our table; None when there is none, too."""
+    """nft_standing.standing of our table; None when there is none, or no telling, too."""
     if not table_present(wanted.table):
         return None
     dormant = replace(wanted, table=shadow(wanted.table))
     commit(nft_text.dormant(dormant))
     try:
         now, then = (json.loads(run(["nft", "-j", "list", "table", "inet", t])) for t in (wanted.table, dormant.table))
+    except ValueError:  # nft 1.0.6 tells a table's flags from memory it has given back: it may be no JSON
+        return None
     finally:
         commit(f"delete table inet {dormant.table}\n")
     return nft_standing.standing(now, then, wanted)

@@ -451,6 +451,19 @@ def test_what_cannot_be_changed_in_place_is_said(netns: Namespace, other: str) -
         assert nft.standing(ruleset(BUSY)) is None
 
 
+@pytest.mark.host
+def test_a_table_that_sleeps_is_replaced(netns: Namespace) -> None:
+    wanted = ruleset(BUSY)
+    with netns.inside():
+        nft.commit(f"add table inet {wanted.table} {{ flags dormant; }}\n")  # nft 1.0.6 lists it as half a JSON
+        assert nft.standing(wanted) is None
+        nft.commit(whole(wanted))
+        nft.commit(f"add table inet {wanted.table} {{ flags dormant; }}\n")
+        assert nft.standing(wanted) is None
+        nft.commit(whole(wanted))
+        assert nft.standing(wanted) == ([], wanted)
+
+
 @pytest.fixture
 def netns() -> Iterator[Namespace]:
     space = Namespace()
