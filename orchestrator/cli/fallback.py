@@ -20,10 +20,12 @@ def status(root: str | None, why: Unreachable) -> dict[str, Any]:
     except Unreachable:
         raise why from None
     print("note  the orchestrator is down: this is what the agent says", file=sys.stderr)
+    drained = [task["since"] for entry in stacks for task in entry["tasks"] if task["reason"] == "host-drained"]
     return {
         "version": 1,
         "at": time.time(),
         "agent": {"online": True, "since": None},
+        "drained": min(drained, default=None),
         "stacks": [_stack(entry) for entry in sorted(stacks, key=lambda entry: str(entry["stack"]))],
     }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,15 @@ def test_status(agent: FakeAgent, capsys: pytest.CaptureFixture[str]) -> None:
     assert captured.err == "note  the orchestrator is down: this is what the agent says\n"
     assert captured.out.splitlines()[1].split()[:4] == ["shop", "web", "1/2", "starting"]
     assert captured.out.splitlines()[1].endswith("0.0.0.0:8080 → 80")
+
+
+def test_status_of_a_drained_host(agent: FakeAgent, capsys: pytest.CaptureFixture[str]) -> None:
+    (answer,) = agent.answers["status"]
+    for task in answer["result"][0]["tasks"]:
+        task.update(state="stopped", reason="host-drained", since=time.time() - 90)
+    assert main(["status"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "the host is drained since 1m: nothing runs until gorae drain --undo" and "stopped" in said[2]
 
 
 def test_status_of_one_stack_as_json(agent: FakeAgent, capsys: pytest.CaptureFixture[str]) -> None:
