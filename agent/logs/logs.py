@@ -74,7 +74,9 @@ class FileLogs(RotatedFiles):
             for path in listed():
                 add(path)
             if after is None:
-                begin(sources.values(), since=since, until=until, tail=tail)
+                for own in _by_slot(sources.values()):
+                    begin(own, since=since, until=until, tail=tail)
+                    await asyncio.sleep(0)  # to find the beginning of a long tail takes a while
             else:
                 resume(sources.values(), after)
             yield [source.stand() for source in sources.values()]
@@ -115,6 +117,13 @@ class FileLogs(RotatedFiles):
         for path in sorted(old, key=lambda p: p.stat().st_mtime, reverse=True)[KEPT:]:
             for file in directory.glob(f"{path.name}*"):
                 file.unlink(missing_ok=True)
+
+
+def _by_slot(sources: Collection[Source]) -> Collection[list[Source]]:
+    found: dict[tuple[str, str, str], list[Source]] = {}
+    for source in sources:
+        found.setdefault((source.stack, source.service, source.slot), []).append(source)
+    return found.values()
 
 
 def _logs(root: Path, stack: str | None, services: Collection[str]) -> list[Path]:

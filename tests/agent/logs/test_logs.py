@@ -66,6 +66,21 @@ async def test_rotation_without_a_conmon_does_not_block(tmp_path: Path) -> None:
     assert await rotate(logs, 10) == 0
 
 
+async def test_a_long_tail_of_many_gives_way_to_the_loop(tmp_path: Path) -> None:
+    logs = FileLogs(Layout.at(tmp_path))
+    for slot in range(1, 9):
+        line = b"2026-01-02T03:04:05.678901234+00:00 stdout F y\n"
+        logs.path("shop", "web", slot, f"t{slot}").write_bytes(line * 1000)
+    reading = logs.read("shop", ("web",), follow=False, tail=900)
+    first = asyncio.ensure_future(anext(reading))
+    turns = 0
+    while not first.done():
+        await asyncio.sleep(0)
+        turns += 1
+    assert turns >= 8 and len(first.result()) == 8
+    assert sum(part.data.count(b"\n") for parts in [parts async for parts in reading] for part in parts) == 8 * 900
+
+
 async def test_a_reader_gives_way_to_the_loop_whatever_a_container_writes(tmp_path: Path) -> None:
     logs = FileLogs(Layout.at(tmp_path))
     path = logs.path("shop", "web", 1, "t1")
