@@ -18,6 +18,7 @@ from agent.board import Board
 from agent.kit import backoff
 from agent.kit.clock import Clock
 from agent.kit.errors import GoraeError, leaf
+from agent.kit.tasks import apart
 from agent.ports import Host, Journal
 from agent.wire import topics
 from agent.wire.bus import Bus, BusDown, Message, Session
@@ -121,9 +122,7 @@ class Reporter:
         while True:
             began = clock.now()
             try:
-                async with self._bus.session(topics.FROM_ORCHESTRATOR, will) as session:
-                    log.info("connected to the bus")
-                    await self._converse(session, deliver)
+                await apart(self._meet(will, deliver))
             except* GoraeError as group:
                 if clock.now() - began > LASTING:
                     failures = 0
@@ -131,6 +130,11 @@ class Reporter:
                 if failures == 1:
                     log.warning("%s; containers are kept running meanwhile", leaf(group))
             await clock.sleep(backoff.delay(failures, first=RECONNECT_FIRST, cap=RECONNECT_CAP))
+
+    async def _meet(self, will: Message, deliver: Callable[[Message], None]) -> None:
+        async with self._bus.session(topics.FROM_ORCHESTRATOR, will) as session:
+            log.info("connected to the bus")
+            await self._converse(session, deliver)
 
     async def _converse(self, session: Session, deliver: Callable[[Message], None]) -> None:
         self._dirty = set(self._board.assignments)

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from agent.kit.backoff import delay
 from agent.kit.errors import Temporary, leaf
+from agent.kit.tasks import apart
 from agent.wire import topics
 from agent.wire.bus import Bus, Message, PublishDenied, Session
 from agent.wire.messages import (
@@ -66,10 +67,7 @@ class Link:
         while True:
             began = clock.now()
             try:
-                async with self._bus.session(topics.FROM_AGENT) as session:
-                    if failures:
-                        log.info("the bus is there")
-                    await self._session(session)
+                await apart(self._meet(again=failures > 0))
             except* (PublishDenied, Temporary) as group:
                 if clock.now() - began > _LASTING:
                     failures = 0
@@ -78,6 +76,12 @@ class Link:
             failures += 1
             self._ledger.set_online(False)
             await clock.sleep(delay(failures, first=_FIRST, cap=_CAP))
+
+    async def _meet(self, *, again: bool) -> None:
+        async with self._bus.session(topics.FROM_AGENT) as session:
+            if again:
+                log.info("the bus is there")
+            await self._session(session)
 
     async def _session(self, session: Session) -> None:
         self._seen = Seen()
