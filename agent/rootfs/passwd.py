@@ -22,7 +22,7 @@ def resolve(user: str, passwd: str, group: str) -> UserIds:
     name, _, group_name = user.partition(":")
     entry = next((e for e in _passwd(passwd) if (e[1] == 0 if not name else e[0] == name or str(e[1]) == name)), None)
     if entry is None:
-        account, uid, gid, home = "", _number(name or "0"), 0, "/"
+        account, uid, gid, home = "", number(name or "0"), 0, "/"
         if uid is None:
             raise _unknown(user, f"/etc/passwd of the image has no {name!r}")
     else:
@@ -30,7 +30,7 @@ def resolve(user: str, passwd: str, group: str) -> UserIds:
     groups: tuple[int, ...] = ()
     if group_name:
         found = next((g for n, g, _ in _groups(group) if n == group_name or str(g) == group_name), None)
-        chosen = _number(group_name) if found is None else found
+        chosen = number(group_name) if found is None else found
         if chosen is None:
             raise _unknown(user, f"/etc/group of the image has no {group_name!r}")
         gid = chosen
@@ -51,7 +51,7 @@ def _unknown(user: str, why: str) -> Permanent:
     )
 
 
-def _number(text: str) -> int | None:
+def number(text: str) -> int | None:
     """A decimal id, or None. ASCII digits only: int() would take "１" and "1_0" as well."""
     return int(text) if text.isascii() and text.isdigit() and len(text) <= 10 else None
 
@@ -60,7 +60,7 @@ def _passwd(text: str) -> Iterator[tuple[str, int, int, str]]:
     for line in text.splitlines():
         fields = line.split(":")
         if len(fields) >= 4 and fields[0] and not line.startswith("#"):
-            uid, gid = _number(fields[2]), _number(fields[3])
+            uid, gid = number(fields[2]), number(fields[3])
             if uid is not None and gid is not None:
                 yield fields[0], uid, gid, fields[5] if len(fields) > 5 else "/"
 
@@ -69,6 +69,6 @@ def _groups(text: str) -> Iterator[tuple[str, int, frozenset[str]]]:
     for line in text.splitlines():
         fields = line.split(":")
         if len(fields) >= 3 and fields[0] and not line.startswith("#"):
-            gid = _number(fields[2])
+            gid = number(fields[2])
             if gid is not None:
                 yield fields[0], gid, frozenset(fields[3].split(",") if len(fields) > 3 else ())

@@ -12,6 +12,7 @@ from typing import Any
 from agent.kit.errors import Permanent
 from agent.ports import UID_RANGE
 from agent.rootfs.inspect import read_small
+from agent.rootfs.passwd import number
 from agent.runtime.cgroups import Cgroups
 
 _TICK = 1 / os.sysconf("SC_CLK_TCK")
@@ -73,5 +74,11 @@ def _names(pid: int) -> dict[int, str]:
         return {}
     finally:
         os.close(root)
-    rows = [line.split(":") for line in text.splitlines()]
-    return {int(row[2]): row[0] for row in reversed(rows) if len(row) > 2 and row[2].isascii() and row[2].isdigit()}
+    return named(text)
+
+
+def named(passwd: str) -> dict[int, str]:
+    """uid → name; the first of several counts. Lines that say something else are left out."""
+    rows = [line.split(":") for line in passwd.splitlines()]
+    numbered = [(number(row[2]), row[0]) for row in reversed(rows) if len(row) > 2]
+    return {uid: name for uid, name in numbered if uid is not None}

@@ -14,7 +14,7 @@ from typing import Any
 
 from agent.decide.record import TaskRecord
 from agent.kit import syscalls
-from agent.kit.errors import Permanent, Temporary, UserError
+from agent.kit.errors import Permanent, Temporary, UserError, leaf
 from agent.ports import Process
 from agent.runtime import pidfd
 from agent.streams.execs import Agent, chosen
@@ -46,8 +46,11 @@ class ForwardRequests:
                 group.create_task(_in(duplex, writer))
                 group.create_task(_out(reader, duplex))
             return {}
-        except* ConnectionError:
-            raise Temporary("the connection was reset", code="reset") from None
+        except BaseExceptionGroup as group:
+            error = leaf(group)
+            if isinstance(error, ConnectionError):
+                raise Temporary(f"cannot go on with port {port}: the connection was reset", code="reset") from None
+            raise error from None
         finally:
             writer.transport.abort()
 
