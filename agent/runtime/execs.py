@@ -19,7 +19,7 @@ import signal
 import socket
 import struct
 import termios
-from collections.abc import AsyncIterator, Collection, Iterable
+from collections.abc import AsyncIterator, Collection, Coroutine, Iterable
 from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -204,7 +204,7 @@ class Execs:
                 self._confine(execution)
                 yield execution
             finally:
-                await execution.end()
+                await _undisturbed(execution.end())
 
     async def detach(self, task: str, attempt: int, process: Process, spec: dict[str, Any], name: str) -> None:
         """Begin it; it runs on its own, as long as the container does."""
@@ -329,7 +329,7 @@ class Execs:
                 elif not pidfd.has_ended(execution.child.fd):
                     raise Temporary("cannot run it: crun handed no terminal over", code="exec-failed")
             except BaseException:
-                await execution.end()
+                await _undisturbed(execution.end())
                 raise
             finally:
                 path.unlink(missing_ok=True)
@@ -344,6 +344,19 @@ class Execs:
 
     def _bundle(self, task: str, attempt: int) -> Path:
         return self._layout.run_tasks / task / str(attempt)
+
+
+async def _undisturbed(work: Coroutine[Any, Any, None]) -> None:
+    """To its end, also when the caller is cancelled again: as the agent ends, it is by all who wait for it."""
+    task, cancelled = asyncio.ensure_future(work), False
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError:
+            cancelled = True
+    task.result()
+    if cancelled:
+        raise asyncio.CancelledError
 
 
 def _receive(listener: socket.socket) -> int | None:

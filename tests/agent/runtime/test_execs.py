@@ -185,6 +185,24 @@ async def test_one_that_is_left_ends_with_its_whole_session(place: Place, tty: b
     await place.until_inside([])
 
 
+async def test_one_that_is_left_ends_though_its_end_is_cancelled_again(place: Place) -> None:
+    async def waits(up: asyncio.Event) -> None:
+        async with place.running("sh", "-c", "trap '' HUP; sleep 600 & echo up; sleep 601") as running:
+            await until(running.stdout, b"up")
+            up.set()
+            await running.wait()
+
+    up = asyncio.Event()
+    waiting = asyncio.ensure_future(waits(up))
+    await asyncio.wait_for(up.wait(), 20)
+    for _ in range(3):  # as when the agent ends: by the loop, and by whoever waits for it
+        waiting.cancel()
+        await asyncio.sleep(0.05)
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    await place.until_inside([])
+
+
 async def test_what_it_leaves_in_the_background_stays(place: Place) -> None:
     code, out, _ = await place.run("sh", "-c", "sleep 602 >/dev/null 2>&1 & echo up")
     assert (code, out) == (0, b"up\n")
