@@ -547,8 +547,8 @@ class Logs(Protocol):
     ) -> AsyncGenerator[list[Part], None]:
         """Records over all tasks of these services (none named: of all; no stack: of every one), ended or running:
         first a part without data for each task, then batches, as agent/wire/batches.py has them. `since` and `until`
-        are kept to roughly: their reader looks at each line. `tail`: the last so many lines of each slot. `after`: where
-        another reader has stopped; tasks that are not there are new."""
+        are kept to roughly: their reader looks at each line. `tail`: the last so many lines of each slot. `after`:
+        where another reader has stopped; tasks that are not there are new."""
 
     async def tail(self, stack: str, service: str, slot: int, task: str, lines: int) -> tuple[str, ...]: ...
 

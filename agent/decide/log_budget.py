@@ -16,6 +16,8 @@ MOST = 64 * 1024 * 1024  # bytes; conmon throws away what it writes at four time
 BLOCK = 4096  # bytes, of the disk
 SIZE, FILES = 10 * 1024 * 1024, 3  # what a service has that does not say
 
+_Task = tuple[str, str, int, str]
+
 
 def cap(limits: LogLimits | None) -> int | None:
     """Bytes that all logs of one slot may take; None: those of the host."""
@@ -24,24 +26,23 @@ def cap(limits: LogLimits | None) -> int | None:
 
 
 def portion(limits: LogLimits | None) -> int:
-    """Bytes at which a file is put aside. Two at least within the cap, so that something is left at any time."""
+    """Bytes at which a file is put aside. Six at least within the cap: what is dropped is little of what is kept."""
     whole = cap(limits)
     if whole is None:
         return MOST
     size = SIZE if limits is None else limits.max_size or SIZE
-    return max(BLOCK, min(MOST, size, whole // 2))
+    return max(BLOCK, min(MOST, size, whole // 6))
 
 
 def over_cap(files: Collection[LogFile], limits: LogLimits | None) -> list[LogFile]:
-    """What goes of one slot's files, so that there is room for a whole one that is written."""
+    """What goes of one slot's files, so that there is room for what is written until the next time: half a file more
+    than one, of those that it writes (in a flood they become larger than they should), and an eighth of the cap."""
     whole = cap(limits)
     if whole is None:
         return []
+    largest = max((file.size for file in files if file.live), default=0)
     written = max((file.size for file in files if file.live and not file.generation), default=0)
-    return surplus(files, whole - max(0, portion(limits) - written))
-
-
-_Task = tuple[str, str, int, str]
+    return surplus(files, whole * 7 // 8 - max(0, max(portion(limits), largest) * 3 // 2 - written))
 
 
 def expendable(files: Collection[LogFile]) -> list[LogFile]:

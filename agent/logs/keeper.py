@@ -21,7 +21,7 @@ from agent.wire.messages import LogLimits
 log = logging.getLogger("gorae.agent")
 
 EVERY = 2.0  # seconds after which there is a look though nobody wrote
-PAUSE = 0.05  # seconds between two looks; a container that does nothing else writes some megabytes meanwhile
+PAUSE = 0.01  # seconds between two looks at least; a container that does nothing else writes a megabyte meanwhile
 COUNT_EVERY = 30.0  # seconds after which all is counted though nothing was rotated
 TELL_EVERY = 600.0  # seconds; a container that floods its log has files dropped all the time
 

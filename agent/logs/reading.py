@@ -16,7 +16,7 @@ from agent.runtime.inotify import IN_CREATE, IN_MODIFY, IN_MOVED_TO, IN_ONLYDIR,
 from agent.wire.batches import Part, Place
 from agent.wire.records import stamp
 
-_MOST = 128 * 1024  # bytes of one task in a batch: as much as caches hold, in the agent and in its reader
+_MOST = 96 * 1024  # bytes of one task in a batch: as much as caches hold, in the agent and in its reader
 _TOGETHER = 4 * 1024 * 1024  # bytes of all tasks
 ROUGH = 1000  # nanoseconds; a moment in seconds, as a float, is not more exact
 _PAUSE = 0.02  # seconds between two batches of what comes: a container may write a line at a time

@@ -25,6 +25,7 @@ from agent.ports import LogFile
 from agent.runtime import pidfd
 from agent.runtime.inotify import IN_MODIFY, IN_ONESHOT, IN_Q_OVERFLOW, Inotify
 
+REST = 0.04  # seconds between two looks, unless something grows fast
 PATIENCE = 2.0  # seconds; conmon obeys within milliseconds
 _NAME = re.compile(r"([0-9]{1,9})-(.+)\.log(?:\.([0-9]{1,9}))?")
 _REOPEN = b"2 0 0\n"  # conmon's control message for "open the log file again"
@@ -40,6 +41,7 @@ class RotatedFiles:
         self._watched: dict[int, Path] = {}
         self._due: set[Path] = set()  # written since they were looked at
         self._sizes: dict[Path, int] = {}  # as of then
+        self._hurry = False  # something fills an eighth of its file or more between two looks
 
     def watch(self, path: Path) -> None:
         """Somebody is about to write to it."""
@@ -59,6 +61,8 @@ class RotatedFiles:
             self.look_at_all()
         if not self._due and not self._away:
             await pidfd.readable(self._inotify.fd, timeout=patience)
+        if not self._hurry:
+            await asyncio.sleep(REST)
         while events := list(self._inotify.events()):
             for number, mask, _ in events:
                 if mask & IN_Q_OVERFLOW:
@@ -76,7 +80,7 @@ class RotatedFiles:
         if self._inotify is None:
             self.look_at_all()
         now, rotated, due = asyncio.get_running_loop().time(), list[LogFile](), self._due
-        self._due = set()
+        self._due, self._hurry = set(), False
         for path in self._away.copy():
             if path.exists() or not self._live(task_of(path)):
                 del self._away[path]
@@ -90,10 +94,11 @@ class RotatedFiles:
         for path in due:
             self.watch(path)
             with suppress(FileNotFoundError):
-                size = path.stat().st_size
+                size, limit = path.stat().st_size, at(task_of(path))
                 grown = max(0, size - self._sizes.get(path, size))  # as much may come until the next look
                 self._sizes[path] = size
-                if size + grown >= at(task_of(path)) and self._live(task_of(path)):
+                self._hurry = self._hurry or grown > limit // 8
+                if size + grown >= limit and self._live(task_of(path)):
                     rotated += self._file(path)
                     self._rotate(path)
         return rotated

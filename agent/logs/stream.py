@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from agent.wire.batches import Place
-from agent.wire.records import stamp
+from agent.wire.records import HEADER, stamp
 
 LEAST = 16 * 1024  # bytes; conmon's records have 8 KiB and a header
 _BLOCK = 64 * 1024
@@ -112,6 +112,8 @@ class Stream:
             end = self._there.get(os.fstat(self._fd).st_ino, 0)
             data = os.pread(self._fd, min(size, end - self._offset), self._offset) if end > self._offset else b""
             cut = data.rfind(b"\n") + 1
+            if len(data) == size:
+                cut = _between(data, cut) or cut
             if cut:
                 self._file = self._file or _name(self._fd)
                 more = self._offset + cut < end or not self._newest()
@@ -200,6 +202,16 @@ class Stream:
             return True
         self._hold(_open(files[place - 1]))
         return os.fstat(self._fd).st_ino in self._there
+
+
+def _between(data: bytes, end: int) -> int:
+    """Before the parts of a line with which it ends: what reads it fares better with whole ones. 0: it is all parts."""
+    while end:
+        start = data.rfind(b"\n", 0, end - 1) + 1
+        if data[start + HEADER - 3 : start + HEADER] != b" P ":
+            return end
+        end = start
+    return 0
 
 
 def _open(file: Path) -> int:

@@ -64,10 +64,11 @@ class Client:
         return Stream(self.path, method, path, body, query)
 
     def batches(self, path: str, after: str, **query: object) -> Iterator[tuple[str, Any]]:
-        """("batch", parts) of logs (agent/wire/batches.py) and ("note", text), to the end of the answer. `after`: a
-        cursor, or ""."""
+        """("open", None), then ("batch", parts) of logs (agent/wire/batches.py) and ("note", text), to the end of the
+        answer. `after`: a cursor, or ""."""
         headers = {"Accept": "application/x-gorae-batches", **({"Last-Event-ID": after} if after else {})}
         with Stream(self.path, "GET", path, None, query, headers) as stream:
+            yield "open", None
             yield from stream.batches()
 
 

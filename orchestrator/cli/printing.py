@@ -9,7 +9,7 @@ import time
 from operator import itemgetter
 
 from agent.wire.batches import Decoder, Gap, Part, told
-from agent.wire.records import HEADER, Mark, plain
+from agent.wire.records import HEADER, Mark, rows
 from orchestrator.cli.render import Screen, safe
 
 TYPE_CHECKING = False  # typing itself costs 2 ms of start-up
@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 _COLOURS = (36, 33, 32, 35, 34, 96, 93, 92, 95, 94)  # SGR; one after the other, a service keeps its own
 _WHEN = itemgetter(slice(0, 35))
 _AFTER_WHEN = itemgetter(slice(35, None))
-_KIND = itemgetter(slice(29, HEADER))
-_USUAL = frozenset((b"+00:00 stdout F ", b"+00:00 stderr F "))
+_TEXT = itemgetter(slice(HEADER, None))
 _TAME = bytes(range(0x20, 0x7F)) + b"\t\n"  # a terminal shows them as they are
 CAP = 16 << 20  # bytes of one line that are waited for
 
@@ -49,7 +48,7 @@ class Printer:
             return
         if not self._json and not self._times and all(map(self._decoder.bare, parts)):
             tame = not self._screen.live or not any(part.data.translate(None, _TAME) for part in parts)
-            text = None if not tame else self._alone(parts[0]) if len(parts) == 1 else self._together(parts)
+            text = self._quick(parts) if tame else None
             if text is not None:
                 self._end_line()
                 self._out.write(text)
@@ -79,22 +78,19 @@ class Printer:
         self._end_line()
         self._out.flush()
 
-    def _alone(self, part: Part) -> bytes | None:
-        return plain(part.data, self._before(part))
-
-    def _together(self, parts: Sequence[Part]) -> bytes | None:
-        """In time order: one sort, by the time that each line still has in front."""
+    def _quick(self, parts: Sequence[Part]) -> bytes | None:
+        """In time order: one sort, by the time that each line still has in front. None: look at each line."""
         found: list[bytes] = []
         for part in parts:
-            lines = part.data.split(b"\n")
-            lines.pop()
-            if not _USUAL.issuperset(map(_KIND, lines)):
+            lines = rows(part.data)
+            if lines is None:
                 return None
             before = self._before(part)
+            if len(parts) == 1:
+                return before + (b"\n" + before).join(map(_TEXT, lines)) + b"\n"
             found += [line[:35] + before + line[HEADER:] for line in lines]
         found.sort(key=_WHEN)
-        found.append(b" " * 35)
-        return b"\n".join(map(_AFTER_WHEN, found))
+        return b"\n".join(map(_AFTER_WHEN, found)) + b"\n"
 
     def _line(self, part: Part, line: Line) -> None:
         self._shown.add((part.stack, part.service, part.slot))

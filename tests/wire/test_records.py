@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from agent.kit.errors import UserError
 from agent.wire.batches import Decoder, Gap, Item, Part, Place, cursor, decode, encode, length, places, told
-from agent.wire.records import LINE_CAP, Joiner, Line, Mark, mark, plain, record, stamp
+from agent.wire.records import HEADER, LINE_CAP, Joiner, Line, Mark, mark, record, rows, stamp
 
 T = b"2026-01-02T03:04:05.123456789+00:00"
 AT = 1767323045123456789
@@ -77,6 +77,14 @@ def test_an_attempt_is_told_once() -> None:
     assert fed == [Mark(AT, 1), None, Mark(AT + 2, 2)]
 
 
+PIECED = [
+    ("stdout", b"a", "P"),
+    ("stdout", b"b", "P"),
+    ("stdout", b"c"),
+    ("stderr", b"x"),
+    ("stderr", b"d", "P"),
+    ("stderr", b"e"),
+]
 RAW = st.binary(max_size=40).map(lambda text: text.replace(b"\n", b" ") + b" stdout F ")
 RECORDS = st.lists(
     st.one_of(
@@ -93,11 +101,23 @@ def test_the_short_way_is_the_long_way_or_none(parts: list[tuple[str, bytes, str
     data = b"".join(text + b"\n" if kind == "torn" else record(AT, kind, text, tag) for kind, text, tag in parts)
     joiner = Joiner()
     long = [joiner.feed(raw) for raw in data.split(b"\n")[:-1]]
-    short = plain(data, b"web | ")
-    if all(kind in ("stdout", "stderr") and tag == "F" for kind, _, tag in parts):
-        assert short == b"".join(b"web | %b\n" % line.text for line in long if isinstance(line, Line))
+    short = rows(data)
+    if short is not None:
+        assert [line[HEADER:] for line in short] == [line.text for line in long if isinstance(line, Line)]
+        assert joiner.between
     else:
-        assert short is None
+        assert any(kind not in ("stdout", "stderr") or tag == "P" for kind, _, tag in parts)
+
+
+def test_parts_that_lie_together_go_the_short_way() -> None:
+    data = b"".join(record(AT, *each) for each in PIECED)
+    assert rows(data) == [
+        record(AT, "stdout", b"abc")[:-1],
+        record(AT, "stderr", b"x")[:-1],
+        record(AT, "stderr", b"de")[:-1],
+    ]
+    for broken in (data[:-49], record(AT, "stdout", b"a", "P") + record(AT, "stderr", b"b")):
+        assert rows(broken + record(AT, "stdout", b"a", "P")) is None
 
 
 def part(data: bytes, task: str = "t1", offset: int = 0, *, lost: bool = False) -> Part:

@@ -77,10 +77,11 @@ def run(arguments: argparse.Namespace) -> int:
 def _batches(client: Client, query: dict[str, Any]) -> Iterator[list[Any]]:
     """With -f without an end: it goes on behind the last batch whatever is away for a while."""
     places: dict[str, Place] = {}
-    away = False
+    reached = away = False
     while True:
         try:
             for kind, value in _answer(client, cursor(places), query):
+                reached = True
                 if kind == "note":
                     _note(value)
                 if kind != "batch":
@@ -93,7 +94,7 @@ def _batches(client: Client, query: dict[str, Any]) -> Iterator[list[Any]]:
             if not query["follow"]:
                 return
         except GoraeError as error:
-            if not query["follow"] or not places or error.code not in ("agent-away", "daemon-away"):
+            if not query["follow"] or not reached or error.code not in ("agent-away", "daemon-away"):
                 raise
             if not away:
                 _note(f"{error.message}; what was written meanwhile comes when it is back")
@@ -102,11 +103,14 @@ def _batches(client: Client, query: dict[str, Any]) -> Iterator[list[Any]]:
 
 
 def _answer(client: Client, after: str, query: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    begun = False
     try:
-        yield from client.batches("/v1/logs", after, **query)
+        for answer in client.batches("/v1/logs", after, **query):
+            begun = True
+            yield answer
         return
     except Unreachable as error:
-        if os.geteuid() != 0 or error.code == "agent-away":
+        if begun or os.geteuid() != 0:  # begun: `after` is behind what was shown
             raise
         why = error
     from orchestrator.cli.fallback import logs

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.decide.log_budget import LEAST, expendable, rotate_at, surplus
+from agent.decide.log_budget import LEAST, MOST, cap, expendable, over_cap, portion, rotate_at, surplus
 from agent.ports import LogFile
+from agent.wire.messages import LogLimits
 
 
 def log(task: str, generation: int, at: float, size: int = 10, *, live: bool = True) -> LogFile:
@@ -41,6 +42,42 @@ GONE = [log("gone", 0, 35, live=False), log("gone", 1, 10, live=False)]
 )
 def test_what_goes(files: list[LogFile], budget: int, expected: str) -> None:
     assert shown(surplus(files, budget)) == expected
+
+
+MB = 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("limits", "whole", "each"),
+    [
+        pytest.param(None, 30 * MB, 5 * MB, id="nothing is said"),
+        pytest.param(LogLimits(max_size=MB, max_file=60), 60 * MB, MB, id="many small ones"),
+        pytest.param(LogLimits(max_size=6 * MB), 6 * MB, MB, id="one file is kept in several"),
+        pytest.param(LogLimits(max_size=100), 100, 4096, id="less than a block"),
+        pytest.param(LogLimits(max_size=1 << 40), 1 << 40, MOST, id="more than conmon writes to one"),
+        pytest.param(LogLimits(max_size=None), None, MOST, id="the host's budget alone"),
+    ],
+)
+def test_caps(limits: LogLimits | None, whole: int | None, each: int) -> None:
+    assert (cap(limits), portion(limits)) == (whole, each)
+
+
+@pytest.mark.parametrize(
+    ("limits", "files", "expected"),
+    [
+        pytest.param(LogLimits(max_size=MB), A, "", id="within"),
+        pytest.param(LogLimits(max_size=25), [*A, *GONE], "gone.1 a.2 gone.0 a.1", id="earlier-tasks-count"),
+        pytest.param(LogLimits(max_size=None), [*A, *GONE], "", id="no-cap"),
+        pytest.param(
+            LogLimits(max_size=6 * 8192),
+            [log("a", 1, 5, 30000), log("a", 2, 4, 20000)],
+            "a.2",
+            id="room-as-of-the-last",
+        ),
+    ],
+)
+def test_what_goes_of_one_slot(limits: LogLimits, files: list[LogFile], expected: str) -> None:
+    assert shown(over_cap(files, limits)) == expected
 
 
 def test_the_same_task_id_in_two_stacks_is_two_tasks() -> None:
