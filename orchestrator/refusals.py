@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
 
 from agent.kit.errors import Temporary, UserError
 from orchestrator.compose.model import Stack
@@ -24,10 +25,13 @@ def no_revision(name: str, number: int | None) -> UserError:
 
 def no_service(service: str, stack: str | None, known: Iterable[str]) -> UserError:
     where = f" in stack {stack}" if stack else ""
+    names = sorted(known)
+    near = get_close_matches(service, names, 1)
+    guess = f"is it {near[0]}? " if near else ""
     return UserError(
         f"cannot find service {service}{where}",
         code="service-unknown",
-        hint=f"there are {', '.join(sorted(known)) or 'none'}",
+        hint=f"{guess}there are {', '.join(names) or 'none'}",
     )
 
 
