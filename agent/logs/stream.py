@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +19,8 @@ from agent.wire.records import HEADER, stamp
 
 LEAST = 16 * 1024  # bytes; conmon's records have 8 KiB and a header
 _BLOCK = 64 * 1024
+_TAG = itemgetter(slice(35, HEADER))
+_WHOLE = frozenset((b" stdout F ", b" stderr F "))
 
 
 class Chunk(NamedTuple):
@@ -279,10 +282,13 @@ def _tail_offset(fd: int, end: int, wanted: int) -> tuple[int, int]:
     while place > 0:
         start = max(0, place - _BLOCK)
         block = os.pread(fd, place - start, start) + head
-        lines = block.split(b"\n")
-        head = lines[0]
+        head, *lines = block.split(b"\n")
+        whole = sum(map(_WHOLE.__contains__, map(_TAG, lines)))  # all at once: a tail may be a million lines long
+        if whole <= wanted:
+            wanted, place = wanted - whole, start
+            continue
         position = start + len(block)
-        for line in reversed(lines[1:]):
+        for line in reversed(lines):
             position -= len(line)
             if _whole(line):
                 wanted -= 1
@@ -296,5 +302,4 @@ def _tail_offset(fd: int, end: int, wanted: int) -> tuple[int, int]:
 
 
 def _whole(line: bytes) -> bool:
-    parts = line.split(b" ", 3)
-    return parts[1:2] in ([b"stdout"], [b"stderr"]) and parts[2] == b"F"
+    return _TAG(line) in _WHOLE
