@@ -182,9 +182,8 @@ def test_a_job_is_up_when_it_is_done_is_not_done_twice_and_begins_anew_when_it_c
     shared.up("job", JOB.format(what="two"))
     assert said(shared, "job")[2:] == ["two"] * 2
     failed = shared.up("job", JOB.format(what="bad"), check=False)
-    assert failed.returncode == 1 and "job.1 failed: exit 1" in failed.stderr, failed
-    assert "back to revision 2" in failed.stderr
-    assert said(shared, "job")[4:].count("bad") == 4, "each was tried once more"
+    assert failed.returncode == 1 and " failed: exit 1; back to revision 2" in failed.stderr, failed
+    assert 3 <= said(shared, "job")[4:].count("bad") <= 4, "the one that failed first was tried once more"
     assert said(shared, "job")[-2:] == ["two"] * 2, "the revision before is what its job does"
     shared.cli("start", "job/job")
     shared.wait("job", lambda d: d["converged"], "the job to be done once more")
