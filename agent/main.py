@@ -196,7 +196,7 @@ async def serve(layout: Layout, instance: str, slice_: Slice, bus: Bus, *, signa
             log_budget=log_limits.budget,
             inside=InsideRequests(layout, instance, agent).operations,
             conversations={
-                **ExecRequests(execs, agent, rootfs).conversations,
+                **ExecRequests(layout, execs, agent, rootfs, runtime).conversations,
                 **CopyRequests(agent).conversations,
                 **ForwardRequests(agent).conversations,
             },

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agent.decide import hooks
+from agent.decide.oci_config import TERM
 from agent.kit.errors import UserError
 from agent.ports import UserIds
 from agent.wire.messages import Hook
 
-TERM = "xterm"  # what a program on a terminal is told, as Docker does
 MOST = 4096  # rows, columns
 
 

@@ -62,6 +62,8 @@ MASKED = (
     "/sys/firmware",
 )
 READ_ONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+STDIN = "gorae.stdin"  # the annotation of a container whose input stays open
+TERM = "xterm"  # what a program on a terminal is told, as Docker does
 SYSCTL = {  # of the task's own network namespace, as Docker: any user may ping and bind port 80
     "net.ipv4.ip_unprivileged_port_start": "0",
     "net.ipv4.ping_group_range": "0 65535",  # ids that the user namespace maps
@@ -114,7 +116,7 @@ def oci_config(
         "hostname": hostname,
         **({"domainname": domain} if domain else {}),
         "process": {
-            "terminal": False,
+            "terminal": task.container.tty,
             "user": {"uid": ids.uid, "gid": ids.gid, "additionalGids": list(ids.groups), "umask": 0o022},
             "args": [*_init(task, init), *arguments(task, image)],
             "env": list(environment(task, image, ids, hostname)),
@@ -134,6 +136,7 @@ def oci_config(
             "gorae.stack": stack,
             "gorae.service": task.service,
             "gorae.task": task.id,
+            **({STDIN: "open"} if task.container.stdin else {}),
         },
         "linux": linux,
     }
@@ -174,11 +177,14 @@ def arguments(task: Task, image: ImageConfig) -> tuple[str, ...]:
 
 
 def environment(task: Task, image: ImageConfig, ids: UserIds, hostname: str) -> tuple[str, ...]:
-    """PATH, HOSTNAME and HOME as defaults, then the image's, then the spec's: the last one wins, its place stays."""
+    """PATH, HOSTNAME and HOME as defaults, and TERM on a terminal; then the image's, then the spec's: the last
+    one wins, its place stays."""
     merged = {"PATH": PATH, "HOSTNAME": hostname, "HOME": ids.home or "/"}
     for entry in image.environment:
         key, _, value = entry.partition("=")
         merged[key] = value
+    if task.container.tty:
+        merged.setdefault("TERM", TERM)
     merged.update(task.container.environment)
     return tuple(f"{key}={value}" for key, value in merged.items() if key and "\0" not in key + value)
 

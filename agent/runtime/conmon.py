@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from agent.decide.oci_config import STDIN
 from agent.kit.errors import Temporary
 from agent.runtime import pidfd
 from agent.runtime.spawn import spawn
@@ -33,7 +35,9 @@ class Monitor:
     attach: Path
     cgroup: Path | None  # where conmon is to sit
 
-    def argv(self, cid: str, bundle: Path, log: Path | None) -> list[str]:
+    def argv(self, cid: str, bundle: Path, log: Path | None, config: Mapping[str, Any]) -> list[str]:
+        # Its input stays open when somebody who was attached leaves: it is the service's, not theirs.
+        stdin = ["-i", "--leave-stdin-open"] if STDIN in config["annotations"] else []
         return [
             self.conmon,
             *("-c", cid, "-u", cid, "-n", cid, "-b", str(bundle)),
@@ -41,11 +45,13 @@ class Monitor:
             *("-p", str(bundle / "pidfile"), "-P", str(bundle / "conmon.pid")),
             *("--exit-dir", str(self.exits), "--socket-dir-path", str(self.attach)),
             *("-l", f"k8s-file:{log}" if log else "none", f"--log-size-max={LOG_BACKSTOP}", "--log-level", "error"),
+            *(["-t"] if config["process"]["terminal"] else []),
+            *stdin,
             "--no-sync-log",  # an fsync here would stand between a crash and its restart
         ]
 
-    async def create(self, cid: str, bundle: Path, log: Path | None) -> tuple[int, str]:
-        """(pid, "") of a container that waits for its start, or (-1, what crun said).
+    async def create(self, cid: str, bundle: Path, log: Path | None, config: Mapping[str, Any]) -> tuple[int, str]:
+        """`config`: of OCI. (pid, "") of a container that waits for its start, or (-1, what crun said).
 
         Cancelled or killed half-way it leaves a conmon that finishes by itself; CrunRuntime.remove finds it.
         """
@@ -60,7 +66,7 @@ class Monitor:
                 keep.append(go)
                 env["_OCI_STARTPIPE"] = str(go)
             # In its bundle: at an OOM it makes an empty file "oom" wherever it is.
-            child = spawn(self.argv(cid, bundle, log), env=env, stderr=said, keep=keep, cwd=bundle)
+            child = spawn(self.argv(cid, bundle, log, config), env=env, stderr=said, keep=keep, cwd=bundle)
             os.close(sync)
             sync = -1
             try:

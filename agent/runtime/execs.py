@@ -76,7 +76,7 @@ class Stream:
             try:
                 rest = rest[os.write(self._fd, rest) :]
             except BlockingIOError:
-                await _writable(self._fd)
+                await writable(self._fd)
             except OSError as error:
                 raise BrokenPipeError from error
 
@@ -92,7 +92,7 @@ class Stream:
             os.close(fd)
 
 
-async def _writable(fd: int) -> None:
+async def writable(fd: int) -> None:
     loop = asyncio.get_running_loop()
     woken: asyncio.Future[None] = loop.create_future()
 

@@ -65,7 +65,7 @@ class CrunRuntime:
         self._creating += 1  # while it is, the parent cgroup must not be taken from under crun
         try:
             _write_bundle(directory, bundle, self._filters.annotate(bundle.config))
-            pid, said = await monitor.create(cid, directory, bundle.log)
+            pid, said = await monitor.create(cid, directory, bundle.log, bundle.config)
         except OSError as error:
             raise failures.from_os(error, name) from error
         finally:

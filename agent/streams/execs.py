@@ -4,15 +4,18 @@ program's streams or terminal."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import AsyncExitStack, suppress
 from difflib import get_close_matches
 from typing import Any, Protocol
 
 from agent.decide.execs import Wanted, process_spec
+from agent.decide.oci_config import STDIN
 from agent.decide.record import TaskRecord, signal_number
 from agent.kit.errors import GoraeError, UserError, leaf
-from agent.ports import Process, Rootfs
+from agent.kit.layout import Layout
+from agent.ports import Process, Rootfs, Runtime
+from agent.runtime.attach import Attached
 from agent.runtime.execs import Execs, Execution, Stream
 from agent.streams.requests import Conversation, Take, labels, text, texts
 from agent.wire import frames
@@ -30,10 +33,11 @@ class Agent(Protocol):
 
 
 class ExecRequests:
-    def __init__(self, execs: Execs, agent: Agent, rootfs: Rootfs) -> None:
-        self._execs, self._agent, self._rootfs = execs, agent, rootfs
+    def __init__(self, layout: Layout, execs: Execs, agent: Agent, rootfs: Rootfs, runtime: Runtime) -> None:
+        self._layout, self._execs, self._agent = layout, execs, agent
+        self._rootfs, self._runtime = rootfs, runtime
         self._left: set[asyncio.Task[None]] = set()  # what runs on without those who began it
-        self.conversations: dict[str, Conversation] = {"exec": self._exec}
+        self.conversations: dict[str, Conversation] = {"exec": self._exec, "attach": self._attach}
 
     async def _exec(self, request: dict[str, Any], take: Take) -> Any:
         wanted = _wanted(request)
@@ -41,7 +45,7 @@ class ExecRequests:
         ids = None if wanted.user is None else await self._rootfs.user(record.id, wanted.user)
         spec = process_spec(self._execs.config(record.id, record.attempt), wanted, ids)
         name = f"{record.stack}/{record.service}"
-        about = {"task": record.id, "service": record.service, "slot": record.slot, "attempt": record.attempt}
+        about = _about(record)
         if request.get("detach", False):
             await self._execs.detach(record.id, record.attempt, process, spec, name)
             await take(about)
@@ -60,6 +64,54 @@ class ExecRequests:
             self._left.add(left)
             left.add_done_callback(self._left.discard)
             return {"exit_code": None}
+
+    async def _attach(self, request: dict[str, Any], take: Take) -> Any:
+        record, process = chosen(self._agent, request, "attach to")
+        config = self._execs.config(record.id, record.attempt)
+        tty, stdin = bool(config["process"]["terminal"]), STDIN in config["annotations"]
+        attached = Attached(self._layout, record.id, record.attempt)
+        ended = asyncio.create_task(self._runtime.wait(record.id, record.attempt, process))
+        try:
+            duplex = await take({**_about(record), "tty": tty, "stdin": stdin})
+
+            async def forward(number: int) -> None:
+                await self._runtime.signal(record.id, record.attempt, process, number)
+
+            try:
+                async with asyncio.TaskGroup() as group:
+                    feeding = group.create_task(_feed_attached(duplex, attached, forward, stdin=stdin))
+                    while (read := await attached.read()) is not None:
+                        errors, data = read
+                        await duplex.send(frames.STDERR if errors else frames.STDOUT, data)
+                    feeding.cancel()
+            except BaseExceptionGroup as group_:
+                if isinstance(error := leaf(group_), _Detached):
+                    return {"exit_code": None}
+                raise error from None
+            return {"exit_code": (await ended).code}
+        finally:
+            attached.close()
+            ended.cancel()
+            await asyncio.gather(ended, return_exceptions=True)
+
+
+async def _feed_attached(
+    duplex: Duplex, attached: Attached, forward: Callable[[int], Awaitable[None]], *, stdin: bool
+) -> None:
+    while (frame := await duplex.receive()) is not None:
+        match frame:
+            case Frame(frames.STDIN, payload) if stdin:
+                await attached.write(payload)
+            case Frame(frames.RESIZE):
+                attached.resize(*frame.size())
+            case Frame(frames.SIGNAL, payload):
+                await forward(_signal(payload))
+            case Frame(frames.DETACH):
+                raise _Detached
+
+
+def _about(record: TaskRecord) -> dict[str, Any]:
+    return {"task": record.id, "service": record.service, "slot": record.slot, "attempt": record.attempt}
 
 
 class _Detached(Exception):

@@ -185,6 +185,8 @@ class ContainerSpec(Wire):
     init: bool = False  # pid 1 is a small init, which reaps and hands on signals
     pre_start: tuple[Hook, ...] = ()  # before the first attempt's program
     logged: bool = True  # False: what it writes is kept nowhere
+    tty: bool = False  # its three streams are one terminal
+    stdin: bool = False  # its input stays open, for who attaches
 
 
 class Restart(Wire):

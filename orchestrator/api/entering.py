@@ -48,8 +48,17 @@ class ExecBody(Body):
     detach: bool = False
 
 
+class AttachBody(Body):
+    """`slot`: of the service's containers, else the first that runs."""
+
+    slot: int | None = Field(default=None, ge=1)
+
+
 # Path → what its first message is; `openapi.py` tells of them.
-BODIES: dict[str, type[Body]] = {"/v1/stacks/{name}/services/{service}/exec": ExecBody}
+BODIES: dict[str, type[Body]] = {
+    "/v1/stacks/{name}/services/{service}/exec": ExecBody,
+    "/v1/stacks/{name}/services/{service}/attach": AttachBody,
+}
 
 
 @router.websocket("/stacks/{name}/services/{service}/exec")
@@ -62,6 +71,16 @@ async def exec_(socket: WebSocket, name: str, service: str) -> None:
         await _enter(socket, "exec", name, service, body, " ".join(words)[:200], about)
 
     await _serve(socket, ExecBody, enter)
+
+
+@router.websocket("/stacks/{name}/services/{service}/attach")
+async def attach(socket: WebSocket, name: str, service: str) -> None:
+    """The streams of the container's own program, from now on. It runs on when the client leaves."""
+
+    async def enter(body: AttachBody) -> None:
+        await _enter(socket, "attach", name, service, body, service, {})
+
+    await _serve(socket, AttachBody, enter)
 
 
 async def _serve(socket: WebSocket, kind: type[_Asked], enter: Callable[[_Asked], Awaitable[None]]) -> None:

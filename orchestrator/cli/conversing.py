@@ -30,13 +30,20 @@ def wants_terminal(asked: bool | None) -> bool:
     return there if asked is None else asked
 
 
-def run(path: str, target: str, ask: dict[str, object], *, tty: bool, stdin: bool, keys: Keys) -> int:
-    """The exit code for this program. `path`: of the daemon's socket; `ask`: the first message."""
+def run(path: str, target: str, ask: dict[str, object], *, tty: bool | None, stdin: bool, keys: Keys) -> int:
+    """The exit code for this program. `path`: of the daemon's socket; `ask`: the first message. `tty` None: as the
+    container is, if we have one; the same of its input."""
     with terminal.ending():
         try:
             with ExitStack() as stack:
                 talk = WebSocket(path, target, ask | {"size": terminal.size(1)} if tty else ask)
                 stack.callback(talk.close)
+                if tty is None:
+                    about = talk.wait_ready()
+                    tty = bool(about["tty"]) and wants_terminal(None)
+                    stdin = stdin and bool(about["stdin"])
+                    if tty:
+                        talk.send(RESIZE, _size())
                 if tty:
                     stack.enter_context(terminal.raw(0))
                 code = _Loop(talk, tty=tty, stdin=stdin, keys=keys).run()
@@ -61,6 +68,9 @@ class _Loop:
         with self._watching() as wake:
             if not self._reads:
                 self._talk.send(END)
+            for kind, payload in self._talk.early():
+                if (code := self._answer(kind, payload)) is not None:
+                    return code
             while True:
                 self._talk.flush()
                 poll = select.poll()
@@ -76,10 +86,15 @@ class _Loop:
                     return 0
                 if events.get(self._talk.socket.fileno(), 0) & ~select.POLLOUT:
                     for kind, payload in self._talk.receive():
-                        if kind in (RESULT, ERROR):
-                            return outcome(kind, payload) or 0
-                        if kind in (STDOUT, STDERR):
-                            _write(1 if kind == STDOUT else 2, payload)
+                        if (code := self._answer(kind, payload)) is not None:
+                            return code
+
+    def _answer(self, kind: int, payload: bytes) -> int | None:
+        if kind in (RESULT, ERROR):
+            return outcome(kind, payload) or 0
+        if kind in (STDOUT, STDERR):
+            _write(1 if kind == STDOUT else 2, payload)
+        return None
 
     def _read(self) -> bool:
         """What is typed, or piped in; True: the detach keys."""
@@ -136,8 +151,7 @@ class _Loop:
 
     def _tell_signals(self) -> None:
         if self._tty:
-            rows, columns = terminal.size(1)
-            self._talk.send(RESIZE, rows.to_bytes(2, "big") + columns.to_bytes(2, "big"))
+            self._talk.send(RESIZE, _size())
             if signal.SIGCONT in self._signals:  # whoever had the terminal meanwhile has changed it
                 terminal.set_raw(0)
         else:
@@ -145,6 +159,11 @@ class _Loop:
                 self._talk.send(SIGNAL, str(number).encode())
                 self._passed.add(number)
         self._signals.clear()
+
+
+def _size() -> bytes:
+    rows, columns = terminal.size(1)
+    return rows.to_bytes(2, "big") + columns.to_bytes(2, "big")
 
 
 def _write(fd: int, data: bytes) -> None:

@@ -34,6 +34,7 @@ VERBS = {
     "stop": "stop services; they stay stopped",
     "start": "start stopped services",
     "exec": "run a command in a running container",
+    "attach": "be at the input and output of a running container's program",
     "run": "run a command once in a new container of a service",
     "restart": "restart services in their containers",
     "recreate": "throw containers away and make them anew",

@@ -5,11 +5,16 @@ from __future__ import annotations
 
 import json
 import os
+import select
 from collections.abc import Iterator
 
 from agent.kit.errors import Permanent, from_document
 from agent.wire.kinds import ERROR, RESULT, STDIN
 from orchestrator.cli.client import PATIENCE, Lines, TimedOut, Unreachable, connect
+
+TYPE_CHECKING = False  # typing itself costs 2 ms of start-up
+if TYPE_CHECKING:
+    from typing import Any
 
 _TEXT, _BYTES, _CLOSE, _PING, _PONG = 1, 2, 8, 9, 10
 _PAYLOAD = 32 * 1024  # bytes in one message of ours
@@ -25,7 +30,8 @@ class WebSocket:
         self.socket = connect(path, "gorae")
         self._in, self._out = bytearray(), bytearray()
         self._parts = bytearray()
-        self.ready = False  # the container's side is there
+        self.about: dict[str, Any] | None = None  # what {"ready": …} says
+        self._early: list[tuple[int, bytes]] = []
         try:
             self._shake_hands(target)
         except OSError as error:
@@ -64,6 +70,22 @@ class WebSocket:
         except OSError:
             self._out.clear()  # the reader meets the end, and what was said before it
 
+    def wait_ready(self) -> dict[str, Any]:
+        """What the container's side says of itself. Raises the daemon's error."""
+        while self.about is None:
+            self.flush()
+            select.select([self.socket], [self.socket] if self._out else [], [])
+            for message in self.receive():  # one by one: an error comes with the end of the connection behind it
+                if message[0] == ERROR:
+                    outcome(*message)
+                self._early.append(message)
+        return self.about
+
+    def early(self) -> list[tuple[int, bytes]]:
+        """What came together with that; once."""
+        found, self._early = self._early, []
+        return found
+
     def receive(self) -> Iterator[tuple[int, bytes]]:
         """What has come. Unreachable: the connection has ended before a last message."""
         try:
@@ -85,8 +107,8 @@ class WebSocket:
                 self._parts += payload
                 if final:
                     whole, self._parts = bytes(self._parts), bytearray()
-                    if whole[:1] == b"{":
-                        self.ready = True  # the only text there is: {"ready": …}
+                    if whole[:1] == b"{":  # the only text there is
+                        self.about = json.loads(whole)["ready"]
                     elif whole:
                         yield whole[0], whole[1:]
 

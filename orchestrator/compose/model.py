@@ -159,6 +159,8 @@ class Service(Model):
     labels: dict[str, str] = {}
     read_only: bool = False
     init: bool = False
+    tty: bool = False
+    stdin_open: bool = False
     pre_start: tuple[Hook, ...] = ()
     post_start: tuple[Hook, ...] = ()
     pre_stop: tuple[Hook, ...] = ()

@@ -108,6 +108,8 @@ def service(path: str, entry: dict[str, Node], top: dict[str, Node], context: Co
         "labels": {key: text(node) or "" for key, node in fields(entry.get("labels")).items()},
         "read_only": flag(entry.get("read_only"), False),
         "init": flag(entry.get("init"), False),
+        "tty": flag(entry.get("tty"), False),
+        "stdin_open": flag(entry.get("stdin_open"), False),
         **hooks.hooks(entry, path, context),
         "on_unhealthy": text(entry.get("x-gorae-on-unhealthy")),
         "drain": read("x-gorae-drain", _drain),

@@ -148,13 +148,13 @@ scale                   int
 secrets                 list                                    refused @later
 security_opt            set:text                                refused @later
 shm_size                size                                    refused @later
-stdin_open              bool                                    refused @later
+stdin_open              bool
 stop_grace_period       duration
 stop_signal             text
 storage_opt             options                                 refused @later
 sysctls                 entries                                 refused @later
 tmpfs                   texts
-tty                     bool                                    refused @later
+tty                     bool
 ulimits                 map                                     refused @later
 use_api_socket          bool!                                   refused gorae hands its socket to no container
 user                    text

@@ -140,6 +140,8 @@ def _container(stack: Stack, name: str, model: Service, image_id: str, mounts: M
         network_mode=model.network_mode,
         mac=model.mac_address,
         init=model.init,
+        tty=model.tty,
+        stdin=model.stdin_open,
         pre_start=model.pre_start,
         logged=model.logging is None or model.logging.kept,
     )

@@ -216,9 +216,77 @@ def test_a_client_that_is_killed_leaves_nothing(host: Host) -> None:
     person.seen.expect(b"data")
     person.seen.kill(signal.SIGKILL)
     person.seen.close()
-    until(lambda: not inside(host, "4444"), "what they ran to end")
+    until(lambda: not inside(host, "4444"), "what they ran to end", patience=PATIENCE, tell=lambda: _tree(host))
     until(lambda: not crumbs(host), "its files to go", tell=lambda: str(crumbs(host)))
     until(lambda: descriptors(host) == before, "descriptors to be closed", tell=lambda: f"{before} {descriptors(host)}")
+
+
+def _tree(host: Host) -> str:
+    """Of what is left: its parents, and what the daemons say."""
+    ps = subprocess.run(["ps", "-eo", "pid,ppid,sid,stat,args"], capture_output=True, text=True, check=True).stdout
+    lines = [line[:200] for line in ps.splitlines() if "4444" in line or "crun" in line]
+    return "\n".join([*lines, str(crumbs(host)), host.log()[-3000:]])
+
+
+def test_attached_to_a_shell_on_a_terminal(host: Host) -> None:
+    """Its output is logged as well, what was written before comes not again, and the keys leave it running."""
+    host.up("attach", service("exec sh", "tty: true", "stdin_open: true"))
+    person = Person(host, "attach", "attach/app")
+    person.seen.sendline(b"stty size; echo $TERM")
+    person.seen.expect(rb"30 100\r\nxterm\r\n")
+    person.seen.setwinsize(21, 66)
+    until(lambda: b"21 66" in _answer(person, b"stty size"), "the new size")
+    person.seen.sendline(b"X=kept; sleep 4747; echo in''terrupted")
+    until(lambda: bool(inside(host, "4747")), "the sleep")
+    person.seen.sendcontrol("c")
+    until(lambda: not inside(host, "4747"), "Ctrl-C to end it")
+    person.seen.send(b"\x10\x11")
+    person.seen.expect(b"detached")
+    assert person.code() == 0
+    again = Person(host, "attach", "--detach-keys", "ctrl-x,d", "attach/app")
+    assert b"kept" in _answer(again, b"echo $X")
+    again.seen.send(b"\x18d")
+    assert again.code() == 0
+    assert "kept" in host.cli("logs", "attach/app").stdout
+    last = Person(host, "attach", "attach/app")
+    _answer(last, b"trap '' HUP")
+    last.seen.sendline(b"exit 12")
+    assert last.code() == 12
+    host.down("attach")
+
+
+def test_attached_in_pipes(host: Host) -> None:
+    host.up("attached", service("while read line; do echo got $$line; echo err $$line >&2; done", "stdin_open: true"))
+    client = subprocess.Popen(
+        [*CLI, "attach", "attached/app"], env=host.env, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert client.stdin is not None
+    assert client.stdout is not None
+    assert client.stderr is not None
+    client.stdin.write(b"one\n")
+    client.stdin.flush()
+    assert client.stdout.readline() == b"got one\n"
+    assert client.stderr.readline() == b"err one\n"
+    client.send_signal(signal.SIGTERM)
+    client.communicate(timeout=PATIENCE)
+    assert client.returncode == 128 + signal.SIGTERM
+    before = host.pids("attached")
+    done = host.cli("attach", "--no-stdin", "attached/ap", check=False)
+    assert (done.returncode, "is it app?" in done.stderr) == (1, True)
+    second = subprocess.Popen(
+        [*CLI, "attach", "attached/app"], env=host.env, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert second.stdin is not None
+    assert second.stdout is not None
+    second.stdin.write(b"two\n")
+    second.stdin.close()  # its input is the service's: it stays open
+    assert second.stdout.readline() == b"got two\n"
+    second.kill()
+    second.wait(PATIENCE)
+    second.stdout.close()
+    assert host.pids("attached") == before
+    host.down("attached")
 
 
 def test_events_say_who_ran_what(host: Host) -> None:

@@ -22,6 +22,8 @@ def register(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("-w", "--workdir", metavar="DIR", help="in this directory of the container")
     register_talk(parser)
+    parser.add_argument("-t", "--tty", action="store_true", default=None, help="give it a terminal")
+    parser.add_argument("-T", "--no-tty", action="store_false", dest="tty", help="give it none")
     parser.add_argument("-i", "--interactive", action="store_true", help="pass input on, as it always does")
     parser.add_argument("-u", "--user", metavar="USER", help="as this user")
     parser.add_argument("target", metavar="SERVICE", help="SERVICE or STACK/SERVICE")
@@ -30,8 +32,6 @@ def register(parser: argparse.ArgumentParser) -> None:
 
 def register_talk(parser: argparse.ArgumentParser) -> None:
     """What exec and attach have in common."""
-    parser.add_argument("-t", "--tty", action="store_true", default=None, help="give it a terminal")
-    parser.add_argument("-T", "--no-tty", action="store_false", dest="tty", help="give it none")
     parser.add_argument("--index", metavar="N", type=int, help="which of the service's containers")
     parser.add_argument("--no-stdin", action="store_true", help="pass no input on")
     parser.add_argument(

@@ -115,7 +115,7 @@ def test_json_has_every_finding_with_its_place(capsys: pytest.CaptureFixture[str
     ("text", "words"),
     [
         pytest.param("services: {a: {imag: x}, b: {image: x, cap_add: [A]}}", "imag cap_add", id="unknown key"),
-        pytest.param("services: {a: {image: 'x${A?why}', tty: true}}", "why tty", id="variable"),
+        pytest.param("services: {a: {image: 'x${A?why}', privileged: true}}", "why privileged", id="variable"),
     ],
 )
 def test_wrong_files_are_told_as_up_does_all_at_once(text: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -132,11 +132,11 @@ def test_wrong_files_are_told_as_up_does_all_at_once(text: str, words: str, caps
 
 
 def test_a_value_that_gorae_cannot_use_is_told_below_the_table(capsys: pytest.CaptureFixture[str]) -> None:
-    text = FINE + "    user: a b\n    tty: true\n"
+    text = FINE + "    user: a b\n    privileged: true\n"
     out, err = check(capsys, text, code=1)
-    assert "compose.yaml:5  a.tty  gorae does not support it yet" in out
+    assert "compose.yaml:5  a.privileged  gorae does not support it yet" in out
     assert err.startswith("compose.yaml:4:11: cannot use 'a b' as services.a.user: ")
-    assert "tty" not in err
+    assert "privileged" not in err
     document = json.loads(check(capsys, text, "--json", code=1)[0])
     assert [problem["column"] for problem in document["problems"]] == [11]
 
@@ -148,7 +148,7 @@ def test_a_warning_of_reading_is_a_note(capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_services_of_other_profiles_are_not_looked_at(capsys: pytest.CaptureFixture[str]) -> None:
-    text = FINE + "  b: {image: y, profiles: [more], tty: true}\n"
+    text = FINE + "  b: {image: y, profiles: [more], privileged: true}\n"
     assert "1 refused" not in check(capsys, text, code=0)[0]
     assert "1 refused" in check(capsys, text, "--profile", "more", code=1)[0]
 

@@ -86,7 +86,7 @@ def test_judge_refuses_and_warns_with_place_and_reason(tmp_path: Path) -> None:
 
 
 def test_every_refusal_is_a_sentence(tmp_path: Path) -> None:
-    text = "services:\n  a: {image: x, configs: [c], cap_add: [A], gpus: all, tty: true}\nconfigs: {c: {content: t}}\n"
+    text = "services:\n  a: {image: x, configs: [c], cap_add: [A], gpus: all, privileged: true}\nconfigs: {c: {content: t}}\n"
     report = Report()
     judge(composed(tmp_path, text).written, report)
     assert len(report.problems) == 5
