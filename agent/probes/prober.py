@@ -26,6 +26,7 @@ from agent.ports import ProbeResult, Process, UserIds
 from agent.probes import http
 from agent.runtime import pidfd
 from agent.runtime.cgroups import CHECKS, HOOKS, Cgroups
+from agent.runtime.sealed import Sealed
 from agent.runtime.spawn import PATH, Child, spawn
 from agent.wire.messages import Healthcheck, Hook
 
@@ -39,7 +40,7 @@ class HostProber:
     def __init__(self, layout: Layout, instance: str) -> None:
         self._layout = layout
         self._cgroups = Cgroups(instance)
-        self._crun = shutil.which("crun", path=PATH) or "/usr/bin/crun"
+        self._crun = Sealed(shutil.which("crun", path=PATH) or "/usr/bin/crun")
         self._tail = shutil.which("tail", path=PATH) or "/usr/bin/tail"
 
     async def probe(
@@ -85,7 +86,7 @@ class HostProber:
             group = self._cgroups.part(f"{task}.{attempt}", part)
             if part == CHECKS:
                 await self._clear(group)  # of an agent that was killed in the middle of one
-            argv = [self._crun, f"--root={self._layout.crun_root}", "--cgroup-manager=cgroupfs", "exec"]
+            argv = [self._crun.path(), f"--root={self._layout.crun_root}", "--cgroup-manager=cgroupfs", "exec"]
             argv += ["--process", str(spec), f"--cgroup={part}", f"{task}.{attempt}"]
             return await self._run(argv, group, timeout, keep=part == HOOKS)
         except OSError as error:  # removed under our hands, or no memory for a process: the check has failed, no more

@@ -86,12 +86,12 @@ class TestExec:
         programs = list[str]()
 
         def start(argv: list[str], **how: int) -> Child:
-            programs.append(argv[0])
+            programs.append(argv[3])
             return spawn(argv, **how)  # type: ignore[arg-type]  # descriptors
 
         monkeypatch.setattr(prober, "spawn", start)
         assert await self.ask(host, "CMD", "echo", "fine") == ProbeResult(True, "", 0)
-        assert [Path(program).name for program in programs] == ["crun"]
+        assert programs == ["exec"]
 
     async def test_what_it_is_given_is_made_once_for_each_check_of_an_attempt(self, host: Host) -> None:
         bundle = host.bundle("sleep", "4740")
