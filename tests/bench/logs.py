@@ -161,7 +161,7 @@ def main() -> int:
     arguments = parser.parse_args()
     with Host() as host:
         import_images(host, sample_tars("busybox"), "busybox")
-        result = measure(host, 100_000, 3) if arguments.quick else measure(host, 1_000_000, 9)
+        result = measure(host, 100_000, 3) if arguments.quick else measure(host, 1_000_000, 5)
     print(tell(result))
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=1) + "\n")
