@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 from orchestrator.cli import targets
@@ -56,12 +57,44 @@ def text(found: dict[str, Any]) -> list[str]:
     for port in found["ports"]:
         where = f"{port.get('host_ip') or '0.0.0.0'}:{port.get('published', 'a free port')}"
         lines.append(f"port  {where} → {port['target']}/{port['protocol']} is newly open, to {stack}/{port['service']}")
-    return lines + differences(found["difference"])
+    return lines + differences([one for one in found["difference"] if not _said(one)])
 
 
 def differences(found: list[dict[str, Any]]) -> list[str]:
-    """One line a field."""
-    return [f"{one['key']}: {_value(one['before'])} → {_value(one['after'])}" for one in found]
+    """One line a field, also of what came or went whole: there, what is not set is left out."""
+    lines = []
+    for one in found:
+        key, before, after = one["key"], one["before"], one["after"]
+        if before is None and isinstance(after, dict):
+            lines += [f"{name}: none → {_value(value)}" for name, value in _fields(key, after)]
+        elif after is None and isinstance(before, dict):
+            lines += [f"{name}: {_value(value)} → none" for name, value in _fields(key, before)]
+        else:
+            lines.append(f"{key}: {_value(before)} → {_value(after)}")
+    return lines
+
+
+def _said(one: dict[str, Any]) -> bool:
+    """A service that comes or goes whole has its line above, and an image that comes or goes with it."""
+    section = str(one["key"]).partition(".")[0]
+    whole = isinstance(one["before"] or one["after"], dict) and None in (one["before"], one["after"])
+    return whole and (section == "images" or (section == "services" and one["key"].count(".") == 1))
+
+
+def _fields(key: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """(path, value) of each field that is set; of nothing but defaults, the whole."""
+    if not isinstance(value, dict):
+        yield key, value
+        return
+    told = {name: inner for name, inner in value.items() if _is_set(inner)}
+    if not told:
+        yield key, {}
+    for name, inner in told.items():
+        yield from _fields(f"{key}.{name}", inner)
+
+
+def _is_set(value: Any) -> bool:
+    return any(_is_set(inner) for inner in value.values()) if isinstance(value, dict) else bool(value)
 
 
 def _value(value: Any) -> str:

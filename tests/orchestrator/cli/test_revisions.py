@@ -64,6 +64,36 @@ def test_plan_prints_consequences_and_exits_with_2(
     assert capsys.readouterr().err == "cannot start shop/web: no\ntry  another port\n"
 
 
+def test_what_comes_or_goes_whole_is_told_by_its_fields_that_are_set(
+    daemon: FakeDaemon, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    web = {"image": "web:1", "environment": {"A": "b"}, "ports": [], "restart": {"condition": "no", "delay": None}}
+    difference = [
+        {"key": "images.web:1", "before": None, "after": {"id": "sha256:1", "digest": ""}},
+        {"key": "services.web", "before": None, "after": web},
+        {"key": "services.db.environment.A", "before": None, "after": ""},
+        {"key": "volumes.old", "before": {"name": "shop_old", "external": False}, "after": None},
+        {"key": "networks.default", "before": None, "after": {"internal": False}},
+    ]
+    fields = [
+        'images.web:1.id: none → "sha256:1"',
+        'services.web.image: none → "web:1"',
+        'services.web.environment.A: none → "b"',
+        'services.web.restart.condition: none → "no"',
+        'services.db.environment.A: none → ""',
+        'volumes.old.name: "shop_old" → none',
+        "networks.default: none → {}",
+    ]
+    daemon.answers["GET", "/v1/stacks/shop/diff"] = {"difference": difference}
+    assert main(["diff", "1", "2"]) == 1
+    assert capsys.readouterr().out.splitlines() == fields
+    daemon.answers["POST", "/v1/stacks/shop/plan"] = planned(difference=difference)
+    assert main(["plan"]) == 2
+    assert capsys.readouterr().out.splitlines()[-3:] == fields[-3:]
+    assert main(["plan"]) == 2
+    assert "services.web" not in capsys.readouterr().out  # it has a line of its own above
+
+
 def test_history_and_diff(daemon: FakeDaemon, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     row = {"number": 3, "at": 0.0, "uid": 1000, "current": True, "services": ["web"]}
     daemon.answers["GET", "/v1/stacks/shop/revisions"] = {"revisions": [row]}
