@@ -116,12 +116,13 @@ def brief(document: dict[str, Any], screen: Screen) -> list[str]:
     """A few lines for live drawing: service, ready, state."""
     now = document["at"]
     services = [row for stack in document["stacks"] for row in stack["services"]]
-    columns = (Column("", most=24), Column(""), Column("", most=screen.width))
+    columns = (Column("", most=24), Column(""), Column("", flexible=True))
     rows: list[list[str | list[str]]] = [
         [row["name"], f"{row['ready']}/{row['replicas']}", state_text(row, now)] for row in services
     ]
-    lines = table(columns, rows, screen.width, [_painter(screen, row, 2) for row in services])[1:]
-    return [f"  {block[0]}" for block in lines]
+    room = screen.width - len("  …")
+    lines = table(columns, rows, room, [_painter(screen, row, 2) for row in services])[1:]
+    return [f"  {block[0]}" + ("…" if len(block) > 1 else "") for block in lines]
 
 
 def _painter(screen: Screen, row: dict[str, Any], column: int) -> Callable[[int, str], str]:

@@ -189,7 +189,7 @@ def table(
             parts = []
             for number, block in enumerate(blocks):
                 cell = block[height] if height < len(block) else ""
-                filled = pad(cell, widths[number] + GAP)
+                filled = cell if number == len(blocks) - 1 else pad(cell, widths[number] + GAP)
                 parts.append(filled if paint is None else paint(number, filled))
             text.append("".join(parts).rstrip())
         out.append(text)

@@ -135,3 +135,18 @@ def test_ordinal(number: int, expected: str) -> None:
 @pytest.mark.parametrize(("count", "expected"), [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (123_456_789, "123 MB")])
 def test_size(count: int, expected: str) -> None:
     assert render.size(count) == expected
+
+
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_lines_drawn_again_fit_and_only_what_is_cut_says_so(width: int) -> None:
+    waiting = "cannot start shop/web: `sleep 1000000`: there is no such command in the image, nor in its PATH"
+    services = (
+        service("web", task(state="failed", pid=None, message=waiting), state="failed", message=waiting),
+        service("a-name-of-more-than-24-letters", task()),
+    )
+    shown = screen(width)
+    shown.colours = True
+    lines = board.brief(document(stack("shop", *services)), shown)
+    assert all(render.cells(line) <= width for line in lines)
+    assert all("\x1b[" in line for line in lines)
+    assert [line.endswith("…") for line in lines] == [width < 120, False]
