@@ -40,7 +40,8 @@ def explain(events: Sequence[Event], service: str, needs: Collection[str]) -> di
     ]
     if not own:
         return None
-    last = own[-1]
+    gone = _superseded(own)
+    last = next((e for e in reversed(own) if e.task not in gone), own[-1])
     chain = list(_chain(last, by_id, events))
     rule = next((str(e.evidence["rule"]) for e in (last, *chain) if "rule" in e.evidence), "")
     since = min(e.at for e in (last, *chain))
@@ -60,6 +61,16 @@ def explain(events: Sequence[Event], service: str, needs: Collection[str]) -> di
         "rule": rule,
         "before": [_told(event) for event in before[-3:]],
     }
+
+
+def _superseded(own: Sequence[Event]) -> set[str | None]:
+    """Tasks after which another one was started in their place: their end, which comes last in an update that starts
+    first, says nothing of how the service is now."""
+    newest: dict[int | None, str | None] = {}
+    started = [event for event in own if event.kind == "task.started"]
+    for event in started:
+        newest[event.slot] = event.task
+    return {event.task for event in started if event.task != newest[event.slot]}
 
 
 def _chain(last: Event, by_id: Mapping[str, Event], events: Sequence[Event]) -> Iterator[Event]:

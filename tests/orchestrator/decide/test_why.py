@@ -82,3 +82,14 @@ def test_causes_that_go_in_a_circle_or_are_forgotten_end_the_chain() -> None:
     found = explain([one, other], "web", set())
     assert found is not None and [fact["id"] for fact in found["because"]] == ["e1"]
     assert explain([], "web", set()) is None
+
+
+def test_the_end_of_the_container_that_an_update_replaced_is_not_how_the_service_is() -> None:
+    asked = event("e9", "stack.applied", 70, service=None, slot=None, task=None, source="orchestrator", message="up")
+    new = event("e10", "task.started", 71, "e9", task="t2", attempt=1)
+    old = event("e11", "task.exited", 72, "e9", message="exit 0")
+    found = explain([APPLIED, PLANNED, BEGUN, asked, new, old], "web", set())
+    assert found is not None and (found["sentence"], found["at"]) == ("web.2 was started", 71)
+    failed = event("e10", "task.start-failed", 71, "e9", task="t2", message="no such command")
+    found = explain([APPLIED, PLANNED, BEGUN, asked, failed], "web", set())
+    assert found is not None and found["sentence"] == "web.2 could not be started: no such command"
