@@ -374,9 +374,15 @@ def power_cut(host: Host) -> None:
                 os.kill(pid, signal.SIGKILL)
         return not left
 
+    def gone() -> bool:
+        """A task that has just died counts for a moment more."""
+        for directory in cgroup_dirs(instance):
+            with contextlib.suppress(OSError):
+                directory.rmdir()
+        return not cgroup_dirs(instance)
+
     until(dead, "the containers to end")
-    for directory in cgroup_dirs(instance):
-        directory.rmdir()
+    until(gone, "their cgroups to go")
     for mount in sorted(mounts_below(host.root), reverse=True):
         subprocess.run(["umount", "-l", mount], check=True)
     for link in Path("/sys/class/net").glob(f"g{instance}*"):
