@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench import images, network, stats
+from tests.bench import execs, images, network, stats
 from tests.bench.bench import measure, tell
 from tests.bench.compose import pipeline, seconds, stack
 from tests.bench.health import probe_cost
@@ -64,3 +64,11 @@ def test_the_network_in_small() -> None:
     assert all(path["ratio"] > 0.2 and path["more_us"] < 500 for path in found["paths"].values())
     assert found["set_up"]["both_ms"] < 200
     assert found["one_endpoint"]["processor_ms"] < 60
+
+
+@pytest.mark.host
+def test_an_exec_in_small() -> None:
+    figures = execs.measure(10)
+    print(figures)
+    assert figures["api_ratio"] < 4
+    assert figures["cli_ratio"] < 10
