@@ -10,17 +10,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query
 from starlette.requests import Request
-from starlette.responses import StreamingResponse
+from starlette.responses import Response, StreamingResponse
 
 from agent.kit.errors import GoraeError
 from agent.wire import streams as agent
 from agent.wire.batches import Decoder, Item, Part, cursor, places, told
-from orchestrator.api import streams
+from orchestrator.api import passing, streams
 from orchestrator.api.context import Context
 from orchestrator.api.errors import document
 from orchestrator.api.stacks import Here, Services, StackName
@@ -45,7 +46,7 @@ async def of_stack(
     until: float | None = None,
     tail: Tail = None,
     last_event_id: Seen = None,
-) -> StreamingResponse:
+) -> Response:
     """As /v1/logs, of one stack."""
     return await logs(here, request, stack, service, task, follow, since, until, tail, last_event_id)
 
@@ -62,7 +63,7 @@ async def logs(
     until: float | None = None,
     tail: Tail = None,
     last_event_id: Seen = None,
-) -> StreamingResponse:
+) -> Response:
     """{kind: "line", stack, service, slot, task, at, stream, text}, {kind: "attempt", …, attempt}, {kind: "gap", …},
     {kind: "note", text}; of no stack: of all. `since` and `until` in Unix seconds, `tail` of each slot. A text that is
     no UTF-8 comes in `base64` as well; `partial`: the next line of the stream goes on with it."""
@@ -74,6 +75,11 @@ async def logs(
         places(last_event_id)  # raises bad-cursor before the answer begins
     notes = [] if last_event_id else _notes(here, stack, service)
     accept = request.headers.get("accept", "")
+    if BATCHES in accept and request.scope["http_version"] == "1.0":
+        with suppress(OSError):  # no agent: the other way says so
+            source = await passing.ask(here.agent_socket, "logs", arguments)
+            first = b"".join(streams.line({"note": note["text"]}) for note in notes)
+            return passing.Passed(source, first, BATCHES)
     if BATCHES in accept:
         return StreamingResponse(_batches(here.agent_socket, arguments, notes), media_type=BATCHES)
     if SSE in accept:
