@@ -3,9 +3,11 @@ what is shown allows it."""
 
 from __future__ import annotations
 
+import fcntl
 import json
 import sys
 import time
+from contextlib import suppress
 from operator import itemgetter
 
 from agent.wire.batches import Decoder, Gap, Part, told
@@ -24,6 +26,7 @@ _WHEN = itemgetter(slice(0, 35))
 _AFTER_WHEN = itemgetter(slice(35, None))
 _TEXT = itemgetter(slice(HEADER, None))
 _TAME = bytes(range(0x20, 0x7F)) + b"\t\n"  # a terminal shows them as they are
+ROOM = 1 << 20  # bytes that a reader of our output may be behind, so that neither waits for the other
 CAP = 16 << 20  # bytes of one line that are waited for
 
 
@@ -35,6 +38,8 @@ class Printer:
         self._json, self._times, self._prefix, self._stacks = json, times, prefix, stacks
         self._screen = Screen()
         self._out = sys.stdout.buffer
+        with suppress(OSError, ValueError):  # no pipe, or none that may be larger
+            fcntl.fcntl(self._out.fileno(), fcntl.F_SETPIPE_SZ, ROOM)
         self._width = 0
         self._colours: dict[tuple[str, str], int] = {}
         self._prefixes: dict[str, bytes] = {}
