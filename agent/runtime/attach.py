@@ -18,6 +18,7 @@ from agent.runtime.execs import writable
 _STDOUT, _STDERR = 2, 3  # the first byte of a packet (conmon, src/utils.h)
 _PACKET = 8192  # bytes of one
 _BEHIND = 1 << 20  # bytes that a reader may be behind
+_EACH = 100  # bytes that a packet takes besides its own: a container may write one at a time
 
 
 class Attached:
@@ -58,7 +59,7 @@ class Attached:
             self._bell.clear()
             await self._bell.wait()
         errors, data = self._waiting.popleft()
-        self._behind -= len(data)
+        self._behind -= len(data) + _EACH
         return errors, data
 
     async def write(self, data: bytes) -> None:
@@ -92,7 +93,7 @@ class Attached:
             data = b""
         if data and data[0] in (_STDOUT, _STDERR):
             self._waiting.append((data[0] == _STDERR, data[1:]))
-            self._behind += len(data) - 1
+            self._behind += len(data) - 1 + _EACH
         if not data or self._behind > _BEHIND:
             self._over = not data
             self.close()

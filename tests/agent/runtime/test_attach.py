@@ -1,0 +1,42 @@
+"""Whoever is attached and does not read is let go, before much is kept for them."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agent.kit.errors import Temporary
+from agent.kit.layout import Layout
+from agent.runtime.attach import Attached
+
+
+@pytest.fixture
+def conmon(tmp_path: Path) -> Iterator[socket.socket]:
+    """Listens where one would, for the first attempt of t1."""
+    directory = Layout.at(tmp_path).run / "at" / "t1.1"
+    directory.mkdir(parents=True)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:
+        listening.bind(str(directory / "attach"))
+        listening.listen()
+        yield listening
+
+
+@pytest.mark.parametrize("size", [1, 8000])
+async def test_what_waits_for_a_slow_reader_is_bounded(tmp_path: Path, conmon: socket.socket, size: int) -> None:
+    attached = Attached(Layout.at(tmp_path), "t1", 1)
+    peer, _ = conmon.accept()
+    packets = 0
+    with peer, pytest.raises(ConnectionError):  # it was let go
+        while packets < 50_000:
+            peer.send(b"\2" + bytes(size))
+            packets += 1
+            await asyncio.sleep(0)
+    assert packets * (size + 100) < 2 << 20
+    with pytest.raises(Temporary, match="faster than this is read"):
+        while True:
+            await attached.read()
+    attached.close()
