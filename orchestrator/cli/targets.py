@@ -88,6 +88,20 @@ def find(arguments: argparse.Namespace, client: Client, *, required: bool) -> tu
     return None if stack is None else checked(stack), services
 
 
+def one_service(arguments: argparse.Namespace, client: Client) -> tuple[str, str]:
+    """(stack, service) of a verb that acts on one."""
+    stack, services = find(arguments, client, required=True)
+    if stack is not None and len(services) == 1:
+        return stack, services[0]
+    if services:
+        raise UserError("cannot act on more than one service at once", code="usage", hint="one command for each")
+    raise UserError(
+        f"cannot tell which service is meant: {stack} is taken for a stack, being no service of a Compose file here",
+        code="usage",
+        hint=f"gorae status shows all; say {stack}/SERVICE",
+    )
+
+
 def checked(stack: str) -> str:
     """It becomes part of a path of the API."""
     if not _NAME.fullmatch(stack):

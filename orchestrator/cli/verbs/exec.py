@@ -66,10 +66,8 @@ def run(arguments: argparse.Namespace) -> int:
 def place(arguments: argparse.Namespace, client: Client) -> str:
     """The API's path of the one service that is meant."""
     arguments.targets = [arguments.target]
-    stack, services = targets.find(arguments, client, required=True)
-    if len(services) != 1:
-        raise UserError("cannot tell which service is meant", code="usage", hint=f"STACK/SERVICE, as in {stack}/web")
-    return f"/v1/stacks/{stack}/services/{quote(services[0])}"
+    stack, service = targets.one_service(arguments, client)
+    return f"/v1/stacks/{stack}/services/{quote(service)}"
 
 
 def _variable(entry: str) -> tuple[str, str]:

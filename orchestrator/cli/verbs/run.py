@@ -2,12 +2,16 @@
 
 Waits until it has ended, prints what it writes, and exits with its code. The container is removed afterwards; what it
 wrote into volumes stays. Ctrl-C ends it. With -d: returns at once, and it goes with the next change of the stack.
+
+What is typed or piped in is not passed on: gorae exec does that, in a container that runs. Of a service with
+stdin_open, gorae attach is at the input of a run with -d.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import time
 from typing import Any
@@ -33,11 +37,9 @@ def register(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     client = Client(arguments.root)
     arguments.targets = [arguments.target]
-    stack, services = targets.find(arguments, client, required=True)
-    if len(services) != 1:
-        raise UserError("cannot run: one service is wanted", code="usage", hint="gorae run STACK/SERVICE COMMAND")
+    stack, service = targets.one_service(arguments, client)
     body = {
-        "service": services[0],
+        "service": service,
         "command": arguments.command or None,
         "environment": dict(_variable(pair) for pair in arguments.env),
         "user": arguments.user,
@@ -47,6 +49,8 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"{stack}/{name} is started; gorae logs {stack}/{name}")
         return 0
     seen: list[str] = []
+    for number in (signal.SIGHUP, signal.SIGTERM):  # a closed terminal, timeout(1): nobody waits for it any more
+        signal.signal(number, _leave)
     try:
         while True:
             task = _task(client, stack, name)
@@ -58,8 +62,12 @@ def run(arguments: argparse.Namespace) -> int:
     finally:
         client.send("DELETE", f"/v1/stacks/{stack}/runs/{name}")
     if task["exit_code"] is None:
-        raise Temporary(f"cannot run {stack}/{services[0]}: {task['message']}", code="not-run", hint="gorae events")
+        raise Temporary(f"cannot run {stack}/{service}: {task['message']}", code="not-run", hint="gorae events")
     return int(task["exit_code"])
+
+
+def _leave(number: int, _frame: object) -> None:
+    raise SystemExit(128 + number)
 
 
 def _variable(pair: str) -> tuple[str, str]:

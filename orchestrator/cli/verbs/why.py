@@ -10,7 +10,6 @@ import json
 import time
 from typing import Any
 
-from agent.kit.errors import UserError
 from orchestrator.cli import targets
 from orchestrator.cli.client import Client
 from orchestrator.cli.render import safe
@@ -23,11 +22,9 @@ def register(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     client = Client(arguments.root)
-    stack, services = targets.find(arguments, client, required=True)
-    if len(services) != 1:
-        raise UserError("cannot say why: one service is wanted", code="usage", hint="gorae why STACK/SERVICE")
-    found = client.send("GET", f"/v1/stacks/{stack}/why", service=services[0])
-    print(json.dumps(found) if arguments.json else "\n".join(text(found, f"{stack}/{services[0]}")))
+    stack, service = targets.one_service(arguments, client)
+    found = client.send("GET", f"/v1/stacks/{stack}/why", service=service)
+    print(json.dumps(found) if arguments.json else "\n".join(text(found, f"{stack}/{service}")))
     return 0
 
 

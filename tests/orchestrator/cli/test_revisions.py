@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -138,3 +139,37 @@ def test_run_prints_what_is_written_once_and_exits_with_its_code(
     _, _, body = next(asked for asked in daemon.asked if asked[0] == "POST")
     assert body == {"service": "web", "command": ["echo", "-n", "hi"], "environment": {"A": "1=2"}, "user": None}
     assert ("DELETE", "/v1/stacks/shop/runs/web-run-1") in [asked[:2] for asked in daemon.asked]
+
+
+def test_a_run_that_is_told_to_end_removes_its_container(
+    daemon: FakeDaemon, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daemon.answers["POST", "/v1/stacks/shop/run"] = {"stack": "shop", "generation": 3, "service": "web-run-1"}
+    daemon.answers["GET", "/v1/status"] = document(stack("shop", service("web-run-1", task())))
+    daemon.answers["GET", "/v1/logs"] = []
+    daemon.answers["DELETE", "/v1/stacks/shop/runs/web-run-1"] = {}
+    monkeypatch.setattr("time.sleep", lambda _: signal.raise_signal(signal.SIGHUP))
+    before = [(number, signal.getsignal(number)) for number in (signal.SIGHUP, signal.SIGTERM)]
+    try:
+        with pytest.raises(SystemExit) as left:
+            main(["run", "web", "sleep", "9"])
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)
+    assert left.value.code == 129
+    assert ("DELETE", "/v1/stacks/shop/runs/web-run-1") in [asked[:2] for asked in daemon.asked]
+
+
+@pytest.mark.parametrize("verb", [["why"], ["run"], ["exec"], ["attach"]], ids=lambda words: words[0])
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        pytest.param("wbe", "wbe is taken for a stack, being no service of a Compose file here", id="misspelt"),
+        pytest.param("shop/", "shop is taken for a stack", id="a stack"),
+    ],
+)
+def test_a_verb_of_one_service_says_what_it_took_the_word_for(
+    verb: list[str], word: str, said: str, daemon: FakeDaemon, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*verb, word, *(["ls"] if verb == ["exec"] else [])]) == 2
+    assert said in " ".join(capsys.readouterr().err.split())
