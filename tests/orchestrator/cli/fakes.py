@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import threading
@@ -40,11 +41,9 @@ class FakeDaemon:
                 connection, _ = self._listener.accept()
             except OSError:
                 return
-            with connection, connection.makefile("rwb") as file:
-                try:
-                    self._answer(file)
-                except BrokenPipeError:
-                    pass  # the client left, as it may
+            # The client may leave, also before what was written is flushed at the end.
+            with contextlib.suppress(BrokenPipeError), connection, connection.makefile("rwb") as file:
+                self._answer(file)
 
     def _answer(self, file: Any) -> None:
         method, target, _ = file.readline().decode().split()
