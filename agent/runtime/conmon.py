@@ -62,6 +62,7 @@ class Monitor:
             if self.cgroup is not None:  # it went with the last attempt before this one
                 self.cgroup.mkdir(parents=True, exist_ok=True)
             keep, env = [sync], {"_OCI_SYNCPIPE": str(sync), "TZ": "UTC0"}  # times in one zone: they sort as text
+            env["TMPDIR"] = str(self.attach)  # where it waits for a terminal: what a killed one leaves is ours to see
             if self.cgroup is not None:
                 keep.append(go)
                 env["_OCI_STARTPIPE"] = str(go)

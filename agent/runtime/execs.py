@@ -229,6 +229,8 @@ class Execs:
     async def sweep(self) -> None:
         """End what people ran through an agent that was killed."""
         left = list(self._layout.run_tasks.glob(f"*/*/{_SPEC}*.json"))
+        for socket_file in (self._layout.run / "at").glob(f"{_SPEC}*"):  # nobody waits there any more
+            socket_file.unlink(missing_ok=True)
         programs = [pid for crun in conmon.working_on(str(file).encode() for file in left) for pid in _programs(crun)]
         sessions = {_stat(pid, _SESSION) for pid in programs} - {None}
         for pid in programs:

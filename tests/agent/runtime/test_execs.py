@@ -231,6 +231,7 @@ async def test_one_of_an_agent_that_was_killed_is_ended_by_the_next(place: Place
     block = place.running("sh", "-c", "trap '' HUP; (sleep 604 &); echo up; while :; do sleep 1; done")
     held.append(await block.__aenter__())
     await until(held[0].stdout, b"up")  # type: ignore[arg-type]
+    (place.host.layout.run / "at" / "exec-stale").touch()
     await Execs(place.host.layout, place.host.instance).sweep()
     assert await asyncio.wait_for(held[0].wait(), 10) == 137
     await block.__aexit__(None, None, None)
