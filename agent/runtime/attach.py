@@ -30,7 +30,7 @@ class Attached:
         self._waiting: deque[tuple[bool, bytes]] = deque()
         self._behind = 0
         self._bell = asyncio.Event()
-        self._over = False
+        self._over = self._too_slow = False
         path = layout.run / "at" / f"{task}.{attempt}" / "attach"  # short: 107 bytes at most
         try:
             self._socket.connect(str(path))
@@ -52,7 +52,7 @@ class Attached:
         while not self._waiting:
             if self._over:
                 return None
-            if self._behind > _BEHIND:
+            if self._too_slow:
                 raise Temporary(
                     "cannot show any more: it writes faster than this is read", code="too-slow", hint="gorae logs -f"
                 )
@@ -95,6 +95,6 @@ class Attached:
             self._waiting.append((data[0] == _STDERR, data[1:]))
             self._behind += len(data) - 1 + _EACH
         if not data or self._behind > _BEHIND:
-            self._over = not data
+            self._over, self._too_slow = not data, bool(data)
             self.close()
         self._bell.set()
