@@ -42,7 +42,7 @@ class Attached:
         asyncio.get_running_loop().add_reader(self._socket.fileno(), self._take)
 
     def close(self) -> None:
-        """The container runs on."""
+        """The container runs on. When nobody writes any more."""
         if self._socket.fileno() >= 0:
             asyncio.get_running_loop().remove_reader(self._socket.fileno())
             self._socket.close()
@@ -96,5 +96,9 @@ class Attached:
             self._behind += len(data) - 1 + _EACH
         if not data or self._behind > _BEHIND:
             self._over, self._too_slow = not data, bool(data)
-            self.close()
+            asyncio.get_running_loop().remove_reader(self._socket.fileno())
+            with suppress(
+                OSError
+            ):  # not closed: a writer may wait on it, and libuv aborts on a descriptor that is none
+                self._socket.shutdown(socket.SHUT_RDWR)
         self._bell.set()

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from agent.kit.errors import Temporary
 from agent.kit.layout import Layout
@@ -44,3 +45,24 @@ async def test_what_waits_for_a_slow_reader_is_bounded(tmp_path: Path, conmon: s
         while True:
             await attached.read()
     attached.close()
+
+
+def test_one_that_waits_to_write_is_let_go_as_well(tmp_path: Path, conmon: socket.socket) -> None:
+    """On the daemon's loop, which ends the whole process when a descriptor goes from under a writer."""
+
+    async def talk() -> None:
+        attached = Attached(Layout.at(tmp_path), "t1", 1)
+        peer, _ = conmon.accept()
+        writing = asyncio.ensure_future(attached.write(bytes(8 << 20)))  # more than the socket takes
+        with peer, pytest.raises(ConnectionError):
+            while True:
+                try:
+                    peer.send(b"\2" + bytes(8000), socket.MSG_DONTWAIT)
+                except BlockingIOError:
+                    pass
+                await asyncio.sleep(0)
+        async with asyncio.timeout(5):
+            await writing
+        attached.close()
+
+    uvloop.run(talk())
