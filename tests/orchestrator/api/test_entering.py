@@ -48,7 +48,10 @@ def talk(path: str, ask: dict[str, Any], *messages: tuple[int, bytes]) -> tuple[
                 socket.send(*waiting.pop(0))
             socket.flush()
             select.select([socket.socket], [socket.socket] if socket.waiting else [], [], 10)
-            got += socket.receive()
+            for message in socket.receive():  # one by one: the end of the connection may be behind the last
+                got.append(message)
+                if message[0] in (RESULT, ERROR):
+                    break
         return got, socket
     finally:
         socket.close()
