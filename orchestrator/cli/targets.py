@@ -6,7 +6,8 @@
 3. Else the first word is a stack, and further words are its services.
 4. No word: the stack of the folder; a query shows all stacks.
 
-A word that could be both the folder's service and another stack is refused, with both ways to say it.
+A word that could be both the folder's service and another stack is refused, with both ways to say it. Of the Compose
+file only names are wanted here: what up would refuse hinders nobody who looks at, stops or removes what runs.
 """
 
 from __future__ import annotations
@@ -115,7 +116,7 @@ def checked(stack: str) -> str:
 
 def _find(arguments: argparse.Namespace, client: Client, *, required: bool) -> tuple[str | None, tuple[str, ...]]:
     words: Sequence[str] = arguments.targets
-    chosen = arguments.project or (str(load(arguments).stack.name) if arguments.file else None)
+    chosen = arguments.project or (str(read(arguments).name) if arguments.file else None)
     if any("/" in word for word in words):
         stack, services = _explicit(words)
         if chosen not in (None, stack):
@@ -131,12 +132,12 @@ def _find(arguments: argparse.Namespace, client: Client, *, required: bool) -> t
         if not required:
             return None, ()
         if file_here():
-            return str(load(arguments).stack.name), ()
+            return str(read(arguments).name), ()
         raise UserError(
             "cannot tell which stack is meant: there is no Compose file here", code="usage", hint="name it: gorae ls"
         )
     if file_here():
-        stack = load(arguments).stack
+        stack = read(arguments)
         own = [word for word in words if word in stack.services]
         if own:
             known = {row["name"] for row in client.get("/v1/stacks")["stacks"]} - {stack.name}

@@ -53,6 +53,11 @@ class Composed:
     files: tuple[Path, ...]
     warnings: tuple[str, ...]
 
+    @property
+    def services(self) -> frozenset[str]:
+        """The names of all, of profiles that are not active as well."""
+        return frozenset(fields(fields(self.everything).get("services")))
+
     def document(self, *, models: bool = False) -> dict[str, Any]:
         """Plain values, as `docker compose config --format json` prints them; `models`: as for YAML."""
         return document.document(self.root, models=models)
@@ -104,7 +109,7 @@ def load(
     report = Report()
     composed = _compose(files, environ, cwd, project, env_files, project_directory, profiles, services, report)
     stack = _stack(composed, report)
-    others = fields(fields(composed.everything).get("services")).keys() - stack.services.keys()
+    others = composed.services - stack.services.keys()
     return Loaded(stack, tuple(report.warnings), composed.files, tuple(sorted(others)))
 
 

@@ -173,3 +173,20 @@ def test_a_verb_of_one_service_says_what_it_took_the_word_for(
 ) -> None:
     assert main([*verb, word, *(["ls"] if verb == ["exec"] else [])]) == 2
     assert said in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_file_that_up_would_refuse_still_says_which_stack_and_service_is_meant(
+    daemon: FakeDaemon, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = "name: shop\nservices:\n  web: {image: web, privileged: true}\n  debug: {image: web, profiles: [debug]}\n"
+    (folder / "compose.yaml").write_text(text)
+    assert main(["up"]) == 2
+    assert "privileged" in capsys.readouterr().err
+    daemon.answers["GET", "/v1/stacks/shop/revisions"] = {"revisions": [], "current": None}
+    assert main(["history"]) == 0
+    daemon.answers["GET", "/v1/status"] = document(stack("shop", service("web"), service("debug")))
+    for words in (["web"], ["debug"], []):
+        assert main(["status", *words]) == 0
+    assert "shop" in capsys.readouterr().out
+    (folder / "compose.yaml").write_text("name: [\n")
+    assert main(["history"]) == 2
