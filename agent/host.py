@@ -5,6 +5,7 @@ Read from /proc, /sys and our own directories; nothing here changes the host, ex
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import platform
@@ -67,17 +68,10 @@ class RealHost:
             pool=self._slice.pool,
         )
 
-    def listeners(self, known: tuple[Listener, ...] | None = None) -> tuple[Listener, ...]:
-        """Listening sockets. `known`: the last answer; holders are looked up only when the sockets have changed."""
-        if known is not None:
-            bare = self._foreign(listeners(frozenset()))
-            if [(s.protocol, s.address, s.port) for s in bare] == [(s.protocol, s.address, s.port) for s in known]:
-                return known
-        return self._foreign(listeners())
-
-    def _foreign(self, found: tuple[Listener, ...]) -> tuple[Listener, ...]:
-        ours = {(LOCAL, *door) for door in self._doors()}
-        return tuple(one for one in found if (one.address, one.protocol, one.port) not in ours)
+    async def listeners(self, known: tuple[Listener, ...] | None = None) -> tuple[Listener, ...]:
+        """Listening sockets. `known`: the last answer; holders are looked up only when the sockets have changed: in a
+        thread, for that is a walk over every open file of the host."""
+        return await asyncio.to_thread(_listeners, known, {(LOCAL, *door) for door in self._doors()})
 
     def free_port(self, port: Port, taken: frozenset[int]) -> int:
         """Temporary no-free-port."""
@@ -102,3 +96,16 @@ class RealHost:
             return None
         index = (uid - UID_POOL) // UID_RANGE - self._slice.number * TASKS
         return index if 0 <= index < TASKS else None
+
+
+def _listeners(known: tuple[Listener, ...] | None, ours: Collection[tuple[str, str, int]]) -> tuple[Listener, ...]:
+    """`ours`: (address, protocol, port) where this process listens itself."""
+
+    def foreign(found: tuple[Listener, ...]) -> tuple[Listener, ...]:
+        return tuple(one for one in found if (one.address, one.protocol, one.port) not in ours)
+
+    if known is not None:
+        bare = foreign(listeners(frozenset()))
+        if [(s.protocol, s.address, s.port) for s in bare] == [(s.protocol, s.address, s.port) for s in known]:
+            return known
+    return foreign(listeners())

@@ -686,7 +686,7 @@ class Host(Protocol):
 
     def capacity(self) -> Capacity: ...
 
-    def listeners(self, known: tuple[Listener, ...] | None = None) -> tuple[Listener, ...]:
+    async def listeners(self, known: tuple[Listener, ...] | None = None) -> tuple[Listener, ...]:
         """`known`: the last answer; holders are looked up again only when the sockets have changed."""
 
     def free_port(self, port: Port, taken: frozenset[int]) -> int:

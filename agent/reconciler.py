@@ -54,9 +54,9 @@ class Reconciler:
         self._workers: dict[str, Worker] = {}
         self._strangers: dict[str, str] = {}  # task → stack: found when there was no journal, not assigned since
 
-    def listeners(self) -> tuple[Listener, ...]:
+    async def listeners(self) -> tuple[Listener, ...]:
         """As they are at this moment; the host message may be some seconds old."""
-        return self._host.listeners()
+        return await self._host.listeners()
 
     # Life ---------------------------------------------------------------------------------------------------------
 

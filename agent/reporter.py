@@ -167,7 +167,7 @@ class Reporter:
                 rounds = 0
             if self._host_due:
                 self._host_due = False
-                await session.publish(topics.HOST, _bytes(self._host_status()), retain=True)
+                await session.publish(topics.HOST, _bytes(await self._host_status()), retain=True)
             if self._reports:
                 self._reports = False
                 await self._publish_reports(session)
@@ -237,9 +237,9 @@ class Reporter:
 
     # The host -----------------------------------------------------------------------------------------------------
 
-    def _host_status(self) -> HostStatus:
+    async def _host_status(self) -> HostStatus:
         who, capacity = self._who, self._host.capacity()
-        self._listeners, self._routes = self._host.listeners(self._listeners), capacity.routes
+        self._listeners, self._routes = await self._host.listeners(self._listeners), capacity.routes
         return HostStatus(
             instance=who.instance,
             bound_store_id=who.bound,
@@ -271,7 +271,8 @@ class Reporter:
                 waited, self._sent, self._events_due = 0, None, True
                 self._wake.set()
             changed = self._host.capacity().routes != self._routes
-            if changed or self._host.listeners(self._listeners) != self._listeners:
+            known, self._listeners = self._listeners, await self._host.listeners(self._listeners)
+            if changed or known != self._listeners:
                 self._host_due = True
                 self._wake.set()
 

@@ -27,7 +27,7 @@ class FakeHost:
     def capacity(self) -> Capacity:
         return Capacity(kernel="6.1", cgroup="v2", cpus=2, memory=4 << 30, features={})
 
-    def listeners(self, known: tuple[Listener, ...] | None = None) -> tuple[Listener, ...]:
+    async def listeners(self, known: tuple[Listener, ...] | None = None) -> tuple[Listener, ...]:
         return self.held
 
     def free_port(self, port: Port, taken: frozenset[int]) -> int:

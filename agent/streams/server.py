@@ -49,7 +49,7 @@ class Agent(Users, Protocol):
     def in_use(self) -> dict[str, str]:
         """Image id → who uses it."""
 
-    def listeners(self) -> Sequence[Listener]: ...
+    async def listeners(self) -> Sequence[Listener]: ...
 
     async def adopt(self, store_id: str) -> None: ...
 
@@ -238,7 +238,7 @@ class StreamServer:
         return {"signalled": await self._agent.kill(text(request, "stack"), services, number, cause)}
 
     async def _listeners(self, request: dict[str, Any], send: Send) -> Any:
-        return list(self._agent.listeners())
+        return list(await self._agent.listeners())
 
     async def _look_around(self, request: dict[str, Any], send: Send) -> Any:
         return dataclasses.asdict(await self._surroundings())

@@ -9,6 +9,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -108,11 +109,26 @@ def test_capacity_and_ports(host: RealHost) -> None:
     assert 1024 < port < 65536
 
 
-def test_holders_are_not_looked_up_while_nothing_changes(host: RealHost) -> None:
-    known = tuple(listener.model_copy(update={"holder": "remembered"}) for listener in host.listeners())
-    assert host.listeners(known) in (known, host.listeners())
+async def test_holders_are_not_looked_up_while_nothing_changes(host: RealHost) -> None:
+    known = tuple(listener.model_copy(update={"holder": "remembered"}) for listener in await host.listeners())
+    assert await host.listeners(known) in (known, await host.listeners())
     ours = Listener(protocol="tcp", address="203.0.113.1", port=1)
-    assert ours not in host.listeners((*known, ours))
+    assert ours not in await host.listeners((*known, ours))
+
+
+async def test_a_walk_over_every_open_file_holds_nobody_up(host: RealHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    walked, gone_on, loop = asyncio.Event(), threading.Event(), asyncio.get_running_loop()
+
+    def walk(_: object = None) -> tuple[Listener, ...]:
+        loop.call_soon_threadsafe(walked.set)
+        assert gone_on.wait(10), "the loop waited for it"
+        return ()
+
+    monkeypatch.setattr("agent.host.listeners", walk)
+    looking = asyncio.ensure_future(host.listeners())
+    await walked.wait()
+    gone_on.set()
+    assert await looking == ()
 
 
 # The real one -------------------------------------------------------------------------------------------------------

@@ -156,6 +156,7 @@ async def test_our_own_listening_is_no_foreign_listener(world: World, tmp_path: 
     await world.publish(await world.task("web"))
     await world.serve(world.host, 8081, "stranger", "::1")
     host = RealHost(Layout.at(tmp_path), world.slice, world.network.doors)
-    found = host.listeners()
+    found = await host.listeners()
     assert [(one.address, one.port) for one in found] == [("::1", 8081)]
-    assert host.listeners((Listener(protocol="tcp", address="::1", port=8081, holder="known"),))[0].holder == "known"
+    (known,) = await host.listeners((Listener(protocol="tcp", address="::1", port=8081, holder="known"),))
+    assert known.holder == "known"
