@@ -98,9 +98,15 @@ def pss(pid: int) -> int:
 
 
 def family(pid: int) -> list[int]:
-    """A process and its descendants, containers' conmons not among them (they are nobody's children any more)."""
-    children = [int(c) for t in Path(f"/proc/{pid}/task").iterdir() for c in (t / "children").read_text().split()]
-    return [pid, *(p for child in children if not is_conmon(child) for p in family(child))]
+    """A process and its descendants, containers' conmons not among them (they are nobody's children any more). What
+    has ended meanwhile, as probes do, is left out."""
+    try:
+        if is_conmon(pid):
+            return []
+        children = [int(c) for t in Path(f"/proc/{pid}/task").iterdir() for c in (t / "children").read_text().split()]
+    except FileNotFoundError:
+        return []
+    return [pid, *(p for child in children for p in family(child))]
 
 
 def is_conmon(pid: int) -> bool:
