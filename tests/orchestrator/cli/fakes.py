@@ -42,11 +42,14 @@ class FakeDaemon:
             except OSError:
                 return
             # The client may leave, also before what was written is flushed at the end.
-            with contextlib.suppress(BrokenPipeError), connection, connection.makefile("rwb") as file:
+            with contextlib.suppress(ConnectionError), connection, connection.makefile("rwb") as file:
                 self._answer(file)
 
     def _answer(self, file: Any) -> None:
-        method, target, _ = file.readline().decode().split()
+        words = file.readline().decode().split()
+        if not words:
+            return  # the client has left without a word
+        method, target, _ = words
         length = 0
         while (line := file.readline().strip()) != b"":
             name, _, value = line.partition(b":")

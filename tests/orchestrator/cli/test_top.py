@@ -175,7 +175,7 @@ class Shown:
 @pytest.fixture
 def shown(daemon: FakeDaemon) -> Iterator[Shown]:
     daemon.answers["GET", "/v1/status"] = STATUS
-    daemon.answers["GET", "/v1/stats"] = deque([[STATS], [STATS, HOLD]])
+    daemon.answers["GET", "/v1/stats"] = deque([[STATS], *([[STATS, HOLD]] * 50)])
     made = Shown(daemon.root)
     try:
         yield made
