@@ -84,12 +84,13 @@ class CrunRuntime:
             checks.created(pid, name, in_host=in_host)
             if before is not None and ticks is not None:
                 await before(Process(pid, ticks, None))
+            monitor = conmon.find(cid, directory)  # now: a program that ends at once takes it along
             await self._exec(cid)
         except OSError as error:  # no such process, no reader: it died under our hands
             raise Temporary(f"cannot start {name}: it was killed while it was created", code="start-failed") from error
         if ticks is None:
             raise Temporary(f"cannot start {name}: it was killed while it was created", code="start-failed")
-        return Process(pid, ticks, conmon.find(cid, directory))
+        return Process(pid, ticks, monitor)
 
     async def _exec(self, cid: str) -> None:
         """What `crun start` does, without the fork: a byte into the FIFO on which the container waits, then its removal
@@ -205,8 +206,9 @@ class CrunRuntime:
         task, _, number = cid.rpartition(".")
         status = self._status(cid)
         fresh = (self._layout.crun_root / cid / "exec.fifo").exists()  # created, never started: of no use
+        monitor = conmon.find(cid, self._bundle(task, int(number)))  # first: it ends after the container
         if status is not None and not fresh and _alive(status):
-            return Found(task, int(number), Process(*status, conmon.find(cid, self._bundle(task, int(number)))), None)
+            return Found(task, int(number), Process(*status, monitor), None)
         try:
             path = self._layout.exits / cid
             record = int(path.read_text()), path.stat().st_mtime

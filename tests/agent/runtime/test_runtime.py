@@ -15,9 +15,10 @@ import pytest
 
 from agent.kit.errors import GoraeError, Permanent
 from agent.ports import Bundle, Sandbox, UserIds
-from agent.runtime import pidfd
+from agent.runtime import conmon, pidfd
 from agent.wire.messages import Resources
 from tests.agent.runtime.host import Host, make_rootfs
+from tests.support.host import until
 
 pytestmark = pytest.mark.host
 
@@ -105,6 +106,20 @@ async def test_lost_conmon_ends_the_container(host: Host) -> None:
     assert (await waiting).code is None
     assert time.monotonic() - began < 1
     assert not host.is_running(process)
+
+
+async def test_what_ends_at_once_has_not_lost_its_conmon(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else it would be run a second time."""
+    bundle, release = host.bundle("true"), host.runtime._exec
+
+    async def slowly(cid: str) -> None:
+        await release(cid)
+        until(lambda: conmon.find(cid, host.layout.run_tasks / bundle.task / "1") is None, "conmon to end")
+
+    monkeypatch.setattr(host.runtime, "_exec", slowly)
+    process = await host.runtime.start(bundle)
+    assert process.conmon is not None
+    assert (await host.runtime.wait(bundle.task, 1, process)).code == 0
 
 
 async def test_conmon_lost_while_the_agent_was_away(host: Host) -> None:
