@@ -110,7 +110,14 @@ def family(pid: int) -> list[int]:
 
 
 def is_conmon(pid: int) -> bool:
-    return b"conmon" in Path(f"/proc/{pid}/comm").read_bytes()
+    return b"conmon" in _about(pid, "comm")
+
+
+def _about(pid: int, what: str) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/{what}").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""  # it has ended meanwhile
 
 
 def daemons(host: Host) -> list[int]:
@@ -122,7 +129,7 @@ def conmons(host: Host) -> list[int]:
     return [
         int(p.name)
         for p in Path("/proc").iterdir()
-        if p.name.isdigit() and is_conmon(int(p.name)) and str(host.root).encode() in (p / "cmdline").read_bytes()
+        if p.name.isdigit() and is_conmon(int(p.name)) and str(host.root).encode() in _about(int(p.name), "cmdline")
     ]
 
 

@@ -913,17 +913,16 @@ def _policy(**more: Any) -> nft_rules.Policy:
 @pytest.mark.parametrize("policy", [_ports, _services], ids=["ports", "services"])
 def test_one_endpoint_among_a_thousand(host: Namespace, policy: Callable[[int], nft_rules.Policy]) -> None:
     before = nft_rules.ruleset(policy(81))
-    whole = nft_text.whole(before)
-    nft.commit(whole)
-    began, rounds = _cpu(), range(82, 92)
-    for _ in rounds:
-        nft.commit(whole)
-    replaced = _cpu() - began
-    steps = [policy(target) for target in rounds]
-    began = _cpu()
-    for step in steps:
+    nft.commit(nft_text.whole(before))
+    replaced, changed = [], []
+    for target in range(82, 92):  # the least of ten: others' work makes either slower
+        began = _cpu()
+        nft.commit(nft_text.whole(before))
+        replaced.append(_cpu() - began)
+        step = policy(target)
+        began = _cpu()
         after = nft_rules.ruleset(step)
         nft.commit(nft_text.delta(before, after))
+        changed.append(_cpu() - began)
         before = after
-    changed = _cpu() - began
-    assert changed < replaced * 0.8, "a ninth (ports) and a half (services) when this was written"
+    assert min(changed) < min(replaced) * 0.8, "a ninth (ports) and a half (services) when this was written"
