@@ -88,11 +88,18 @@ class ExecRequests:
                 if isinstance(error := leaf(group_), _Detached):
                     return {"exit_code": None}
                 raise error from None
-            return {"exit_code": (await ended).code}
+            return {"exit_code": self._code(record, (await ended).code)}
         finally:
             attached.close()
             ended.cancel()
             await asyncio.gather(ended, return_exceptions=True)
+
+    def _code(self, record: TaskRecord, found: int | None) -> int | None:
+        """The worker, which waits for the same end, may have put conmon's note of it away already."""
+        if found is not None:
+            return found
+        exits = (now.exit for now in self._agent.records(record.stack) if now.id == record.id)
+        return next((exit_.code for exit_ in exits if exit_ is not None), None)
 
 
 async def _feed_attached(
