@@ -110,15 +110,16 @@ def test_reboots_in_random_states_keep_the_order_and_double_nothing(own: Host, r
             own.cli("drain", "--undo", "--no-wait")
         mark = f"boot {number} after {name}"
 
-        both = [f"web {version}"] * 2
-        until(partial(ends, said, mark, both), f"both of them, {mark}", tell=said.read_text)
+        new = f"web {version}"
+        until(partial(both, said, mark, new), f"both of them, {mark}", tell=said.read_text)
         own.wait("boot", settled, mark)
         until(lambda: running(own) == assigned(own), "what runs to be what is assigned", tell=lambda: str(running(own)))
         found = since(said, mark)
         webs = [line for line in found if line.startswith("web")]
         assert "doubled" not in said.read_text(), found
         assert found.index("db is ready") < found.index(webs[0]), found
-        assert webs[-2:] == both, found
+        # Between the two new ones may come an old one: of the slot that the update had not reached yet.
+        assert webs[-1] == new and webs.count(new) >= 2, found
         if name not in ("an update", "a restart", "a recreation"):
             assert (len(webs), found.count("db starts")) == (2, 1), found
         assert lines(said).count("halted") == halted, "what the user stopped stays stopped"
@@ -135,8 +136,9 @@ def since(said: Path, mark: str) -> list[str]:
     return found[found.index(mark) :]
 
 
-def ends(said: Path, mark: str, last: list[str]) -> bool:
-    return since(said, mark)[-len(last) :] == last
+def both(said: Path, mark: str, new: str) -> bool:
+    found = since(said, mark)
+    return found[-1:] == [new] and found.count(new) >= 2
 
 
 def settled(document: dict[str, object]) -> bool:
