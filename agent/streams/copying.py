@@ -18,10 +18,11 @@ from agent.decide.record import TaskRecord
 from agent.kit.errors import GoraeError, Permanent, UserError, from_document
 from agent.ports import Process
 from agent.runtime import pidfd
+from agent.runtime.execs import Stream
 from agent.runtime.spawn import Child, spawn
 from agent.streams.execs import Agent, chosen
 from agent.streams.requests import Conversation, Take, text
-from agent.wire.frames import CHUNK, END, STDIN, STDOUT, Duplex
+from agent.wire.frames import END, STDIN, STDOUT, Duplex
 
 _SOURCES = Path(__file__).resolve().parents[2]
 _LAST = 10.0  # seconds for the process to end once its bytes have
@@ -38,9 +39,9 @@ class CopyRequests:
     async def _out(self, request: dict[str, Any], take: Take) -> Any:
         record, process = chosen(self._agent, request, "copy from")
         spec = {"way": "out", "path": _path(request), "follow": bool(request.get("follow", False))}
-        async with _inside(record, process, spec) as (reader, _, child):
+        async with _inside(record, process, spec) as (stream, child):
             duplex = await take(_named(record))
-            while data := await reader.read(CHUNK):
+            while data := await stream.read():
                 await duplex.send(STDOUT, data)
             result = await child.ended()
             await duplex.send(END)
@@ -55,9 +56,9 @@ class CopyRequests:
         if "/" in spec["name"] or spec["name"] in (".", ".."):
             raise Permanent("cannot understand the request: name is no name", code="bad-request")
         spec["archive"] = bool(request.get("archive", False))
-        async with _inside(record, process, spec) as (_, writer, child):
+        async with _inside(record, process, spec) as (stream, child):
             duplex = await take(_named(record))
-            feeding = asyncio.ensure_future(_feed(duplex, writer))
+            feeding = asyncio.ensure_future(_feed(duplex, stream))
             ending = asyncio.ensure_future(child.ended(None))
             try:
                 # Whatever ends first: one that has refused reads no more of what is sent.
@@ -71,17 +72,16 @@ class CopyRequests:
                 await asyncio.gather(feeding, ending, return_exceptions=True)
 
 
-async def _feed(duplex: Duplex, writer: asyncio.StreamWriter) -> None:
+async def _feed(duplex: Duplex, stream: Stream) -> None:
     """What the client sends, to its END. Permanent cut-off: there was none."""
     try:
         while (frame := await duplex.receive()) is not None:
             if frame.kind == END:
-                writer.write_eof()
+                stream.close()
                 return
             if frame.kind == STDIN:
-                writer.write(frame.payload)
-                await writer.drain()
-    except ConnectionError:
+                await stream.write(frame.payload)
+    except BrokenPipeError:
         return  # the process has ended, and says why
     raise Permanent("cannot finish the copy: what was sent is cut off", code="cut-off")
 
@@ -106,16 +106,16 @@ class _Child:
 
 
 @asynccontextmanager
-async def _inside(
-    record: TaskRecord, process: Process, spec: dict[str, Any]
-) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter, _Child]]:
-    """The process, with a socket to it; ended with the block. UserError nothing-runs."""
+async def _inside(record: TaskRecord, process: Process, spec: dict[str, Any]) -> AsyncIterator[tuple[Stream, _Child]]:
+    """The process, with a socket to it; ended with the block. UserError nothing-runs. By descriptor, as programs are: a
+    transport of the loop's would take this socket for one of TCP."""
     container = pidfd.open_process(process.pid, process.start_ticks)
     if container is None:
         raise _ended(record)
     ours, theirs = socket.socketpair()
+    stream = Stream(ours.detach())
     said = os.memfd_create("copy", os.MFD_CLOEXEC)
-    child = writer = None
+    child = None
     try:
         try:
             command = [sys.executable, "-S", "-P", "-m", "agent.streams.copy_child", str(container), json.dumps(spec)]
@@ -126,19 +126,14 @@ async def _inside(
             raise Permanent(f"cannot copy: {error.strerror}", code="not-copied") from error
         finally:
             theirs.close()
-        ours.setblocking(False)
-        reader, writer = await asyncio.open_connection(sock=ours, limit=CHUNK)
-        yield reader, writer, _Child(child, said, record)
+        yield stream, _Child(child, said, record)
     finally:
         if child is not None:
             if child.fd >= 0:
                 pidfd.kill(child.fd, signal.SIGTERM)
                 await child.wait(_TIDY)
             child.kill()
-        if writer is not None:
-            writer.transport.abort()
-        else:
-            ours.close()
+        stream.close()
         os.close(said)
         os.close(container)
 

@@ -21,6 +21,7 @@ import json
 import struct
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any, NamedTuple, cast
 
 from agent.kit.errors import Permanent
@@ -29,6 +30,7 @@ from agent.wire.kinds import DETACH, END, ERROR, RESIZE, RESULT, SIGNAL, STDERR,
 
 __all__ = ["DETACH", "END", "ERROR", "RESIZE", "RESULT", "SIGNAL", "STDERR", "STDIN", "STDOUT"]  # and what is here
 CHUNK = 64 * 1024  # bytes of payload
+LINGER = 1.0  # seconds that a peer gets to close after the last frame
 _HEAD = struct.Struct(">BI")
 _SIZE = struct.Struct(">HH")
 _HIGH, _LOW = 4 * CHUNK, CHUNK  # bytes received and not yet taken: where reading pauses, and where it goes on
@@ -109,7 +111,7 @@ class Duplex(asyncio.Protocol):
         self._bell = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
-        self._ended = False
+        self._ended = self._drops = False
         self._error: Permanent | None = None
         self._transport: asyncio.Transport | None = None
         self._watch: HangUp | None = None
@@ -144,10 +146,29 @@ class Duplex(asyncio.Protocol):
         await self.send(kind, payload)
 
     async def close(self) -> None:
-        """What was sent is still delivered, unless the peer has gone."""
-        if self._transport is not None:
+        """What was sent is still delivered, unless the peer has gone. What it goes on sending is dropped for a moment:
+        closed under it, the connection would be reset, and the last frame lost to a peer that is writing."""
+        if self._transport is None:
+            return
+        try:
+            if not self.gone.is_set() and not self._transport.is_closing():
+                await self._part()
+        finally:
             self._transport.close()
-            await self._lost.wait()
+        await self._lost.wait()
+
+    async def _part(self) -> None:
+        """Until the peer has closed, for LINGER seconds at most."""
+        assert self._transport is not None
+        self._drops = True
+        self._frames.clear()
+        self._waiting = 0
+        if not self._ended:
+            self._transport.resume_reading()
+        self._transport.write_eof()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LINGER):
+                await self.gone.wait()
 
     async def abort(self) -> None:
         """What the peer has not taken is dropped."""
@@ -163,6 +184,8 @@ class Duplex(asyncio.Protocol):
         self._watch = HangUp(transport.get_extra_info("socket").fileno(), self._hung_up)
 
     def data_received(self, data: bytes) -> None:
+        if self._drops:
+            return
         try:
             for frame in self._decoder.feed(data):
                 self._frames.append(frame)

@@ -8,14 +8,29 @@ from pathlib import Path
 from fastapi import FastAPI
 
 from agent.kit.version import VERSION
-from orchestrator.api import entering, errors, host, images, inside, inspect, logs, revisions, stacks, upgrades, volumes
+from orchestrator.api import (
+    entering,
+    errors,
+    host,
+    images,
+    inside,
+    inspect,
+    logs,
+    reaching,
+    revisions,
+    stacks,
+    upgrades,
+    volumes,
+)
 from orchestrator.api.board import Board
 from orchestrator.api.context import Context
 from orchestrator.controller import Controller
 from orchestrator.store.ledger import Ledger
 
 # The first that matches answers: revisions' own words come before the route of any verb.
-ROUTERS = tuple(module.router for module in (revisions, stacks, volumes, host, logs, images, inside, inspect, entering))
+ROUTERS = tuple(
+    module.router for module in (revisions, stacks, volumes, host, logs, images, inside, inspect, entering, reaching)
+)
 
 
 def create(ledger: Ledger, controller: Controller, agent_socket: Path) -> FastAPI:

@@ -70,7 +70,7 @@ async def exec_(socket: WebSocket, name: str, service: str) -> None:
         about = {"command": words, "tty": body.tty, "user": body.user}
         await _enter(socket, "exec", name, service, body, " ".join(words)[:200], about)
 
-    await _serve(socket, ExecBody, enter)
+    await serve(socket, ExecBody, enter)
 
 
 @router.websocket("/stacks/{name}/services/{service}/attach")
@@ -80,10 +80,10 @@ async def attach(socket: WebSocket, name: str, service: str) -> None:
     async def enter(body: AttachBody) -> None:
         await _enter(socket, "attach", name, service, body, service, {})
 
-    await _serve(socket, AttachBody, enter)
+    await serve(socket, AttachBody, enter)
 
 
-async def _serve(socket: WebSocket, kind: type[_Asked], enter: Callable[[_Asked], Awaitable[None]]) -> None:
+async def serve(socket: WebSocket, kind: type[_Asked], enter: Callable[[_Asked], Awaitable[None]]) -> None:
     """`enter` with what was asked; its error is the last message. Whatever happens, the connection is closed."""
     await socket.accept()
     with contextlib.suppress(WebSocketDisconnect, RuntimeError):  # starlette's words for a client that is gone
@@ -125,7 +125,7 @@ async def _enter(
         asked = body.model_dump(exclude_none=True)
         async with converse(here.agent_socket, op, stack=name, service=service, **asked) as (ready, duplex):
             await socket.send_text(json.dumps({"ready": ready}))
-            if (last := await _relay(socket, duplex)) is not None:
+            if (last := await relay(socket, duplex)) is not None:
                 end = _told(last)
     except GoraeError as error:
         end = {"exit_code": None, "why": error.message, "code": error.code}
@@ -147,7 +147,7 @@ def _told(last: Frame) -> dict[str, Any]:
     return {"exit_code": None, "why": found.get("message"), "code": found.get("code")}
 
 
-async def _relay(socket: WebSocket, duplex: Duplex) -> Frame | None:
+async def relay(socket: WebSocket, duplex: Duplex) -> Frame | None:
     """Both ways, until the agent's last frame; None: the client has gone."""
     gone = asyncio.Event()
     watch = HangUp(socket.state.connection.fileno(), gone.set)

@@ -8,13 +8,13 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.routing import WebSocketRoute
 
-from orchestrator.api import entering
+from orchestrator.api import entering, reaching
 
 
 def whole(app: FastAPI) -> dict[str, Any]:
     """The document of `app`, WebSockets included."""
     found = FastAPI.openapi(app)
-    for route in entering.router.routes:
+    for route in (*entering.router.routes, *reaching.router.routes):
         assert isinstance(route, WebSocketRoute)
         found["paths"][route.path] = {"get": _upgraded(route)}
     return found
@@ -28,5 +28,5 @@ def _upgraded(route: WebSocketRoute) -> dict[str, Any]:
         "operationId": route.name.strip("_"),
         "parameters": [{"in": "path", "name": name, "required": True, "schema": {"type": "string"}} for name in names],
         "responses": {"101": {"description": "a WebSocket; docs/api.md, Into a container"}},
-        "x-first-message": entering.BODIES[route.path].model_json_schema(),
+        "x-first-message": (entering.BODIES | reaching.BODIES)[route.path].model_json_schema(),
     }

@@ -40,6 +40,7 @@ VERBS = {
     "recreate": "throw containers away and make them anew",
     "pause": "hold containers still",
     "unpause": "let paused containers go on",
+    "cp": "copy files into a container, or out of it",
     "wait": "wait until containers have ended, and exit with their code",
     "kill": "send containers a signal",
     "drain": "stop everything on this host, until that is undone",

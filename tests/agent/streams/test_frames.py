@@ -7,7 +7,7 @@ import inspect
 import itertools
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -252,6 +252,27 @@ async def test_a_client_that_vanishes_ends_the_operation_though_it_does_not_read
                         await duplex.send(STDIN, bytes(CHUNK))
         async with asyncio.timeout(5):
             await ended.wait()
+
+
+@on_both_loops
+async def test_the_last_frame_reaches_a_client_that_is_still_sending(tmp_path: Path) -> None:
+    async def refuse(request: dict[str, Any], take: Take) -> Any:
+        await (await take({})).receive()
+        raise UserError("cannot take it", code="refused")
+
+    async def flood(duplex: Duplex) -> None:
+        with suppress(ConnectionError):
+            while True:
+                await duplex.send(STDIN, bytes(CHUNK))
+                await asyncio.sleep(0)  # another round, in which the agent may have closed
+
+    async with place(tmp_path, refuse) as path, converse(path, "talk") as (_, duplex):
+        sending = asyncio.create_task(flood(duplex))
+        async with asyncio.timeout(5):
+            last = await duplex.receive()
+        sending.cancel()
+        await asyncio.gather(sending, return_exceptions=True)
+    assert last is not None and last.document()["message"] == "cannot take it"
 
 
 async def test_an_agent_that_is_away(tmp_path: Path) -> None:
