@@ -55,6 +55,8 @@ class Turn:
         self._settled: set[str] = set()
         self.busy: list[Task] = []
         for target, mates in slots:
+            if self._stands_in(target, mates):
+                self.busy.append(target)
             if target.id not in self._moved or not _begun(target, mates):
                 continue
             if why := self._trouble(target, mates):
@@ -134,11 +136,19 @@ class Turn:
         stay: list[Task] = []
         if target.desired == "running" and target.id in self._moved - self._settled:
             stay = [other for other in mates if other.id != target.id and other.beside != target.id]
+        stay += self._stands_in(target, mates)
         gone = [other for other in mates if other.id != target.id and other not in stay]
         name = f"{target.service}.{target.slot}"
         return [*stay, now], [
             Act("retired", o.service, o.slot, o.id, f"{name}: its {self._age(o, target)} container goes") for o in gone
         ]
+
+    def _stands_in(self, target: Task, mates: Sequence[Task]) -> list[Task]:
+        """Who came after a target that was there before, and serves while that does not: on the way back, too, nothing
+        that serves goes before what it leaves its place to."""
+        if target.id in self._moved or target.desired != "running" or self._serves(target):
+            return []
+        return [mate for mate in mates if mate.beside == target.id and self._serves(mate)]
 
     @staticmethod
     def _age(other: Task, target: Task) -> str:

@@ -226,6 +226,15 @@ def test_the_way_back_keeps_what_still_runs() -> None:
     assert goal.moved == ()
 
 
+def test_on_the_way_back_what_serves_goes_after_the_old_one_serves() -> None:
+    goal = Rollout(OLD, (), "rolling-back", message="why")
+    reports = UP | told(status(OLD[0], "starting"), status(NEW[0]))
+    found = r.step(goal, BESIDE, reports, {"web": START}, {}, NOW)
+    assert found.rollout is not None and shown(found.tasks) == "a1 b1|a1 a2 a3"
+    found = r.step(found.rollout, found.tasks, reports | told(status(OLD[0])), {"web": START}, {}, NOW)
+    assert shown(found.tasks) == "a1 a2 a3"
+
+
 def test_a_lost_rollout_is_known_by_two_tasks_in_a_slot() -> None:
     found = r.resumed(BESIDE)
     assert found is not None and (shown(found.target), found.moved) == ("b1|a1 a2 a3", ("b1",))
