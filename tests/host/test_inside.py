@@ -50,7 +50,7 @@ def test_stats_top_and_inspect(shared: Host) -> None:
     assert (busy["memory_limit"], busy["pids_limit"]) == (64 << 20, 50)
     assert busy["pids"] == 2 and busy["memory"] < 16 << 20
     assert 18 << 20 < talk["memory"] < 64 << 20, "what lies in memory counts, the file cache does not"
-    assert talk["received"] > 1_000_000 > talk["sent"] and files["sent"] > 1_000_000
+    assert talk["received"] > 1_000_000 < files["sent"] and talk["received"] > 5 * talk["sent"]
     assert busy["sent_rate"] == 0.0
 
     table = shared.cli("stats", "look/busy", "--no-stream").stdout.splitlines()
