@@ -26,8 +26,8 @@ async def test_a_client_that_vanishes_leaves_no_half_file(host: Host) -> None:
     header = tarfile.TarInfo("notes")
     header.size = 64 << 20
     async with asyncio.timeout(20):
-        async with copying._inside(record, process, spec) as (_, writer, child):
-            writer.write(header.tobuf() + bytes(1 << 20))
+        async with copying._inside(record, process, spec) as (stream, child):
+            await stream.write(header.tobuf() + bytes(1 << 20))
             while not any(path.stat().st_size for path in place.glob(".gorae-*")):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)  # nothing tells of a file in a container
         assert child.child.fd < 0, "it has ended"
