@@ -8,7 +8,6 @@ file systems; only the container id and the cgroup differ).
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import re
@@ -20,6 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from tests.bench.command import command
 from tests.host.conftest import import_images, sample_tars
 from tests.support.host import CLI, Host, cgroup_pids, until
 
@@ -269,17 +269,12 @@ def tell(result: dict[str, Any]) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="10 containers instead of 100, 5 s idle instead of 30")
-    parser.add_argument("--json", type=Path, help="write the figures there as well")
-    arguments = parser.parse_args()
-    with Host() as host:
-        import_images(host, sample_tars("busybox"), "busybox")
-        result = measure(host, [1, 10] if arguments.quick else [1, 10, 50, 100], 5.0 if arguments.quick else 30.0)
-    print(tell(result))
-    if arguments.json:
-        arguments.json.write_text(json.dumps(result, indent=1) + "\n")
-    return 0
+    def whole(quick: bool) -> dict[str, Any]:
+        with Host() as host:
+            import_images(host, sample_tars("busybox"), "busybox")
+            return measure(host, [1, 10] if quick else [1, 10, 50, 100], 5.0 if quick else 30.0)
+
+    return command(__doc__, "10 containers instead of 100, 5 s idle instead of 30", whole, tell)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ starts and ends, which is part of that. Milliseconds of wall time, the median; r
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import select
@@ -18,12 +17,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 from agent.decide.execs import Wanted, process_spec
 from agent.wire.kinds import END, ERROR, RESULT
 from orchestrator.cli.websocket import WebSocket, outcome
+from tests.bench.command import command
 from tests.host.conftest import import_images, sample_tars, service
 from tests.support.host import CLI, Host
 
@@ -87,16 +87,12 @@ def _run(argv: list[str], env: dict[str, str] | None) -> None:
     subprocess.run(argv, env=env, stdin=subprocess.DEVNULL, check=True, cwd="/")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
-    found = measure(20 if arguments.quick else 100)
-    print(json.dumps(found, indent=1))
-    if arguments.json:
-        arguments.json.write_text(json.dumps(found, indent=1) + "\n")
+def main() -> int:
+    def whole(quick: bool) -> dict[str, Any]:
+        return measure(20 if quick else 100)
+
+    return command(__doc__, "20 rounds instead of 100", whole, partial(json.dumps, indent=1))
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -8,7 +8,6 @@ everything it starts and waits for.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import os
@@ -27,6 +26,7 @@ from agent.probes.prober import HostProber, process_spec
 from agent.wire.messages import Healthcheck
 from tests.agent.runtime.host import Host as Runtime
 from tests.bench.bench import TICKS, daemons, started
+from tests.bench.command import command
 from tests.host.conftest import import_images, sample_tars
 from tests.support.host import Host, until
 
@@ -167,15 +167,10 @@ def tell(result: dict[str, Any]) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="fewer rounds, 10 containers instead of 100")
-    parser.add_argument("--json", type=Path, help="write the figures there as well")
-    arguments = parser.parse_args()
-    result = measure(20, 3, 10, 10.0) if arguments.quick else measure(200, 20, 100, 30.0)
-    print(tell(result))
-    if arguments.json:
-        arguments.json.write_text(json.dumps(result, indent=1) + "\n")
-    return 0
+    def whole(quick: bool) -> dict[str, Any]:
+        return measure(20, 3, 10, 10.0) if quick else measure(200, 20, 100, 30.0)
+
+    return command(__doc__, "fewer rounds, 10 containers instead of 100", whole, tell)
 
 
 if __name__ == "__main__":

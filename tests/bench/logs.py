@@ -9,8 +9,6 @@ a file, a terminal, and nothing at all (/dev/null, into which cat copies no byte
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import pty
 import statistics
@@ -21,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.logs.stream import generations
+from tests.bench.command import command
 from tests.host.conftest import import_images, sample_tars
 from tests.support.host import CLI, Host
 
@@ -155,17 +154,12 @@ def tell(result: dict[str, Any]) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="100,000 lines, 3 rounds")
-    parser.add_argument("--json", type=Path, help="write the figures there as well")
-    arguments = parser.parse_args()
-    with Host() as host:
-        import_images(host, sample_tars("busybox"), "busybox")
-        result = measure(host, 100_000, 3) if arguments.quick else measure(host, 1_000_000, 5)
-    print(tell(result))
-    if arguments.json:
-        arguments.json.write_text(json.dumps(result, indent=1) + "\n")
-    return 0
+    def whole(quick: bool) -> dict[str, Any]:
+        with Host() as host:
+            import_images(host, sample_tars("busybox"), "busybox")
+            return measure(host, 100_000, 3) if quick else measure(host, 1_000_000, 5)
+
+    return command(__doc__, "100,000 lines, 3 rounds", whole, tell)
 
 
 if __name__ == "__main__":

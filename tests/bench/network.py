@@ -8,7 +8,6 @@ round measures each path once, so that a busy moment hits all of them; figures a
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import os
@@ -33,6 +32,7 @@ from agent.ports import Attachment, Serving
 from agent.sandbox.sandboxes import PinnedSandboxes
 from agent.wire.messages import PublishedPort
 from tests.bench.bench import look_ups, stack
+from tests.bench.command import command
 from tests.host.conftest import import_images, sample_tars
 from tests.support.host import Host
 from tests.support.netns import Namespace, machine, moved, run
@@ -303,19 +303,15 @@ def tell(result: dict[str, Any]) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="3 short rounds instead of 9")
-    parser.add_argument("--json", type=Path, help="write the figures there as well")
-    arguments = parser.parse_args()
-    result = measure(3, 1, 5000, 100, 1000) if arguments.quick else measure(9, 2, 20000, 100, 1000)
-    with Host() as host:
-        import_images(host, sample_tars("busybox"), "busybox")
-        host.up("n1", stack(1))
-        result["look_ups"] = look_ups(host, "n1")
-    print(tell(result))
-    if arguments.json:
-        arguments.json.write_text(json.dumps(result, indent=1) + "\n")
-    return 0
+    def whole(quick: bool) -> dict[str, Any]:
+        result = measure(3, 1, 5000, 100, 1000) if quick else measure(9, 2, 20000, 100, 1000)
+        with Host() as host:
+            import_images(host, sample_tars("busybox"), "busybox")
+            host.up("n1", stack(1))
+            result["look_ups"] = look_ups(host, "n1")
+        return result
+
+    return command(__doc__, "3 short rounds instead of 9", whole, tell)
 
 
 if __name__ == "__main__":

@@ -8,8 +8,6 @@ while nobody watches taken off. The machine's other load does not count in it, b
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import pty
 import subprocess
@@ -18,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from tests.bench.command import command
 from tests.host.conftest import import_images, sample_tars
 from tests.support.host import CLI, Host, until
 
@@ -91,15 +90,10 @@ def tell(result: dict[str, Any]) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="10 containers instead of 100")
-    parser.add_argument("--json", type=Path, help="write the figures there as well")
-    arguments = parser.parse_args()
-    result = measure(10, 5) if arguments.quick else measure(100, 30)
-    print(tell(result))
-    if arguments.json:
-        arguments.json.write_text(json.dumps(result, indent=1) + "\n")
-    return 0
+    def whole(quick: bool) -> dict[str, Any]:
+        return measure(10, 5) if quick else measure(100, 30)
+
+    return command(__doc__, "10 containers instead of 100", whole, tell)
 
 
 if __name__ == "__main__":
