@@ -11,10 +11,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Query
+from fastapi import APIRouter, Depends, Header, Query
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
@@ -34,46 +35,55 @@ Tail = Annotated[int | None, Query(ge=0)]
 Seen = Annotated[str | None, Header(alias="Last-Event-ID", max_length=1 << 20)]
 
 
+@dataclass
+class _Asked:
+    """What both routes take besides the names."""
+
+    task: str | None = None
+    follow: bool = False
+    since: float | None = None
+    until: float | None = None
+    tail: Tail = None
+    last_event_id: Seen = None
+
+    def arguments(self) -> dict[str, Any]:
+        """As the agent names them."""
+        wanted: dict[str, Any] = {"task": self.task, "follow": self.follow, "since": self.since, "until": self.until}
+        return {**wanted, "tail": self.tail, "after": self.last_event_id or None}
+
+
+Asked = Annotated[_Asked, Depends()]
+
+
 @router.get("/stacks/{stack}/logs", response_class=StreamingResponse, responses=FORMS)
 async def of_stack(
     here: Here,
     request: Request,
     stack: StackName,
+    asked: Asked,
     service: Services = (),
-    task: str | None = None,
-    follow: bool = False,
-    since: float | None = None,
-    until: float | None = None,
-    tail: Tail = None,
-    last_event_id: Seen = None,
 ) -> Response:
     """As /v1/logs, of one stack."""
-    return await logs(here, request, stack, service, task, follow, since, until, tail, last_event_id)
+    return await logs(here, request, asked, stack, service)
 
 
 @router.get("/logs", response_class=StreamingResponse, responses=FORMS)
 async def logs(
     here: Here,
     request: Request,
+    asked: Asked,
     stack: str | None = None,
     service: Services = (),
-    task: str | None = None,
-    follow: bool = False,
-    since: float | None = None,
-    until: float | None = None,
-    tail: Tail = None,
-    last_event_id: Seen = None,
 ) -> Response:
     """{kind: "line", stack, service, slot, task, at, stream, text}, {kind: "attempt", …, attempt}, {kind: "gap", …},
     {kind: "note", text}; of no stack: of all. `since` and `until` in Unix seconds, `tail` of each slot. A text that is
     no UTF-8 comes in `base64` as well; `partial`: the next line of the stream goes on with it."""
     here.board.status(stack, service)  # raises stack-unknown or service-unknown
-    wanted: dict[str, Any] = {"stack": stack, "services": list(service) or None, "task": task, "follow": follow}
-    wanted |= {"since": since, "until": until, "tail": tail, "after": last_event_id or None}
+    wanted = {"stack": stack, "services": list(service) or None, **asked.arguments()}
     arguments = {key: value for key, value in wanted.items() if value is not None}
-    if last_event_id:
-        places(last_event_id)  # raises bad-cursor before the answer begins
-    notes = [] if last_event_id else _notes(here, stack, service)
+    if asked.last_event_id:
+        places(asked.last_event_id)  # raises bad-cursor before the answer begins
+    notes = [] if asked.last_event_id else _notes(here, stack, service)
     accept = request.headers.get("accept", "")
     if BATCHES in accept and request.scope["http_version"] == "1.0":
         with suppress(OSError):  # no agent: the other way says so
