@@ -25,7 +25,6 @@ CHUNK = 256 * 1024
 Owner = tuple[int, int] | Literal["archive"] | None  # None: whoever writes
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_REFILL = os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 @dataclass(slots=True)

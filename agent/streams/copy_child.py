@@ -162,10 +162,6 @@ def main(pidfd: str, text: str) -> int:
     return 1
 
 
-def _bad(path: str, why: str) -> UserError:
-    return UserError(f"cannot copy to {path}: {why}", code="bad-archive", hint="tar -t shows what is in it")
-
-
 def _refused(path: str, error: OSError) -> GoraeError:
     where = f" ({error.filename})" if error.filename and str(error.filename) != path else ""
     match error.errno:
