@@ -48,6 +48,7 @@ from agent.runtime import pidfd, seccomp
 from agent.runtime.execs import Execs
 from agent.runtime.runtime import CrunRuntime
 from agent.runtime.spawn import PATH
+from agent.sandbox.link import Helper
 from agent.sandbox.sandboxes import PinnedSandboxes
 from agent.streams.copying import CopyRequests
 from agent.streams.execs import ExecRequests
@@ -145,8 +146,9 @@ async def serve(layout: Layout, instance: str, slice_: Slice, bus: Bus, *, signa
     async with AsyncExitStack() as stack:
         journal = SqliteJournal(layout.journal)
         stack.push_async_callback(journal.close)
-        sandboxes = PinnedSandboxes(layout, instance)
-        stack.push_async_callback(sandboxes.close)
+        helper = Helper()
+        stack.callback(helper.close)
+        sandboxes = PinnedSandboxes(layout, helper)
         network = RoutedNetwork(layout, instance, slice_)
         stack.push_async_callback(network.close)
         flows = TrackedFlows()
@@ -171,7 +173,7 @@ async def serve(layout: Layout, instance: str, slice_: Slice, bus: Bus, *, signa
             flows=flows,
             resolver=resolver,
             runtime=runtime,
-            prober=HostProber(layout, instance),
+            prober=HostProber(layout, instance, helper),
             logs=logs,
             mounts=mounts,
             seccomp=seccomp.default_profile(),

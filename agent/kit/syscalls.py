@@ -8,12 +8,13 @@ Every function raises OSError with the path or object it was about.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import struct
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
-CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC = 0x00020000, 0x04000000, 0x08000000
+CLONE_NEWNS, CLONE_NEWCGROUP, CLONE_NEWUTS, CLONE_NEWIPC = 0x00020000, 0x02000000, 0x04000000, 0x08000000
 CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
 
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT = 1, 2, 4, 8, 32
@@ -32,7 +33,10 @@ RESOLVE_NO_XDEV, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_BENEATH, RE
 NS_GET_USERNS, NS_GET_PARENT, NS_GET_NSTYPE = 0xB701, 0xB702, 0xB703  # ioctl_ns(2)
 OVERLAYFS_MAGIC, NSFS_MAGIC = 0x794C7630, 0x6E736673  # statfs(2)
 
-PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 1, 36, 38
+PR_SET_PDEATHSIG, PR_SET_KEEPCAPS, PR_CAPBSET_DROP = 1, 8, 24
+PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 36, 38
+_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 22, 2
+_CAPABILITY_VERSION_3, _LAST_CAPABILITY = 0x20080522, 63
 
 _OPEN_TREE, _MOVE_MOUNT, _FSOPEN, _FSCONFIG, _FSMOUNT, _OPENAT2, _MOUNT_SETATTR = (
     428,
@@ -92,6 +96,41 @@ def umount(target: str | os.PathLike[str], flags: int = MNT_DETACH | UMOUNT_NOFO
 def prctl(option: int, value: int) -> None:
     """prctl(2) with one argument."""
     _check(_libc.prctl(option, ctypes.c_ulong(value), 0, 0, 0), f"prctl {option}")
+
+
+def drop_bounding(keep: int) -> None:
+    """Leave nothing in the capability bounding set but the bits of `keep` (capabilities(7))."""
+    for number in range(_LAST_CAPABILITY + 1):
+        if not keep >> number & 1 and _libc.prctl(PR_CAPBSET_DROP, ctypes.c_ulong(number), 0, 0, 0) < 0:
+            if ctypes.get_errno() == errno.EINVAL:  # the kernel knows no more of them
+                return
+            _check(-1, f"capability {number}")
+
+
+def capset(effective: int, permitted: int, inheritable: int) -> None:
+    """capset(2), of the calling thread; the sets as bits."""
+    data = (
+        word for shift in (0, 32) for word in (s >> shift & 0xFFFFFFFF for s in (effective, permitted, inheritable))
+    )
+    header = struct.pack("Ii", _CAPABILITY_VERSION_3, 0)
+    _check(_libc.capset(header, struct.pack("6I", *data)), "capabilities")
+
+
+class Filter:
+    """Of system calls: an array of struct sock_filter, 8 bytes each (seccomp(2)), where the kernel can read it."""
+
+    def __init__(self, text: bytes) -> None:
+        if not text or len(text) % 8:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), "seccomp filter")
+        self._array = ctypes.create_string_buffer(text, len(text))
+        program = struct.pack("HxxxxxxP", len(text) // 8, ctypes.addressof(self._array))
+        self.program = ctypes.create_string_buffer(program)
+
+
+def seccomp(filter_: Filter) -> None:
+    """PR_SET_SECCOMP of prctl(2), of the calling thread, for good."""
+    mode = ctypes.c_ulong(_SECCOMP_MODE_FILTER)
+    _check(_libc.prctl(_PR_SET_SECCOMP, mode, filter_.program, 0, 0), "seccomp filter")
 
 
 def open_tree(

@@ -1,7 +1,7 @@
 """One execution of a healthcheck. Never raises for a failed check; never lets one outlive its time or hold the agent.
 
-A check runs with the container's own user, environment, capabilities and seccomp filter, through `crun exec --process`
-with numeric ids (never by name: names would be looked up in the container's files). Its output goes to a pipe that the
+A check runs with the container's own user, environment, capabilities and seccomp filter, and with numeric ids (never by
+name: names would be looked up in the container's files): agent/sandbox/entering.py. Its output goes to a pipe that the
 agent never reads: a reader can hang with a writer that hangs in the kernel. A `tail` reads it, which most checks do not
 need: those that end soon, and well. It has a cgroup of its own below the container's, so that nothing it starts
 outlives it, however it is disowned.
@@ -13,34 +13,36 @@ import hashlib
 import json
 import os
 import shutil
-import signal
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from agent.decide import hooks
+from agent.decide.entry import entry
 from agent.kit.errors import GoraeError, Temporary
 from agent.kit.layout import Layout
 from agent.ports import ProbeResult, Process, UserIds
 from agent.probes import http
-from agent.runtime import pidfd
 from agent.runtime.cgroups import CHECKS, HOOKS, Cgroups
-from agent.runtime.sealed import Sealed
 from agent.runtime.spawn import PATH, Child, spawn
+from agent.sandbox import programs
+from agent.sandbox.link import Helper
+from agent.sandbox.programs import Program
 from agent.wire.messages import Healthcheck, Hook
 
 OUTPUT = 4096  # bytes of the tail
 _SOON = 0.2  # seconds that the pipe alone (64 KiB) must do for the output
 _DRAIN = 0.5  # seconds for the last output, which a process left behind may hold open
-_DEATH = 2.0  # seconds between SIGKILL and giving up on crun
+_DEATH = 2.0  # seconds between SIGKILL and giving up
+_FILTER = "seccomp.bpf"  # crun(1) keeps each container's compiled filter so, for its own exec
 
 
 class HostProber:
-    def __init__(self, layout: Layout, instance: str) -> None:
+    def __init__(self, layout: Layout, instance: str, helper: Helper) -> None:
         self._layout = layout
         self._cgroups = Cgroups(instance)
-        self._crun = Sealed(shutil.which("crun", path=PATH) or "/usr/bin/crun")
+        self._helper = helper
         self._tail = shutil.which("tail", path=PATH) or "/usr/bin/tail"
 
     async def probe(
@@ -79,55 +81,59 @@ class HostProber:
         timeout: float | None,
     ) -> ProbeResult:
         bundle = self._layout.run_tasks / task / str(attempt)
-        if pidfd.start_ticks(process.pid) != process.start_ticks:
-            return ProbeResult(False, "cannot run it: the container is not running")
         try:
-            spec = _spec(bundle, key, spec_of)
             group = self._cgroups.part(f"{task}.{attempt}", part)
             if part == CHECKS:
                 await self._clear(group)  # of an agent that was killed in the middle of one
-            argv = [self._crun.path(), f"--root={self._layout.crun_root}", "--cgroup-manager=cgroupfs", "exec"]
-            argv += ["--process", str(spec), f"--cgroup={part}", f"{task}.{attempt}"]
-            return await self._run(argv, group, timeout, keep=part == HOOKS)
+            file = bundle / f"entry-{hashlib.sha256(repr(key).encode()).hexdigest()[:16]}.json"
+            if not file.exists():  # it is a function of the attempt and of `key`
+                self._write(file, f"{task}.{attempt}", group, spec_of)
+            return await self._run(process, file, group, timeout, keep=part == HOOKS)
         except OSError as error:  # removed under our hands, or no memory for a process: the check has failed, no more
             return ProbeResult(False, f"cannot run it: {error}")
         except GoraeError as error:
             return ProbeResult(False, error.message)
 
-    async def _run(self, argv: list[str], group: str, timeout: float | None, *, keep: bool) -> ProbeResult:
+    def _write(self, file: Path, name: str, group: str, spec_of: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+        config = json.loads((file.parent / "config.json").read_text())
+        groups = [str(directory) for directory in self._cgroups.directories(group)]
+        seccomp = str(self._layout.crun_root / name / _FILTER) if "seccomp" in config["linux"] else ""
+        made = file.with_suffix(".new")
+        made.write_text(json.dumps(entry(spec_of(config), groups=groups, seccomp=seccomp)))
+        made.rename(file)
+
+    async def _run(self, process: Process, file: Path, group: str, timeout: float | None, *, keep: bool) -> ProbeResult:
         """`keep`: what it leaves in the background lives on, if it ended in time."""
         said = _Output(self._tail)
-        child: Child | None = None
+        program: Program | None = None
         try:
             try:
-                child = spawn(argv, stdout=said.sink, stderr=said.sink)
+                program = programs.begin(self._helper, process, file, said.sink)
             finally:
                 said.close_sink()
+            if program is None:
+                return ProbeResult(False, "cannot run it: the container is not running")
             soon = _SOON if timeout is None else min(_SOON, timeout)
-            code = await child.wait(soon)
+            code = await program.wait(soon)
             if code is None:
                 said.read()
-                code = await child.wait(None if timeout is None else timeout - soon)
+                code = await program.wait(None if timeout is None else timeout - soon)
             late = code is None
+            if late:
+                program.kill()
             if late or not keep:
                 await self._clear(group)
             if late:
-                # Not crun: it has to reap the check, or the zombie, an orphan on the host's side, would keep pid 1 of
-                # the container from ending.
-                await child.wait(_DEATH)
+                await program.wait(_DEATH)
             if code != 0:
-                pidfd.reap_orphans()  # a check that could not be started leaves crun's child behind
                 said.read()
             text = await said.text()
             if late:
                 text = f"{text}\nended after {timeout or 0:g} s".strip()
             return ProbeResult(code == 0, text, code, timed_out=late)
         finally:
-            if child is not None and child.fd >= 0:  # cancelled, or crun hangs
-                for pid in _descendants(child.pid):  # unreaped as long as crun lives: these pids are nobody else's
-                    with suppress(ProcessLookupError):
-                        os.kill(pid, signal.SIGKILL)
-                child.kill()
+            if program is not None and not program.answer.done():  # cancelled, or it hangs
+                program.abandon()
                 for fd in self._cgroups.signal_all(group):
                     os.close(fd)
             said.close()
@@ -170,16 +176,6 @@ class _Output:
             os.close(self._kept)
 
 
-def _spec(bundle: Path, key: object, spec_of: Callable[[dict[str, Any]], dict[str, Any]]) -> Path:
-    """The file for crun, made once for each attempt and `key`, of which it must be a function."""
-    path = bundle / f"exec-{hashlib.sha256(repr(key).encode()).hexdigest()[:16]}.json"
-    if not path.exists():
-        made = path.with_suffix(".new")
-        made.write_text(json.dumps(spec_of(json.loads((bundle / "config.json").read_text()))))
-        made.rename(path)
-    return path
-
-
 def arguments(test: tuple[str, ...]) -> list[str]:
     """Compose's forms: ("CMD", program, …), ("CMD-SHELL", line). Empty: there is nothing to run."""
     match test:
@@ -191,14 +187,6 @@ def arguments(test: tuple[str, ...]) -> list[str]:
 
 
 def process_spec(config: dict[str, Any], args: list[str]) -> dict[str, Any]:
-    """The container's own process with other arguments. Its cwd was checked when the container was made, and crun exec
-    gets no descriptor of ours that a path below /proc could lead to."""
+    """The container's own process with other arguments. Its cwd was checked when the container was made, and no
+    descriptor of ours is there that a path below /proc could lead to."""
     return {**config["process"], "args": args, "terminal": False}
-
-
-def _descendants(pid: int) -> Iterable[int]:
-    """/proc/PID/task/TID/children (proc(5)): while crun lives, and it waits for the check, these are its own."""
-    with suppress(FileNotFoundError, ProcessLookupError):
-        for child in map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()):
-            yield child
-            yield from _descendants(child)

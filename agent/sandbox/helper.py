@@ -1,11 +1,15 @@
-"""The sandbox helper: a small process without threads that makes namespaces for the agent.
+"""The sandbox helper: a small process without threads that makes namespaces for the agent, and enters those of its
+containers.
 
 Why a process: a user namespace cannot be made by a process with threads (unshare(2): EINVAL), and forking the agent
-itself, with its event loop, threads and locks, would be a gamble. It speaks JSON lines on one socket and lives as long
-as the agent:
+itself, with its event loop, threads and locks, would be a gamble. It speaks JSON on one socket, a message for each
+question and answer, and lives as long as the agent:
 
-    {"id": n, "dir": "RUN/tasks/TASK", "base": uid, "size": ids, "kinds": ["user", "net"]}
+    {"id": n, "dir": "RUN/tasks/TASK", "base": uid, "size": ids, "kinds": ["user", "net"]}      a sandbox
         →  {"id": n} | {"id": n, "error": text, "errno": n}
+    {"id": n, "entry": a file of decide/entry.py}      a program; with two descriptors: a pidfd of the container, output
+        →  {"id": n, "status": as a shell has it}, once it has ended | {"id": n, "error": …}
+    {"kill": n}      the program of that question, at once; it is answered as ended
 
 It imports little (memory, start-up), keeps no state, and must not touch anything outside the directory it is given.
 """
@@ -24,9 +28,10 @@ from collections import deque
 from typing import Any
 
 from agent.kit import syscalls
-from agent.sandbox import pins
+from agent.sandbox import entering, pins
 
 _SIOCSIFFLAGS, _IFF_UP = 0x8914, 1
+MESSAGE = 65536  # bytes; both sides
 
 # As Docker sets them: inside its own network namespace a task may open any port, and ping without a raw socket.
 _SYSCTLS = {"ip_unprivileged_port_start": "0", "ping_group_range": "0 {last}"}
@@ -113,9 +118,10 @@ class Helper:
     def __init__(self, agent: socket.socket, parallel: int) -> None:
         self._agent = agent
         self._parallel = parallel
-        self._buffer = b""
+        self._pid_space = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         self._waiting: deque[Job] = deque()
         self._running: dict[int, Job] = {}
+        self._children: dict[int, tuple[int, int]] = {}  # pidfd → the question it answers, or -1; pid
         self._poll = select.poll()
         self._poll.register(agent, select.POLLIN)
 
@@ -125,24 +131,78 @@ class Helper:
             for fd, _ in self._poll.poll():
                 if fd in self._running:
                     self._advance(fd)
+                elif fd in self._children:
+                    self._reap(fd)
                 elif not self._receive():
                     return
             while self._waiting and len(self._running) < self._parallel:
                 self._begin(self._waiting.popleft())
 
     def _receive(self) -> bool:
-        data = self._agent.recv(65536)
-        *lines, self._buffer = (self._buffer + data).split(b"\n")
-        self._waiting.extend(Job(json.loads(line)) for line in lines)
+        data, fds, _, _ = socket.recv_fds(self._agent, MESSAGE, 2, socket.MSG_CMSG_CLOEXEC)
+        if data:
+            request = json.loads(data)
+            if "kill" in request:
+                self._kill(request["kill"])
+            elif fds:
+                self._enter(request["id"], request["entry"], *fds)
+            else:
+                self._waiting.append(Job(request))
+        for fd in fds:
+            os.close(fd)
         return bool(data)
+
+    # Programs in a container
+
+    def _enter(self, question: int, file: str, container: int, output: int) -> None:
+        groups = list[int]()
+        try:
+            program = entering.Program(file)
+            groups += (os.open(f"{group}/cgroup.procs", os.O_WRONLY) for group in program.entry["cgroups"])
+            # For the next child alone: one that is a member of a pid namespace was born there (pid_namespaces(7)).
+            syscalls.setns(container, syscalls.CLONE_NEWPID)
+            try:
+                pid = os.fork()
+                if pid == 0:
+                    entering.enter(program, groups, container, output)
+            finally:
+                syscalls.setns(self._pid_space, syscalls.CLONE_NEWPID)
+        except OSError as error:
+            self._answer(question, error)
+        else:
+            self._adopt(pid, question)
+        finally:
+            for group in groups:
+                os.close(group)
+
+    def _kill(self, question: int) -> None:
+        for asked, pid in self._children.values():
+            if asked == question:
+                os.kill(pid, signal.SIGKILL)  # our own child, not yet waited for
+
+    def _adopt(self, pid: int, question: int = -1) -> None:
+        fd = os.pidfd_open(pid)
+        self._children[fd] = question, pid
+        self._poll.register(fd, select.POLLIN)
+
+    def _reap(self, fd: int) -> None:
+        question, pid = self._children.pop(fd)
+        _, status = os.waitpid(pid, 0)
+        self._poll.unregister(fd)
+        os.close(fd)
+        if question >= 0:
+            code = os.waitstatus_to_exitcode(status)
+            self._send({"id": question, "status": code if code >= 0 else 128 - code})
+
+    # Sandboxes
 
     def _begin(self, job: Job) -> None:
         try:
             if not job.begin():
-                self._answer(job)
+                self._answer(job.id)
                 return
         except OSError as error:
-            self._answer(job, error)
+            self._answer(job.id, error)
             return
         self._running[job.ours.fileno()] = job
         self._poll.register(job.ours, select.POLLIN)
@@ -159,13 +219,17 @@ class Helper:
         self._poll.unregister(fd)
         del self._running[fd]
         job.ours.close()  # which ends the child
-        self._answer(job, failure)
+        self._adopt(job.pid)
+        self._answer(job.id, failure)
 
-    def _answer(self, job: Job, error: OSError | None = None) -> None:
-        answer: dict[str, Any] = {"id": job.id}
+    def _answer(self, question: int, error: OSError | None = None) -> None:
+        answer: dict[str, Any] = {"id": question}
         if error is not None:
             answer |= {"error": f"{error.filename or 'namespaces'}: {error.strerror}", "errno": error.errno}
-        self._agent.sendall(json.dumps(answer).encode() + b"\n")
+        self._send(answer)
+
+    def _send(self, answer: dict[str, Any]) -> None:
+        self._agent.send(json.dumps(answer).encode())
 
 
 def main(fd: int, agent: int) -> None:
@@ -173,7 +237,8 @@ def main(fd: int, agent: int) -> None:
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, 9)
     if os.getppid() != agent:
         return
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children report on their sockets; the kernel reaps them
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them, and so would what we execute
+        signal.signal(number, signal.SIG_DFL)
     os.umask(0o022)
     gc.disable()  # no cycles are made here, and a collection would write to every page a child shares with us
     gc.freeze()

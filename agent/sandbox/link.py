@@ -8,12 +8,14 @@ import os
 import socket
 import subprocess
 import sys
+from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from agent.kit import threads
 from agent.kit.errors import Temporary
 
+_MESSAGE = 65536  # bytes: agent/sandbox/helper.py
 _ROOT = Path(__file__).parents[2]  # where the packages lie: a clone, or a virtual environment's site-packages
 _CODE = """import sys
 sys.path.insert(0, sys.argv[1])
@@ -22,23 +24,24 @@ helper.main(*map(int, sys.argv[2:]))
 """
 
 
-class Link(asyncio.Protocol):
+class Link:
     """One helper process. Once `alive` is False it stays so; the owner opens another."""
 
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], ours: socket.socket) -> None:
         self.process = process
         self.alive = True
-        self._buffer = b""
+        self._socket = ours
         self._asked: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._count = 0
-        self._transport: asyncio.Transport | None = None
+        self._unsent: deque[tuple[bytes, list[int]]] = deque()
+        asyncio.get_running_loop().add_reader(ours.fileno(), self._receive)
 
     @classmethod
-    async def open(cls) -> Link:
+    def open(cls) -> Link:
         """Start a helper. Call it from the event loop's own thread: the helper dies with the thread that started it."""
-        ours, theirs = socket.socketpair()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
-            process = subprocess.Popen(  # noqa: ASYNC220  (a millisecond; the helper must be a child of this thread)
+            process = subprocess.Popen(  # a millisecond; the helper must be a child of this thread
                 [sys.executable, "-I", "-S", "-c", _CODE, str(_ROOT), str(theirs.fileno()), str(os.getpid())],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -52,45 +55,99 @@ class Link(asyncio.Protocol):
             raise Temporary(f"cannot start the sandbox helper: {error}", code="sandbox-helper") from error
         finally:
             theirs.close()
-        link = cls(process)
         ours.setblocking(False)
-        # From the result, not from connection_made(): uvloop calls that later.
-        link._transport, _ = await asyncio.get_running_loop().create_unix_connection(lambda: link, sock=ours)
-        return link
+        return cls(process, ours)
 
-    async def ask(self, **request: Any) -> dict[str, Any]:
-        """The helper's answer; Temporary sandbox-helper if it dies first, with the request done or not."""
-        if not self.alive or self._transport is None:
-            raise self._dead()
-        self._count += 1
+    def ask(self, request: dict[str, Any], fds: Sequence[int] = ()) -> tuple[int, asyncio.Future[dict[str, Any]]]:
+        """The question's number, and its answer to come: Temporary sandbox-helper if the helper dies first, with the
+        request done or not. `fds` stay the caller's, who may close them at once."""
         future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        if not self.alive:
+            future.set_exception(_dead())
+            return 0, future
+        self._count += 1
         self._asked[self._count] = future
-        self._transport.write(json.dumps({"id": self._count, **request}).encode() + b"\n")
-        return await threads.finish(future)  # so that no late namespace appears after a cancelled call
+        self._send({"id": self._count, **request}, fds)
+        return self._count, future
+
+    def kill(self, question: int) -> None:
+        """The program that was asked for, if it has not ended."""
+        if self.alive and question in self._asked:
+            self._send({"kill": question})
 
     def close(self) -> None:
-        """End the helper. It holds nothing that is not pinned."""
-        if self._transport is not None:
-            self._transport.close()
-
-    # asyncio.Protocol
-
-    def data_received(self, data: bytes) -> None:
-        *lines, self._buffer = (self._buffer + data).split(b"\n")
-        for line in lines:
-            answer = json.loads(line)
-            future = self._asked.pop(answer["id"], None)
-            if future is not None and not future.done():  # done: the one who asked was cancelled
-                future.set_result(answer)
-
-    def connection_lost(self, error: Exception | None) -> None:
+        """End the helper. It holds nothing that is not pinned; programs that it has begun end with it."""
+        if not self.alive:
+            return
         self.alive = False
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(self._socket.fileno())
+        loop.remove_writer(self._socket.fileno())
+        self._socket.close()
+        for _, fds in self._unsent:
+            for fd in fds:
+                os.close(fd)
+        self._unsent.clear()
         self.process.kill()  # it ends by itself at the end of its socket; this is for one that hangs
         self.process.wait()
         for future in self._asked.values():
             if not future.done():
-                future.set_exception(self._dead())
+                future.set_exception(_dead())
         self._asked.clear()
 
-    def _dead(self) -> Temporary:
-        return Temporary("cannot make namespaces: the sandbox helper ended", code="sandbox-helper")
+    def _send(self, message: dict[str, Any], fds: Sequence[int] = ()) -> None:
+        self._unsent.append((json.dumps(message).encode(), [os.dup(fd) for fd in fds]))
+        if len(self._unsent) == 1:
+            self._flush()
+
+    def _flush(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self._unsent:
+            data, fds = self._unsent[0]
+            try:
+                socket.send_fds(self._socket, [data], fds)
+            except BlockingIOError:
+                loop.add_writer(self._socket.fileno(), self._flush)
+                return
+            except OSError:  # it is dead: the end of the socket comes next
+                pass
+            for fd in fds:
+                os.close(fd)
+            self._unsent.popleft()
+        loop.remove_writer(self._socket.fileno())
+
+    def _receive(self) -> None:
+        try:
+            data = self._socket.recv(_MESSAGE)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self.close()
+            return
+        answer = json.loads(data)
+        future = self._asked.pop(answer["id"], None)
+        if future is not None and not future.done():  # done: the one who asked was cancelled
+            future.set_result(answer)
+
+
+class Helper:
+    """The helper process, begun when it is first needed, and anew when it has died."""
+
+    def __init__(self) -> None:
+        self.link: Link | None = None
+
+    def ready(self) -> Link:
+        """Temporary sandbox-helper: it cannot be started."""
+        if self.link is None or not self.link.alive:
+            self.link = Link.open()
+        return self.link
+
+    def close(self) -> None:
+        if self.link is not None:
+            self.link.close()
+
+
+def _dead() -> Temporary:
+    return Temporary("cannot ask the sandbox helper: it has ended", code="sandbox-helper")

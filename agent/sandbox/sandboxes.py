@@ -6,30 +6,27 @@ user namespace, or crun shows the container the host's /sys.
 
 from __future__ import annotations
 
-import asyncio
 import errno
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from agent.kit import threads, trees
 from agent.kit.errors import Permanent, Temporary
 from agent.kit.layout import Layout
 from agent.ports import UID_RANGE, Sandbox
 from agent.sandbox import pins
-from agent.sandbox.link import Link
+from agent.sandbox.link import Helper
 
 _FULL = (errno.ENOSPC, errno.EUSERS)  # user_namespaces(7), network_namespaces(7): a limit in /proc/sys/user
 
 
 class PinnedSandboxes:
-    """Implements ports.Sandboxes. Starts its helper process with the first sandbox; close() ends it, and so does the
-    agent's death. Sandboxes outlive both."""
+    """Implements ports.Sandboxes. Sandboxes outlive the helper, and the agent."""
 
-    def __init__(self, layout: Layout, instance: str) -> None:
+    def __init__(self, layout: Layout, helper: Helper) -> None:
         self._tasks = layout.run_tasks
-        self._instance = instance
-        self._link: Link | None = None
-        self._starting = asyncio.Lock()
+        self.helper = helper
 
     async def ensure(self, task: str, uid_base: int, *, host_network: bool = False) -> Sandbox:
         """Make or adopt. A pair that is incomplete, or maps other ids, is made anew."""
@@ -65,16 +62,12 @@ class PinnedSandboxes:
         """Every task with a run directory, be it empty: nothing of a task can be mounted without one."""
         return trees.names(self._tasks)
 
-    async def close(self) -> None:
-        if self._link is not None:
-            self._link.close()
-
     async def _make(self, task: str, directory: Path, uid_base: int, kinds: Sequence[str]) -> None:
         request = {"dir": str(directory), "base": uid_base, "size": UID_RANGE, "kinds": kinds}
         try:
-            answer = await (await self._helper()).ask(**request)
+            answer = await self._ask(request)
         except Temporary:  # it died: a fresh one takes the same request, which finds or clears what was half done
-            answer = await (await self._helper()).ask(**request)
+            answer = await self._ask(request)
         if "error" not in answer:
             return
         hint = "raise user.max_user_namespaces and user.max_net_namespaces" if answer["errno"] in _FULL else ""
@@ -85,8 +78,6 @@ class PinnedSandboxes:
             errno=answer["errno"],
         )
 
-    async def _helper(self) -> Link:
-        async with self._starting:
-            if self._link is None or not self._link.alive:
-                self._link = await Link.open()
-            return self._link
+    async def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        _, answer = self.helper.ready().ask(request)
+        return await threads.finish(answer)  # so that no late namespace appears after a cancelled call

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
+from agent.sandbox.link import Helper
 from agent.sandbox.sandboxes import PinnedSandboxes
 from tests.agent.room import Room, host_facts, room
 
@@ -21,6 +22,6 @@ def host_room() -> Iterator[Room]:
 
 @pytest.fixture
 async def sandboxes(host_room: Room) -> AsyncIterator[PinnedSandboxes]:
-    real = PinnedSandboxes(host_room.layout, "00000000")
+    real = PinnedSandboxes(host_room.layout, Helper())
     yield real
-    await real.close()
+    real.helper.close()

@@ -29,6 +29,7 @@ from agent.kit.pools import Slice
 from agent.network.network import RoutedNetwork
 from agent.network.wire import link_name
 from agent.ports import Attachment, Serving
+from agent.sandbox.link import Helper
 from agent.sandbox.sandboxes import PinnedSandboxes
 from agent.wire.messages import PublishedPort
 from tests.bench.bench import look_ups, stack
@@ -170,7 +171,7 @@ def _ratio(one: float, other: float) -> float:
 
 async def set_up(root: Path, count: int) -> dict[str, float]:
     """Milliseconds a task for its sandbox and for its place on the network, `count` of them at once, and away again."""
-    sandboxes, network = PinnedSandboxes(Layout.at(root), INSTANCE), _network(root)
+    sandboxes, network = PinnedSandboxes(Layout.at(root), Helper()), _network(root)
     made = await asyncio.gather(*(sandboxes.ensure(f"t{n}", SLICE.uid_base(n)) for n in range(count)))  # and its helper
     await asyncio.gather(*(sandboxes.remove(f"t{n}") for n in range(count)))
     began = time.monotonic()
@@ -187,7 +188,7 @@ async def set_up(root: Path, count: int) -> dict[str, float]:
     gone = time.monotonic()
     await asyncio.gather(*(sandboxes.remove(one.task) for one in made))
     await network.close()
-    await sandboxes.close()
+    sandboxes.helper.close()
     each = [round(1000 * took / count, 2) for took in (spaces - began, wired - spaces, wired - began, gone - wired)]
     return dict(zip(("namespaces_ms", "network_ms", "both_ms", "away_ms"), each, strict=True))
 

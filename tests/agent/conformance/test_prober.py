@@ -40,7 +40,7 @@ async def place(request: pytest.FixtureRequest) -> AsyncIterator[Place]:
     host = Host(new_root())
     try:
         bundle = host.bundle("sleep", "1000")
-        yield Place(HostProber(host.layout, host.instance), bundle.task, await host.runtime.start(bundle))
+        yield Place(HostProber(host.layout, host.instance, host.helper), bundle.task, await host.runtime.start(bundle))
     finally:
         await host.close()
 

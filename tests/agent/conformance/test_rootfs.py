@@ -13,6 +13,7 @@ from agent.kit.errors import Permanent, Temporary
 from agent.kit.pools import UID_POOL
 from agent.ports import ImageConfig, Rootfs, Sandboxes, UserIds
 from agent.rootfs.overlay import OverlayRootfs
+from agent.sandbox.link import Helper
 from agent.sandbox.sandboxes import PinnedSandboxes
 from tests.agent.room import Room
 
@@ -36,10 +37,10 @@ async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
         yield Subject(FakeRootfs(), FakeSandboxes(), ImageConfig(id="sha256:1", layers=("sha256:2",)))
         return
     room: Room = request.getfixturevalue("host_room")
-    sandboxes = PinnedSandboxes(room.layout, "00000000")
+    sandboxes = PinnedSandboxes(room.layout, Helper())
     image = room.image({"etc/passwd": PASSWD, "etc/group": GROUP})
     yield Subject(OverlayRootfs(room.layout, by_path=request.param == "by-path"), sandboxes, image)
-    await sandboxes.close()
+    sandboxes.helper.close()
 
 
 async def ensure(subject: Subject, task: str = "t1") -> object:

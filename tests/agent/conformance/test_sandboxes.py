@@ -11,6 +11,7 @@ from agent.fakes.sandboxes import FakeSandboxes
 from agent.kit.errors import Temporary
 from agent.kit.pools import UID_POOL
 from agent.ports import Sandboxes
+from agent.sandbox.link import Helper
 from agent.sandbox.sandboxes import PinnedSandboxes
 
 
@@ -19,9 +20,9 @@ async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Sandboxes]:
     if request.param == "fake":
         yield FakeSandboxes()
     else:
-        real = PinnedSandboxes(request.getfixturevalue("host_room").layout, "00000000")
+        real = PinnedSandboxes(request.getfixturevalue("host_room").layout, Helper())
         yield real
-        await real.close()
+        real.helper.close()
 
 
 async def test_nothing_at_first(subject: Sandboxes) -> None:

@@ -14,6 +14,7 @@ from agent.fakes.volumes import FakeVolumes
 from agent.kit.errors import UserError
 from agent.kit.pools import UID_POOL
 from agent.ports import BindSource, Sandboxes, VolumeInfo
+from agent.sandbox.link import Helper
 from agent.sandbox.sandboxes import PinnedSandboxes
 from agent.volumes.volumes import HostVolumes
 from agent.wire.messages import Mount
@@ -41,12 +42,12 @@ async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
         yield Subject(FakeVolumes(["/srv/site"]), FakeSandboxes(), Path("/srv/site"), Path("/fake/rootfs"))
         return
     room: Room = request.getfixturevalue("host_room")
-    sandboxes = PinnedSandboxes(room.layout, "00000000")
+    sandboxes = PinnedSandboxes(room.layout, Helper())
     existing, rootfs = room.root / "site", room.root / "rootfs"
     existing.mkdir()
     rootfs.mkdir()
     yield Subject(HostVolumes(room.layout), sandboxes, existing, rootfs)
-    await sandboxes.close()
+    sandboxes.helper.close()
 
 
 DATA = Mount(kind="volume", source="shop_data", target="/data")

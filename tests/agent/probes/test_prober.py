@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +16,18 @@ from agent.ports import ProbeResult, Process, UserIds
 from agent.probes import prober
 from agent.probes.prober import HostProber
 from agent.runtime.spawn import Child, spawn
+from agent.sandbox.link import Helper
 from agent.wire.messages import Healthcheck
 from tests.agent.runtime.host import Host
+
+# What a process may know of itself.
+SELF = (
+    "grep -E '^(Umask|Uid|Gid|Groups|Cap|NoNew|Seccomp|Specul|Sig[BIC]|Cpus_allowed)' /proc/$$/status",
+    "cat /proc/$$/limits /proc/$$/oom_score_adj /proc/$$/cgroup",
+    "ls -l /proc/self/ns | busybox sed 's/.*->//'",
+    "for fd in 0 1 2 3 4 5 6 7 8 9 10 11 12; do test -e /proc/$$/fd/$fd && echo $fd; done; tty",
+    "export; pwd",
+)
 
 
 @pytest.mark.parametrize(
@@ -37,7 +49,7 @@ def test_arguments(test: tuple[str, ...], expected: list[str]) -> None:
     "check", [Healthcheck(kind="http"), Healthcheck(kind="tcp"), Healthcheck(test=("CMD",))], ids=str
 )
 async def test_an_incomplete_check_fails_and_says_so(check: Healthcheck, tmp_path: Path) -> None:
-    result = await HostProber(Layout.at(tmp_path), "0badcafe").probe(
+    result = await HostProber(Layout.at(tmp_path), "0badcafe", Helper()).probe(
         "t1", 1, Process(1, 1, None), check, "127.0.0.1", 1
     )
     assert not result.ok
@@ -52,9 +64,11 @@ class TestExec:
         self.bundle = host.layout.run_tasks / bundle.task / "1"
         before = {path.name for path in self.bundle.iterdir()}
         check = Healthcheck(test=test)
-        result = await HostProber(host.layout, host.instance).probe(bundle.task, 1, process, check, "", timeout)
+        result = await HostProber(host.layout, host.instance, host.helper).probe(
+            bundle.task, 1, process, check, "", timeout
+        )
         made = {path.name for path in self.bundle.iterdir()} - before
-        assert len(made) <= 1 and all(name.startswith("exec-") for name in made), "what crun is given, once for all"
+        assert len(made) <= 1 and all(name.startswith("entry-") for name in made), "what it is, once for all"
         return result
 
     async def test_runs_as_the_container(self, host: Host) -> None:
@@ -70,6 +84,25 @@ class TestExec:
             "Seccomp:\t2",
         ]
 
+    @pytest.mark.parametrize("ids", [UserIds(0, 0), UserIds(1000, 1001, (7, 8))], ids=["root", "user"])
+    async def test_is_what_crun_would_make_of_it(self, host: Host, ids: UserIds) -> None:
+        bundle = host.bundle("sleep", "1000", ids=ids, environment={"WHO": "me"}, working_dir="/tmp")
+        process = await host.runtime.start(bundle)
+        asked = HostProber(host.layout, host.instance, host.helper)
+        spec = host.root / "process.json"
+        crun = ["crun", f"--root={host.layout.crun_root}", "--cgroup-manager=cgroupfs", "exec", "--process", str(spec)]
+        for script in SELF:
+            words = ("CMD-SHELL", f"{script}; exit 1")
+            spec.write_text(json.dumps(prober.process_spec(bundle.config, prober.arguments(words))))
+            theirs = subprocess.run(  # noqa: ASYNC221 (nothing else goes on here)
+                [*crun, "--cgroup=checks", f"{bundle.task}.1"],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                check=False,
+            )
+            ours = await asked.probe(bundle.task, 1, process, Healthcheck(test=words), "", 5)
+            assert (ours.code, ours.output) == (1, theirs.stdout.decode()) and ours.output
+
     async def test_only_the_tail_is_kept(self, host: Host) -> None:
         result = await self.ask(host, "CMD-SHELL", "seq 200000; echo end >&2; exit 1")
         assert not result.ok
@@ -83,24 +116,26 @@ class TestExec:
     async def test_nobody_reads_what_a_check_says_that_ends_soon_and_well(
         self, host: Host, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        programs = list[str]()
+        readers = list[list[str]]()
 
         def start(argv: list[str], **how: int) -> Child:
-            programs.append(argv[3])
+            readers.append(argv)
             return spawn(argv, **how)  # type: ignore[arg-type]  # descriptors
 
         monkeypatch.setattr(prober, "spawn", start)
         assert await self.ask(host, "CMD", "echo", "fine") == ProbeResult(True, "", 0)
-        assert programs == ["exec"]
+        assert readers == []
+        assert (await self.ask(host, "CMD-SHELL", "echo ill; exit 1")).output == "ill\n"
+        assert len(readers) == 1
 
     async def test_what_it_is_given_is_made_once_for_each_check_of_an_attempt(self, host: Host) -> None:
         bundle = host.bundle("sleep", "4740")
-        process, at = await host.runtime.start(bundle), HostProber(host.layout, host.instance)
+        process, at = await host.runtime.start(bundle), HostProber(host.layout, host.instance, host.helper)
         place = host.layout.run_tasks / bundle.task / "1"
         seen = list[set[tuple[str, int]]]()
         for words in (("true",), ("true",), ("echo", "no")):
             assert (await at.probe(bundle.task, 1, process, Healthcheck(test=("CMD", *words)), "", 5)).ok
-            seen.append({(path.name, path.stat().st_ino) for path in place.glob("exec-*")})
+            seen.append({(path.name, path.stat().st_ino) for path in place.glob("entry-*")})
         assert seen[0] == seen[1] < seen[2] and len(seen[2]) == 2
 
     async def test_no_such_command(self, host: Host) -> None:
@@ -135,12 +170,12 @@ class TestExec:
         async def ask(prober: HostProber, line: str) -> ProbeResult:
             return await prober.probe(bundle.task, 1, process, Healthcheck(test=("CMD-SHELL", line)), "", 60)
 
-        killed = HostProber(host.layout, host.instance)
+        killed = HostProber(host.layout, host.instance, host.helper)
         monkeypatch.setattr(killed, "_clear", lambda _: asyncio.sleep(0))  # the dead tidy nothing up
         hanging = asyncio.ensure_future(ask(killed, "sleep 4731"))
         await until(lambda: len(_running(b"sleep\x004731")) > 0)
         left = _running(b"sleep\x004731")
-        other = HostProber(host.layout, host.instance)
+        other = HostProber(host.layout, host.instance, host.helper)
         assert (await ask(other, "true")).ok
         assert _running(b"sleep\x00473") == [process.pid] and left != []
         assert not (await hanging).ok
@@ -162,7 +197,7 @@ class TestExec:
         process = await host.runtime.start(bundle)
         await host.runtime.wait(bundle.task, 1, process)
         check = Healthcheck(test=("CMD", "true"))
-        result = await HostProber(host.layout, host.instance).probe(bundle.task, 1, process, check, "", 5)
+        result = await HostProber(host.layout, host.instance, host.helper).probe(bundle.task, 1, process, check, "", 5)
         assert not result.ok
 
     async def test_no_descriptor_leads_out(self, host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,6 +211,44 @@ class TestExec:
             )
             result = await self.ask(host, "CMD-SHELL", "ls -di . ../../../../..")
             assert str(outside) not in result.output.split()
+
+    async def test_nobody_inside_looks_into_one_that_begins(self, host: Host) -> None:
+        """It has the container's user before it has the container's program."""
+        look = "while :; do ls -l /proc/[0-9]*/exe /proc/[0-9]*/fd 2>/dev/null | grep -e python -e gorae; done"
+        bundle = host.bundle("sh", "-c", f"echo begun; {look}")
+        process = await host.runtime.start(bundle)
+        await host.says(bundle, "begun")
+        asked = HostProber(host.layout, host.instance, host.helper)
+        for _ in range(100):
+            assert (await asked.probe(bundle.task, 1, process, Healthcheck(test=("CMD", "true")), "", 5)).ok
+        assert host.log(bundle).split()[-1] == "begun"
+
+    async def test_a_helper_that_dies_fails_the_check_and_the_next_has_another(self, host: Host) -> None:
+        bundle = host.bundle("sleep", "1000")
+        process = await host.runtime.start(bundle)
+        asked = HostProber(host.layout, host.instance, host.helper)
+
+        def ask(*words: str) -> asyncio.Future[ProbeResult]:
+            return asyncio.ensure_future(
+                asked.probe(bundle.task, 1, process, Healthcheck(test=("CMD", *words)), "", 20)
+            )
+
+        hanging = ask("sleep", "4751")
+        await until(lambda: len(_running(b"sleep\x004751")) > 0)
+        host.helper.ready().process.kill()
+        assert "the sandbox helper: it has ended" in (await hanging).output
+        await until(lambda: _running(b"sleep\x004751") == [])
+        assert (await ask("true")).ok
+
+    async def test_a_cancelled_check_is_gone(self, host: Host) -> None:
+        bundle = host.bundle("sleep", "1000")
+        process = await host.runtime.start(bundle)
+        asked = HostProber(host.layout, host.instance, host.helper)
+        check = Healthcheck(test=("CMD-SHELL", "setsid sleep 4761 & exec sleep 4762"))
+        hanging = asyncio.ensure_future(asked.probe(bundle.task, 1, process, check, "", 20))
+        await until(lambda: len(_running(b"sleep\x00476")) == 2)
+        hanging.cancel()
+        await until(lambda: _running(b"sleep\x00476") == [])
 
 
 def _running(words: bytes) -> list[int]:

@@ -21,6 +21,7 @@ from agent.runtime import pidfd
 from agent.runtime.inotify import IN_MODIFY, Inotify
 from agent.runtime.runtime import CrunRuntime
 from agent.runtime.seccomp import default_profile
+from agent.sandbox.link import Helper
 from agent.wire.messages import ContainerSpec, Policy, Resources, Task
 
 BUSYBOX = Path("/bin/busybox")
@@ -44,6 +45,7 @@ class Host:
         for path in (self.names.hosts, self.names.resolv, self.names.hostname):
             path.write_text(f"{path.name}\n")
         self.runtime = CrunRuntime(self.layout, self.instance)
+        self.helper = Helper()
 
     def bundle(
         self,
@@ -131,6 +133,7 @@ class Host:
         for found in await self.runtime.list():
             await self.runtime.remove(found.task, found.attempt)
         self.runtime.close()
+        self.helper.close()
         if self.sandbox is not None:
             syscalls.umount(self.sandbox.user_ns)
             syscalls.umount(self.sandbox.net_ns)

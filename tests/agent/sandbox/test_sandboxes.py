@@ -14,7 +14,7 @@ import pytest
 from agent.kit import mounts, syscalls
 from agent.kit.errors import Permanent, Temporary
 from agent.sandbox import pins
-from agent.sandbox.link import Link
+from agent.sandbox.link import Helper, Link
 from agent.sandbox.sandboxes import PinnedSandboxes
 from tests.agent.room import Room
 
@@ -71,11 +71,11 @@ async def test_the_mapped_root_passes_through_and_others_do_not(sandboxes: Pinne
 async def test_adopted_by_the_next_agent_without_a_helper(sandboxes: PinnedSandboxes, host_room: Room) -> None:
     made = await sandboxes.ensure("t1", host_room.base)
     before = inode(made.user_ns), inode(made.net_ns)
-    await sandboxes.close()
-    successor = PinnedSandboxes(host_room.layout, "00000000")
+    sandboxes.helper.close()
+    successor = PinnedSandboxes(host_room.layout, Helper())
     assert await successor.ensure("t1", host_room.base) == made
     assert (inode(made.user_ns), inode(made.net_ns)) == before
-    assert successor._link is None
+    assert successor.helper.link is None
 
 
 def half_user(ns: Path) -> None:
@@ -144,51 +144,56 @@ async def test_many_at_once(sandboxes: PinnedSandboxes, host_room: Room) -> None
 
 async def test_a_helper_that_died_is_replaced(sandboxes: PinnedSandboxes, host_room: Room) -> None:
     await sandboxes.ensure("t1", host_room.base)
-    assert sandboxes._link is not None
-    sandboxes._link.process.kill()
+    assert sandboxes.helper.link is not None
+    sandboxes.helper.link.process.kill()
     await sandboxes.ensure("t2", host_room.uid_base(1))
     assert await sandboxes.list() == {"t1", "t2"}
 
 
 async def test_a_helper_killed_under_load_costs_nothing(sandboxes: PinnedSandboxes, host_room: Room) -> None:
     await sandboxes.ensure("t0", host_room.base)
-    assert sandboxes._link is not None
+    assert sandboxes.helper.link is not None
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(sandboxes.ensure(f"t{n}", host_room.uid_base(n))) for n in range(1, 9)]
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        sandboxes._link.process.kill()
+        sandboxes.helper.link.process.kill()
     for number in range(9):
         assert pins.held(str(host_room.layout.run_tasks / f"t{number}" / "ns"), host_room.uid_base(number))
 
 
 async def test_close_ends_the_helper(host_room: Room) -> None:
-    link = await Link.open()
-    question = asyncio.ensure_future(link.ask(dir=str(host_room.root / "t"), base=host_room.base, size=1))
-    await asyncio.sleep(0)
+    link = Link.open()
+    _, answer = link.ask({"dir": str(host_room.root / "t"), "base": host_room.base, "size": 1})
     link.close()
     with pytest.raises(Temporary):
-        await question
+        await answer
     assert not link.alive
     assert link.process.returncode is not None
 
 
 async def test_the_helper_holds_nothing_of_the_agent(sandboxes: PinnedSandboxes, host_room: Room) -> None:
     await sandboxes.ensure("t1", host_room.base)
-    assert sandboxes._link is not None
-    opened = {path.name: str(path.readlink()) for path in Path(f"/proc/{sandboxes._link.process.pid}/fd").iterdir()}
+    assert sandboxes.helper.link is not None
+    opened = {
+        path.name: str(path.readlink()) for path in Path(f"/proc/{sandboxes.helper.link.process.pid}/fd").iterdir()
+    }
     assert [opened.pop(fd) for fd in "01"] == ["/dev/null"] * 2
     assert opened.pop("2") == str(Path("/proc/self/fd/2").readlink())  # its last words go where the agent's go
-    assert [name.split(":")[0] for name in opened.values()] == ["socket"]
+    kinds = [
+        name.split(":")[0] for name in opened.values() if name != "anon_inode:[pidfd]"
+    ]  # a child it has yet to reap
+    assert sorted(kinds) == ["pid", "socket"]  # its own pid namespace
 
 
 AGENT = """
 import asyncio, sys, uvloop
 from agent.kit.layout import Layout
+from agent.sandbox.link import Helper
 from agent.sandbox.sandboxes import PinnedSandboxes
 async def main():
-    sandboxes = PinnedSandboxes(Layout.at(sys.argv[1]), "00000000")
+    sandboxes = PinnedSandboxes(Layout.at(sys.argv[1]), Helper())
     await sandboxes.ensure("t1", int(sys.argv[2]))
-    print(sandboxes._link.process.pid, flush=True)
+    print(sandboxes.helper.link.process.pid, flush=True)
     await asyncio.Event().wait()
 (asyncio if sys.argv[3] == "asyncio" else uvloop).run(main())
 """

@@ -15,6 +15,7 @@ from agent.kit import mounts
 from agent.kit.layout import Layout
 from agent.ports import ImageConfig
 from agent.rootfs.overlay import OverlayRootfs
+from agent.sandbox.link import Helper
 from agent.sandbox.sandboxes import PinnedSandboxes
 from agent.volumes.volumes import HostVolumes
 from agent.wire.messages import Mount
@@ -39,7 +40,7 @@ print("done", flush=True)
 async def prepare(layout: Layout, image: ImageConfig, base: int, by_path: bool) -> None:
     """What a worker does before it starts a container, for all tasks at once."""
     sandboxes, rootfs, volumes = (
-        PinnedSandboxes(layout, "0"),
+        PinnedSandboxes(layout, Helper()),
         OverlayRootfs(layout, by_path=by_path),
         HostVolumes(layout),
     )
@@ -53,7 +54,7 @@ async def prepare(layout: Layout, image: ImageConfig, base: int, by_path: bool) 
     async with asyncio.TaskGroup() as group:
         for index in range(TASKS):
             group.create_task(one(index))
-    await sandboxes.close()
+    sandboxes.helper.close()
 
 
 @pytest.mark.parametrize("by_path", [False, True], ids=["by-descriptor", "by-path"])
@@ -80,7 +81,7 @@ async def test_killed_at_any_moment(host_room: Room, by_path: bool, request: pyt
         assert len(mounts.points(host_room.root)) == TASKS * 5
         assert len(list((layout.volumes / "data" / "_data").iterdir())) == 50
 
-        sandboxes, rootfs, volumes = PinnedSandboxes(layout, "0"), OverlayRootfs(layout), HostVolumes(layout)
+        sandboxes, rootfs, volumes = PinnedSandboxes(layout, Helper()), OverlayRootfs(layout), HostVolumes(layout)
         for task in await volumes.mounted():
             await volumes.release(task)
         await volumes.remove(["data"])
