@@ -68,8 +68,7 @@ class Burial:
             await self._ports.volumes.remove([name for name in names if name not in used])
             await self._ports.logs.remove(stack)
         except GoraeError as error:
-            # Whatever it is, there is nobody to report it to but the log: it is tried again.
-            raise Temporary(error.message, code=error.code, hint=error.hint) from error
+            raise Temporary(error.message, code=error.code, hint=error.hint, stack=stack) from error
 
     async def _close_network(self, *, idle: bool) -> None:
         """After the last task of all, once."""

@@ -20,6 +20,7 @@ from agent.decide.zone import besides, hostname, reaches_host
 from agent.kit.clock import Clock
 from agent.kit.errors import GoraeError, Temporary
 from agent.kit.ids import Ulids
+from agent.kit.troubles import Troubles
 from agent.ports import (
     Attachment,
     BindSource,
@@ -73,6 +74,7 @@ class Ports:
     boot_id: str = ""  # the kernel's
     random: Callable[[], float] = lambda: 0.5
     ulids: Ulids = field(default_factory=Ulids)
+    troubles: Troubles = field(default_factory=Troubles)
     # On few cores more at once only makes each slower. Attaching to the network is outside: it gathers what comes
     # together into one transaction.
     preparing: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(4))

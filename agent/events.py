@@ -48,16 +48,20 @@ def event(
 
 async def persist(ports: Ports, change: Change) -> None:
     """Record it, trying again until it is durable: a full disk delays, and touches nothing that runs."""
-    failures = 0
-    while True:
-        try:
-            await ports.journal.record(change)
-        except Temporary as error:
-            failures += 1
-            if failures == 1:
-                log.error("%s; %s", error, error.hint or "it is tried again")
-            await ports.clock.sleep(backoff.delay(failures, first=0.1, cap=5.0))
-        else:
-            if failures:
-                log.info("the journal can be written again")
-            return
+    failures, this = 0, object()
+    try:
+        while True:
+            try:
+                await ports.journal.record(change)
+            except Temporary as error:
+                failures += 1
+                if failures == 1:
+                    log.error("%s; %s", error, error.hint or "it is tried again")
+                ports.troubles.found(this, error, ports.clock.wall())
+                await ports.clock.sleep(backoff.delay(failures, first=0.1, cap=5.0))
+            else:
+                if failures:
+                    log.info("the journal can be written again")
+                return
+    finally:
+        ports.troubles.over(this)

@@ -27,7 +27,7 @@ from agent.kit.errors import Temporary, UserError
 from agent.kit.ids import Ulids
 from agent.kit.pools import Slice
 from agent.ports import Change, Host, JournalState
-from agent.reporter import Reporter
+from agent.reporter import Reporter, excuse
 from agent.sweeper import look, sweep
 from agent.wire.bus import Bus
 from agent.wire.messages import Assignment, Listener, LogLimits, StackStatus
@@ -68,8 +68,9 @@ class Reconciler:
             ports.ulids = Ulids(state.last_event[1])  # ids go on growing though the clock was set back
         self._board = Board(self._host.run_id(), self._slice.virtual, self._slice.twin)
         self._board.wake = self._wake_worker
-        self._reporter = Reporter(self._bus, ports.journal, self._board, self._host, ports.clock, self)
+        self._reporter = Reporter(self._bus, ports, self._board, self._host, self)
         self._reporter.acknowledged = state.acknowledged
+        ports.troubles.changed = self._reporter.troubles_changed
         self._intake = Intake(ports, self._board, self._reporter, state.bound_store_id, self._wake.set)
         self._burial = Burial(ports, self._board, self._reporter)
         self._allocator = Allocator(ports, self._board, self._host, self._slice)
@@ -90,15 +91,25 @@ class Reconciler:
             await self._serve()
 
     async def _remember(self) -> JournalState:
-        failures = 0
-        while True:
-            try:
-                return await self._ports.journal.load()
-            except Temporary as error:
-                failures += 1
-                if failures == 1:
-                    log.error("%s", error)
-                await self._ports.clock.sleep(backoff.delay(failures, first=0.1, cap=5.0))
+        """However long that takes: without it, nothing that was promised is known."""
+        ports, failures = self._ports, 0
+        telling: asyncio.Task[None] | None = None
+        try:
+            while True:
+                try:
+                    return await ports.journal.load()
+                except Temporary as error:
+                    failures += 1
+                    if failures == 1:
+                        log.error("%s", error)
+                    ports.troubles.found("load", error, ports.clock.wall())
+                    telling = telling or asyncio.create_task(excuse(self._bus, ports), name="excuse")
+                    await ports.clock.sleep(backoff.delay(failures, first=0.1, cap=5.0))
+        finally:
+            if telling is not None:
+                telling.cancel()
+                await asyncio.wait((telling,))
+            ports.troubles.over("load")
 
     def _restore(self, state: JournalState) -> None:
         """What the journal says; a document that cannot be read is worth no more than a lost one."""
@@ -144,7 +155,7 @@ class Reconciler:
         await self._sweep(seen)
 
     async def _serve(self) -> None:
-        failures = 0
+        ports, failures = self._ports, 0
         while True:
             await self._wake.wait()
             self._wake.clear()
@@ -154,12 +165,14 @@ class Reconciler:
                     await self._make_missing(Observed())
                     await self._burial.work(self._intake.emptied, strangers=bool(self._strangers))
                 failures = 0
+                ports.troubles.over("serve")
             except Temporary as error:
                 failures += 1
                 if failures == 1:
                     log.error("%s; it is tried again", error)
+                ports.troubles.found("serve", error, ports.clock.wall(), str(error.evidence.get("stack", "")))
                 self._wake.set()
-                await self._ports.clock.sleep(backoff.delay(failures, first=0.1, cap=5.0))
+                await ports.clock.sleep(backoff.delay(failures, first=0.1, cap=5.0))
 
     async def _look_again(self) -> None:
         while True:

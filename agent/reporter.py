@@ -15,11 +15,11 @@ from typing import Protocol
 from pydantic import ValidationError
 
 from agent.board import Board
+from agent.effects import Ports
 from agent.kit import backoff
-from agent.kit.clock import Clock
 from agent.kit.errors import GoraeError, leaf
 from agent.kit.tasks import apart
-from agent.ports import Host, Journal
+from agent.ports import Host
 from agent.wire import topics
 from agent.wire.bus import Bus, BusDown, Message, Session
 from agent.wire.messages import (
@@ -69,8 +69,9 @@ class Identity(Protocol):
 
 
 class Reporter:
-    def __init__(self, bus: Bus, journal: Journal, board: Board, host: Host, clock: Clock, who: Identity) -> None:
-        self._bus, self._journal, self._board, self._host, self._clock = bus, journal, board, host, clock
+    def __init__(self, bus: Bus, ports: Ports, board: Board, host: Host, who: Identity) -> None:
+        self._bus, self._journal, self._board, self._host, self._clock = bus, ports.journal, board, host, ports.clock
+        self._troubles = ports.troubles
         self._who = who
         self._seq = 0
         self._wake, self._later = asyncio.Event(), asyncio.Event()
@@ -78,7 +79,7 @@ class Reporter:
         self._cleared: set[str] = set()  # stacks whose topics are to be emptied
         self._reports = False  # reports (or their clearing) are due
         self._reported: set[str] = set()
-        self._host_due = True
+        self._host_due = self._online_due = True
         self._listeners: tuple[Listener, ...] | None = None
         self._routes: tuple[Route, ...] = ()
         self._acked = 0  # the orchestrator's cursor
@@ -106,6 +107,10 @@ class Reporter:
 
     def host_changed(self) -> None:
         self._host_due = True
+        self._wake.set()
+
+    def troubles_changed(self) -> None:
+        self._online_due = True
         self._wake.set()
 
     def identity_changed(self) -> None:
@@ -138,7 +143,7 @@ class Reporter:
 
     async def _converse(self, session: Session, deliver: Callable[[Message], None]) -> None:
         self._dirty = set(self._board.assignments)
-        self._host_due = self._reports = self._events_due = True
+        self._online_due = self._host_due = self._reports = self._events_due = True
         self._listeners = None
         self._sent = None
         self._wake.set()
@@ -157,7 +162,6 @@ class Reporter:
         raise BusDown("cannot read the bus: the session has ended", code="bus-down")
 
     async def _speak(self, session: Session) -> None:
-        await session.publish(topics.ONLINE, _bytes(Online(online=True, epoch=self._who.epoch)), retain=True)
         rounds = 0
         while True:
             began = self._clock.now()
@@ -165,6 +169,10 @@ class Reporter:
             self._wake.clear()
             if self._clock.now() - began > GAP:
                 rounds = 0
+            if self._online_due:
+                self._online_due = False
+                online = Online(online=True, epoch=self._who.epoch, troubles=self._troubles.told())
+                await session.publish(topics.ONLINE, _bytes(online), retain=True)
             if self._host_due:
                 self._host_due = False
                 await session.publish(topics.HOST, _bytes(await self._host_status()), retain=True)
@@ -315,6 +323,24 @@ class Reporter:
             log.warning("%s; the events are kept", error)
         self._events_due = True
         self._wake.set()
+
+
+async def excuse(bus: Bus, ports: Ports) -> None:
+    """For an agent that has not begun, because of its troubles: says so, until it is cancelled."""
+    away = Online(online=False, epoch=0)
+    failures = 0
+    while True:
+        try:
+            async with bus.session((), Message(topics.ONLINE, _bytes(away), retain=True)) as session:
+                failures = 0
+                said = away.model_copy(update={"troubles": ports.troubles.told()})
+                await session.publish(topics.ONLINE, _bytes(said), retain=True)
+                async for _ in session.messages():
+                    pass  # to the end of the session
+        except GoraeError:
+            pass  # no broker either, which nobody could be told
+        failures += 1
+        await ports.clock.sleep(backoff.delay(failures, first=RECONNECT_FIRST, cap=RECONNECT_CAP))
 
 
 def _bytes(message: Wire) -> bytes:

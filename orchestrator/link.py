@@ -17,7 +17,7 @@ from agent.kit.backoff import delay
 from agent.kit.errors import Temporary, leaf
 from agent.kit.tasks import apart
 from agent.wire import topics
-from agent.wire.bus import Bus, Message, PublishDenied, Session
+from agent.wire.bus import Bus, BusDown, Message, PublishDenied, Session
 from agent.wire.messages import (
     WIRE_VERSION,
     Cursor,
@@ -54,6 +54,7 @@ class Link:
         self._asked = 0  # raised to publish the cursor again, unchanged
         self._untaken = False  # events came that could not be stored
         self._dirty: dict[str, StackStatus] = {}
+        self._last: dict[str, StackStatus] = {}  # acknowledgements that could not be stored
         self._status_came = asyncio.Event()
         self._waiting = ""
 
@@ -71,8 +72,11 @@ class Link:
             except* (PublishDenied, Temporary) as group:
                 if clock.now() - began > _LASTING:
                     failures = 0
+                error = leaf(group)
                 if failures == 0:
-                    log.warning("bus session ended: %s", leaf(group))
+                    log.warning("bus session ended: %s", error)
+                if isinstance(error, Temporary) and not isinstance(error, BusDown):
+                    self._ledger.troubles.found("session", error, self._ledger.clock.wall())
             failures += 1
             self._ledger.set_online(False)
             await clock.sleep(delay(failures, first=_FIRST, cap=_CAP))
@@ -157,8 +161,10 @@ class Link:
         online, host = self._seen.online, self._seen.host
         # Its host message is the sign that an agent has begun; until then what we know is its predecessor's.
         self._ledger.set_online(
-            online is not None and online.online and host is not None and host.epoch == online.epoch
+            online is not None and online.online and host is not None and host.epoch == online.epoch,
+            online.troubles if online is not None else (),
         )
+        self._ledger.troubles.over("session")
 
     async def _host(self, host: HostStatus) -> None:
         self._seen.host = host
@@ -188,7 +194,11 @@ class Link:
             if status.removed:
                 self._clear(status.stack)
         elif record.removed and status.removed and status.store_id == identity.store_id:
-            await self._acknowledged(status)
+            try:
+                await self._acknowledged(status)
+            except Temporary:
+                self._last[status.stack] = status
+                self._status_came.set()
         else:
             self._ledger.observe(status)
             self._dirty[status.stack] = status
@@ -254,13 +264,18 @@ class Link:
             statuses, self._dirty = self._dirty, {}
             try:
                 await self._ledger.commit(Change(statuses=statuses, host=self._ledger.host))
+                for stack, status in list(self._last.items()):
+                    await self._acknowledged(status)
+                    del self._last[stack]
                 failing = False
+                self._ledger.troubles.over("statuses")
                 if self._untaken:
                     self._untaken = False
                     self._ask()
             except Temporary as error:
                 self._dirty = statuses | self._dirty
                 self._status_came.set()
+                self._ledger.troubles.found("statuses", error, self._ledger.clock.wall())
                 if not failing:
                     log.warning("cannot keep statuses and events for now: %s", error)
                 failing = True

@@ -97,19 +97,28 @@ class Rolling:
     async def _look(self) -> float | None:
         """One step of every stack that has one to take; Unix seconds at which to look again."""
         due = []
+        for name in self._failing - self._ledger.stacks.keys():
+            self._goes_on(name)
         for name, record in list(self._ledger.stacks.items()):
             if record.rollout is None or not self._may(record):
                 self._known.pop(name, None)
+                self._goes_on(name)
                 continue
             try:
                 due.append(await self._advance(name))
-                self._failing.discard(name)
+                self._goes_on(name)
             except (GoraeError, ValueError) as error:  # ValueError: another version stored what this one cannot read
                 if name not in self._failing:
                     log.warning("cannot carry on with the update of %s: %s", name, error)
                 self._failing.add(name)
+                if isinstance(error, GoraeError):
+                    self._ledger.troubles.found(("update", name), error, self._ledger.clock.wall(), name)
                 due.append(self._ledger.clock.wall() + AGAIN)
         return min((at for at in due if at is not None), default=None)
+
+    def _goes_on(self, name: str) -> None:
+        self._failing.discard(name)
+        self._ledger.troubles.over(("update", name))
 
     def _may(self, record: StackRecord) -> bool:
         """What the agent said is only worth something while it is there to say more, and may run what is new."""

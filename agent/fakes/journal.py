@@ -11,10 +11,12 @@ from agent.wire.messages import Event
 
 
 class FakeJournal:
-    """`failures`: raised by the next calls of record(), one each. `changes`: what was recorded, in order."""
+    """`failures`: raised by the next calls of record(), one each; `unreadable`: of load(). `changes`: what was
+    recorded, in order."""
 
     def __init__(self, limit: int = 10_000) -> None:
         self.failures: list[GoraeError] = []
+        self.unreadable: list[GoraeError] = []
         self.changes: list[Change] = []
         self.assignments: dict[str, str] = {}
         self.records: dict[str, str] = {}
@@ -27,6 +29,8 @@ class FakeJournal:
         self._acknowledged = 0
 
     async def load(self) -> JournalState:
+        if self.unreadable:
+            raise self.unreadable.pop(0)
         self.epoch += 1
         return JournalState(
             self.id,

@@ -8,11 +8,12 @@ read again from what runs. A full disk is Temporary: nothing was written, nothin
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -134,8 +135,9 @@ class SqliteJournal:
             await self._write(db, [change for change, _ in batch])
             await db.commit()
         except BaseException as error:
-            await db.rollback()
             failure = _unwritable(self._path, error)
+            with suppress(sqlite3.Error):  # a disk that does not take the change may not take that either
+                await db.rollback()
             for _, done in batch:
                 if not done.done():
                     done.set_exception(failure)
@@ -195,9 +197,12 @@ class SqliteJournal:
         self._count -= excess
 
     async def events_after(self, seq: int, limit: int) -> Sequence[tuple[int, Event]]:
-        rows = await _rows(
-            self._opened(), "SELECT seq, document FROM events WHERE seq > ? ORDER BY seq LIMIT ?", (seq, limit)
-        )
+        try:
+            rows = await _rows(
+                self._opened(), "SELECT seq, document FROM events WHERE seq > ? ORDER BY seq LIMIT ?", (seq, limit)
+            )
+        except sqlite3.Error as error:
+            raise _unwritable(self._path, error) from error
         return [(int(number), Event.model_validate_json(document)) for number, document in rows]
 
     async def forget_events(self, through: int) -> None:
@@ -265,9 +270,22 @@ async def _pairs(db: aiosqlite.Connection, sql: str) -> dict[str, str]:
 
 
 def _unwritable(path: Path, error: BaseException) -> Temporary:
-    full = "full" in str(error)
+    """SQLite says "I/O error" of much: of a full disk, too, when it has no room for the file that its readers share."""
+    try:
+        disk = os.statvfs(path.parent)
+        full = disk.f_bavail == 0 or (disk.f_files > 0 and disk.f_favail == 0)
+        read_only = bool(disk.f_flag & os.ST_RDONLY)
+    except OSError:
+        full = read_only = False
+    meanwhile = "what runs runs on, and the rest goes on by itself"
+    if full or getattr(error, "sqlite_errorname", "") == "SQLITE_FULL":
+        return Temporary(
+            f"cannot write the journal {path}: no space left on its disk",
+            code="journal-full",
+            hint=f"free some of the disk of {path.parent} (gorae df): {meanwhile}",
+        )
     return Temporary(
-        f"cannot write the journal {path}: {error or type(error).__name__}",
-        code="journal-full" if full else "journal-unwritable",
-        hint="free some space: containers run on, changes wait" if full else "",
+        f"cannot write the journal {path}: {'its file system is read-only' if read_only else error}",
+        code="journal-unwritable",
+        hint=f"look at the disk of {path.parent} (dmesg): {meanwhile}",
     )

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from agent.kit.pools import VIRTUALS
+from agent.kit.troubles import Trouble
 
 WIRE_VERSION = 1
 NETWORKS = 12  # per service: the record on its link has room for that many
@@ -393,11 +394,13 @@ class HostStatus(Wire):
 
 
 class Online(Wire):
-    """Retained; the agent's last will is Online(online=False)."""
+    """Retained; the agent's last will is Online(online=False). `troubles`: what holds it up. One that cannot read or
+    write its journal at its start is not online yet; its epoch, which it does not know, is 0."""
 
     wire_version: int = WIRE_VERSION
     online: bool
     epoch: int
+    troubles: tuple[Trouble, ...] = ()
 
 
 class Event(Wire):

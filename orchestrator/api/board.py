@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection
+from dataclasses import asdict
 from typing import Any
 
 from agent.wire.messages import StackStatus
@@ -82,8 +83,15 @@ class Board:
             "at": round(ledger.clock.wall(), 3),
             "agent": {"online": ledger.online, "since": ledger.online_since},
             "drained": ledger.drained or None,
+            "troubles": troubles(ledger),
         }
         return _dump(head)[:-1] + b', "stacks": [' + b", ".join(stacks) + b"]}"
+
+
+def troubles(ledger: Ledger) -> list[dict[str, Any]]:
+    """What the daemons try again and again without success."""
+    found = [("agent", one) for one in ledger.told] + [("orchestrator", one) for one in ledger.troubles.told()]
+    return [{"of": who, **asdict(one), "stack": one.stack or None} for who, one in found]
 
 
 def _dump(value: Any) -> bytes:

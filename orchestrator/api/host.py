@@ -14,6 +14,7 @@ from agent.wire.messages import WIRE_VERSION
 from agent.wire.streams import call
 from orchestrator import keeping, refusals
 from orchestrator.api import streams
+from orchestrator.api.board import troubles
 from orchestrator.api.stacks import Here, Services
 from orchestrator.api.volumes import named
 from orchestrator.decide import reach
@@ -35,6 +36,7 @@ async def version(here: Here) -> dict[str, Any]:
             "version": host.version if host else None,
             "instance": host.instance if host else None,
         },
+        "troubles": troubles(here.ledger),
     }
 
 

@@ -93,8 +93,9 @@ async def watch(
         while not ledger.closed:
             bell.clear()
             whole = board.stack(stack)
-            if whole is not last or whole is None:
-                last = whole
+            now = (whole, ledger.told, ledger.troubles.told())
+            if now != last or whole is None:
+                last = now
                 entry, said = board.one(stack, services)
                 yield said + b"\n"
                 if entry is None or (entry["converged"] and entry["observed_generation"] >= generation):

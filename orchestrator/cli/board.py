@@ -50,6 +50,11 @@ def state_text(row: dict[str, Any], now: float) -> str:
     return text
 
 
+def troubles(document: dict[str, Any], stack: str | None = None) -> list[dict[str, Any]]:
+    """What the daemons try again and again without success: of this stack, or of all."""
+    return [one for one in document.get("troubles", ()) if stack is None or one["stack"] in (None, stack)]
+
+
 def proof(row: dict[str, Any]) -> tuple[str, list[str]]:
     """("last line" | "last probe", lines) that a service in trouble left as evidence, newest last; or ("", [])."""
     for task in sorted(row.get("tasks", ()), key=lambda task: -float(task["since"] or 0)):

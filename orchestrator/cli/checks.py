@@ -21,6 +21,7 @@ from agent.kit.pools import REGISTRY, SLICES
 from agent.wire import broker
 from orchestrator.cli import household
 from orchestrator.cli.client import Client, Unreachable, ask_agent
+from orchestrator.cli.render import size
 
 CGROUPS = Path("/sys/fs/cgroup")
 PROGRAMS = {
@@ -31,6 +32,9 @@ PROGRAMS = {
     "mosquitto": ("-h", "mosquitto"),
     "skopeo": ("--version", "skopeo"),
 }
+
+
+SCARCE, NOTHING = 256 << 20, 1 << 20  # bytes left on a disk that are few, and too few for anything
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +156,29 @@ def users() -> Iterator[Finding]:
             yield Finding("note", "users", text, "install below /opt or /usr: deploy/setup")
 
 
+def disks(root: str | None) -> Iterator[Finding]:
+    """Of the directories that the daemons write to: room, and leave to write."""
+    layout = Layout.at(root)
+    seen: set[int] = set()
+    for path in (layout.state, layout.run):
+        try:
+            device, disk = path.stat().st_dev, os.statvfs(path)
+        except OSError:
+            continue  # not there yet
+        if device in seen:
+            continue
+        seen.add(device)
+        room = disk.f_bavail * disk.f_frsize
+        if disk.f_flag & os.ST_RDONLY:
+            yield Finding("bad", "disk", f"{path} is on a file system that is read-only", "dmesg says why")
+        elif room < SCARCE or (disk.f_files and not disk.f_favail):
+            what = f"{size(room)} left" if disk.f_favail or not disk.f_files else "no inodes left"
+            cure = "gorae df says what takes it; gorae image prune, gorae volume prune"
+            yield Finding("bad" if room < NOTHING or "inodes" in what else "note", "disk", f"{what} at {path}", cure)
+        else:
+            yield Finding("ok", "disk", f"{size(room)} left at {path}")
+
+
 def daemons(root: str | None) -> Iterator[Finding]:
     layout = Layout.at(root)
     log = f"less {layout.state}/daemon.log"
@@ -172,6 +199,8 @@ def daemons(root: str | None) -> Iterator[Finding]:
         yield Finding("ok", "API", f"answers, version {version['version']}")
         if not version["agent"]["online"]:
             yield Finding("bad", "bus", "the orchestrator does not hear the agent", log)
+        for trouble in version.get("troubles", ()):
+            yield Finding("bad", trouble["of"], trouble["message"], trouble["hint"] or log)
     if os.geteuid() == 0:
         try:
             answer = next(value for kind, value in ask_agent(root, "ping") if kind == "result")

@@ -13,11 +13,12 @@ from collections.abc import Callable
 from typing import Any
 
 from agent.kit.errors import Temporary, UserError
-from orchestrator.cli.board import brief, proof, state_text
+from orchestrator.cli.board import brief, proof, state_text, troubles
 from orchestrator.cli.client import Client, TimedOut, Unreachable
 from orchestrator.cli.render import Screen, count, cut, span
 
 TRIES = 5  # a container that ended this often in a row is reported, though gorae goes on trying
+HELD_UP = 5.0  # seconds; what the daemons cannot do for so long (a full disk) is reported, though they go on trying
 SETTLED = 0.2  # seconds; what has no healthcheck must have run this long
 RETURN = 10.0  # seconds that a daemon which went away while we wait has to come back
 _TICK = 0.5  # seconds between redraws, for the counters
@@ -162,12 +163,15 @@ def _follow(
         while True:
             left = deadline - time.monotonic()
             try:
-                latest = stream.next(max(0.0, min(left, _TICK if shown.live else left)))
+                latest = stream.next(max(0.0, min(left, _TICK)))
             except TimedOut:
                 if time.monotonic() >= deadline:
                     raise _not_up(client, document, stack, doing, f"after {span(timeout)}") from None
                 if document is not None:
-                    shown.update({**document, "at": time.time()})
+                    document = {**document, "at": time.time()}
+                    shown.update(document)
+                    if error := _held_up(document, stack, doing):
+                        raise error from None
                 continue
             if latest is None:
                 return _ended(document, stack, generation)
@@ -177,6 +181,19 @@ def _follow(
             shown.update(latest)
             if _hopeless(latest["stacks"][0], generation):
                 raise _not_up(client, latest, stack, doing, "")
+
+
+def _held_up(document: dict[str, Any], stack: str, doing: str, patience: float = HELD_UP) -> Temporary | None:
+    """What keeps gorae itself from going on, if it has for `patience`; `document` is of now."""
+    lasting = [one for one in troubles(document, stack) if document["at"] - one["since"] >= patience]
+    if not lasting:
+        return None
+    first = lasting[0]
+    return Temporary(
+        f"cannot {doing} {stack}: {first['message']}",
+        code=first["code"],
+        hint=first["hint"] or "gorae doctor; it is tried again and again",
+    )
 
 
 class Interrupted(UserError):
@@ -229,6 +246,8 @@ def _not_up(client: Client, document: dict[str, Any] | None, stack: str, doing: 
     """Every service that is not up: its state, its last lines, and the next step."""
     if document is None or not document["stacks"]:
         return Temporary(f"cannot tell how stack {stack} is doing", code="not-up", hint=f"gorae status {stack}")
+    if error := _held_up(document, stack, doing, patience=0):
+        return error
     if not document["agent"]["online"]:
         return Temporary(
             f"cannot {doing} {stack}: the agent does not answer {when}".rstrip(), code="not-up", hint="gorae doctor"

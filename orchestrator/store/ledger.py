@@ -14,6 +14,7 @@ from typing import Any
 from agent.kit.clock import Clock
 from agent.kit.errors import GoraeError
 from agent.kit.ids import Ulids
+from agent.kit.troubles import Trouble, Troubles
 from agent.wire.messages import Event, HostStatus, StackStatus
 from orchestrator.decide.records import Counter, StackRecord
 from orchestrator.store.port import Change, Loaded, Store
@@ -38,6 +39,9 @@ class Ledger:
         self.bound = False
         self.online = False
         self.online_since = clock.wall()
+        self.told: tuple[Trouble, ...] = ()  # what the agent says holds it up
+        self.troubles = Troubles()  # what holds up our own loops
+        self.troubles.changed = self.ring
         self.changing = asyncio.Lock()
         self.closed = False
         self._ulids = Ulids(loaded.last_event)
@@ -112,10 +116,11 @@ class Ledger:
         self.statuses[status.stack] = status
         self.ring()
 
-    def set_online(self, online: bool) -> None:
+    def set_online(self, online: bool, troubles: tuple[Trouble, ...] = ()) -> None:
         if online != self.online:
-            self.online = online
             self.online_since = self.clock.wall()
+        if (online, troubles) != (self.online, self.told):
+            self.online, self.told = online, troubles
             self.ring()
 
     # Waking ----------------------------------------------------------------------------------------------------------

@@ -14,10 +14,11 @@ from agent.kit.errors import Temporary
 from agent.kit.ids import Ulids
 from agent.ports import Attachment, ProbeResult, Sandbox, VolumeInfo
 from agent.wire import topics
-from agent.wire.messages import Assignment, Dependency, Healthcheck, Membership, Mount, Port, Subnet, Task
+from agent.wire.messages import Assignment, Dependency, Healthcheck, Membership, Mount, Online, Port, Subnet, Task
 from tests.agent.test_worker import CHECK, hosts_of, task
 from tests.agent.world import World, running
 
+FULL = Temporary("cannot write the journal: no space left on its disk", code="journal-full")
 DB_FIRST = (Dependency(service="db", condition="service_healthy"),)
 
 
@@ -593,6 +594,33 @@ async def test_a_tombstone_on_a_full_disk_is_obeyed_later() -> None:
         await world.until(lambda: (s := world.stack()) is not None and s.removed)
 
 
+async def test_an_assignment_that_cannot_be_written_is_said_to_hold_up_everybody() -> None:
+    async with running() as world:
+        await up(world)
+        world.journal.failures = [FULL] * 4
+        await world.assign(task(world), task(world, "t2", "db"), generation=2)
+        await world.settle()
+        (trouble,) = world.said(topics.ONLINE, Online).troubles
+        assert (trouble.message, trouble.stack) == (FULL.message, "") and world.state("t2") == "absent"
+        await world.until(lambda: world.state("t2") == "running")
+        await world.settle(1)
+        assert world.said(topics.ONLINE, Online).troubles == ()
+
+
+async def test_an_agent_that_cannot_read_its_journal_says_so_until_it_can() -> None:
+    async with running() as world:
+        await up(world)
+        await world.kill()
+        world.journal.unreadable = [FULL] * 6
+        world.start()
+        await world.settle(1)
+        said = world.said(topics.ONLINE, Online)
+        assert (said.online, [trouble.message for trouble in said.troubles]) == (False, [FULL.message])
+        assert world.runtime.started == [("t1", 1)]
+        await world.until(lambda: world.said(topics.ONLINE, Online) == Online(online=True, epoch=2))
+        assert world.runtime.started == [("t1", 1)]
+
+
 async def test_a_stack_that_cannot_end_holds_up_no_other() -> None:
     async with running() as world:
         data = Mount(kind="volume", target="/data", source="shop_data")
@@ -605,6 +633,8 @@ async def test_a_stack_that_cannot_end_holds_up_no_other() -> None:
         await world.until(lambda: (s := world.stack("zoo")) is not None and s.removed)
         held = world.stack()
         assert held is not None and not held.removed, "its volume is still asked for"
+        (trouble,) = world.said(topics.ONLINE, Online).troubles
+        assert trouble.stack == "shop" and "../odd" in trouble.message
 
 
 async def test_a_network_that_comes_again_shows_its_new_names() -> None:

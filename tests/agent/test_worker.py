@@ -12,7 +12,8 @@ from agent.decide.record import load
 from agent.kit.errors import Permanent, Temporary
 from agent.kit.pools import Slice
 from agent.ports import Change, ProbeResult, Serving
-from agent.wire.messages import Dependency, Healthcheck, Membership, Port, PublishedPort, Resources, Task
+from agent.wire import topics
+from agent.wire.messages import Dependency, Healthcheck, Membership, Online, Port, PublishedPort, Resources, Task
 from tests.agent.decide.make import task as make_task
 from tests.agent.world import World, running
 
@@ -112,7 +113,10 @@ async def test_a_full_disk_delays_and_promises_nothing() -> None:
         world.runtime.finish("t1", 1)
         await world.settle()
         assert world.runtime.started == [("t1", 1)] and world.stack() == before
+        (trouble,) = world.said(topics.ONLINE, Online).troubles
+        assert (trouble.code, trouble.message) == ("journal-full", "cannot write the journal: disk is full")
         await world.settle(1)
+        assert world.said(topics.ONLINE, Online).troubles == ()
         assert world.runtime.started == [("t1", 1), ("t1", 2)] and world.state() == "running"
 
 

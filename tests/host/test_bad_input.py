@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import socket
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.host.conftest import host_on_a_disk, import_images
-from tests.support.host import Host, free_port
+from tests.support.host import Host, free_port, until
 
 pytestmark = pytest.mark.host
 
@@ -120,6 +122,43 @@ def test_an_unreachable_daemon() -> None:
         host.destroy()
 
 
+def fill(path: Path) -> None:
+    for piece in (65536, 512):  # to the last block: a small stack needs little
+        with contextlib.suppress(OSError), path.open("ab", buffering=0) as ballast:
+            while ballast.write(b"x" * piece) == piece:
+                pass
+
+
+def test_an_agent_whose_disk_is_full_says_so_and_goes_on_by_itself_once_there_is_room(tars: dict[str, Path]) -> None:
+    host = Host()
+    journals = host.root / "state" / "agent"  # alone on a small disk: the orchestrator can store what the agent cannot
+    journals.mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m,mode=700", "tmpfs", str(journals)], check=True)
+    try:
+        host.start()
+        import_images(host, tars, "busybox")
+        host.up("good", GOOD)
+        pids = host.pids("good")
+        fill(journals / "ballast")
+        more = str(host.compose("more", GOOD))
+        applied = host.cli("up", "-f", more, "-p", "more", check=False)
+        assert applied.returncode == 1 and host.tasks("more")[0]["state"] == "pending"
+        said = f"cannot write the journal {journals}/journal.db: no space left on its disk"
+        assert f"cannot bring up more: {said}\ntry  free some of the disk" in applied.stderr, applied.stderr
+        host.kill_daemon("agent")  # one that cannot even begin
+        until(lambda: not host.get("/v1/version")["agent"]["online"], "the agent's end to be noticed")
+        until(lambda: bool(host.get("/v1/version")["troubles"]), "the new agent to tell its trouble", tell=host.log)
+        assert said in host.cli("status").stderr
+        doctor = host.cli("doctor", "--json", check=False)
+        assert said in [found["text"] for found in json.loads(doctor.stdout)["findings"] if found["state"] == "bad"]
+        assert host.pids("good") == pids
+        (journals / "ballast").unlink()
+        host.wait("more", lambda document: bool(document["converged"]), "the rest to go on by itself")
+        assert host.pids("good") == pids and host.get("/v1/version")["troubles"] == []
+    finally:
+        host.close()
+
+
 def test_a_full_disk_is_said_and_touches_nothing_that_runs(tars: dict[str, Path]) -> None:
     with host_on_a_disk(128 * 1024 * 1024) as host:
         host.start()
@@ -127,10 +166,7 @@ def test_a_full_disk_is_said_and_touches_nothing_that_runs(tars: dict[str, Path]
         host.up("good", GOOD)
         pids = host.pids("good")
         more = str(host.compose("more", GOOD))
-        for piece in (65536, 512):  # to the last block: a small stack needs little
-            with contextlib.suppress(OSError), (host.root / "ballast").open("ab", buffering=0) as ballast:
-                while ballast.write(b"x" * piece) == piece:
-                    pass
+        fill(host.root / "ballast")
         imported = host.cli(
             "image", "import", str(tars["redis"]), "--config", f"{tars['redis']}.json", "gorae/redis:7", check=False
         )

@@ -238,14 +238,17 @@ async def test_events_wait_while_the_disk_is_full(s: Setting, monkeypatch: pytes
     await s.o.up(stack(**TWO))
     await s.o.converged()
     sessions: list[bool] = []
-    monkeypatch.setattr(s.o.ledger, "set_online", sessions.append)
+    monkeypatch.setattr(s.o.ledger, "set_online", lambda online, *_: sessions.append(online))
     s.store.fail = Temporary("cannot save the change: the disk is full", code="disk-full")
     told = await s.agent.emit("task.exited")
     await s.agent.set("shop", "db", attempt=2)
     await s.o.until(lambda: s.o.ledger.statuses["shop"].tasks[0].attempt == 2)
     assert s.agent.forgotten == 0
+    await s.o.until(lambda: bool(s.o.ledger.troubles.told()))
+    assert [one.code for one in s.o.ledger.troubles.told()] == ["disk-full"]
     s.store.fail = None
     await s.o.until(lambda: s.o.ledger.cursors.get("journal-1") == 1)
+    assert s.o.ledger.troubles.told() == ()
     assert [e for e in await s.o.events() if e.source == "agent"] == [told]
     assert False not in sessions
 

@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 
 from agent.kit.errors import Temporary
+from agent.kit.troubles import Trouble
 from agent.wire import topics
 from agent.wire.memory import MemoryBroker
-from agent.wire.messages import Assignment, Store
+from agent.wire.messages import Assignment, Online, Store
+from orchestrator import link
 from orchestrator.decide.records import Revision
 from orchestrator.store.memory import MemoryStore
 from orchestrator.store.port import Change
@@ -114,6 +116,39 @@ async def test_down_ends_with_nothing_on_the_bus_and_no_row(
         again = await o.up(stack(**TWO))
         assert (again.generation, again.revision) == (3, 2)  # no number comes twice
         await o.converged()
+
+
+async def test_a_stack_that_is_gone_is_forgotten_once_the_disk_takes_it(
+    broker: MemoryBroker, socket: Path, agent: FakeAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(link, "KEEP_STATUS", 0.01)
+    store = MemoryStore()
+    async with orchestrating(broker, socket, store) as o:
+        await o.up(stack(**TWO))
+        await o.converged()
+        agent.deaf.add("shop")
+        await o.controller.down("shop", False, ALICE)
+        await agent.until(lambda: Assignment.model_validate_json(broker.retained[topics.assignment("shop")]).removed)
+        store.fail = Temporary("cannot save the change: the disk is full", code="disk-full")
+        agent.deaf.clear()
+        await agent._assign(Assignment.model_validate_json(broker.retained[topics.assignment("shop")]))
+        await o.until(lambda: [one.code for one in o.ledger.troubles.told()] == ["disk-full"])
+        assert o.ledger.online and "shop" in o.ledger.stacks
+        store.fail = None
+        await o.until(lambda: "shop" not in o.ledger.stacks and o.ledger.troubles.told() == ())
+
+
+async def test_what_holds_up_an_agent_that_cannot_begin_is_known(broker: MemoryBroker, socket: Path) -> None:
+    trouble = Trouble("journal-full", "cannot write the journal", "free some space", 5.0)
+    away = Online(online=False, epoch=0, troubles=(trouble,))
+    async with orchestrating(broker, socket, MemoryStore()) as o:
+        async with broker.bus("agent").session(()) as session:
+            await session.publish(topics.ONLINE, away.model_dump_json().encode(), retain=True)
+            await o.until(lambda: o.ledger.told == (trouble,))
+            assert not o.ledger.online
+        async with FakeAgent(broker).life(socket):
+            await o.until(lambda: o.ledger.online)
+            assert o.ledger.told == ()
 
 
 async def test_a_tombstone_that_was_lost_is_sent_again(

@@ -54,6 +54,7 @@ def _look(root: str | None) -> list[checks.Finding]:
         *checks.cgroup(),
         *checks.programs(),
         *checks.users(),
+        *checks.disks(root),
         *checks.daemons(root),
         *checks.names(root),
         *checks.network(root),

@@ -71,6 +71,11 @@ def _print(
     if not agent["online"]:
         since = f" for {span(document['at'] - agent['since'])}" if agent["since"] else ""
         print(f"note  the agent has not answered{since}: this is what it last said", file=sys.stderr)
+    for trouble in board.troubles(document, stack):
+        since = span(document["at"] - trouble["since"])
+        print(f"note  for {since}: {trouble['message']}; what is shown may be old", file=sys.stderr)
+        if trouble["hint"]:
+            print(f"try  {trouble['hint']}", file=sys.stderr)
     if document.get("drained"):
         since = span(document["at"] - document["drained"])
         print(f"the host is drained since {since}: nothing runs until gorae drain --undo")

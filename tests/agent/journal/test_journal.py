@@ -117,6 +117,33 @@ async def test_a_full_disk_is_temporary_and_promises_nothing(tmp_path: Path) -> 
     await journal.close()
 
 
+@pytest.mark.parametrize(
+    ("room", "flags", "said", "code"),
+    [
+        pytest.param(9, 0, "disk I/O error", "journal-unwritable", id="broken"),
+        pytest.param(0, 0, "no space left on its disk", "journal-full", id="no room for its companions"),
+        pytest.param(9, os.ST_RDONLY, "its file system is read-only", "journal-unwritable", id="read-only"),
+    ],
+)
+async def test_what_is_wrong_with_the_disk_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int, flags: int, said: str, code: str
+) -> None:
+    journal = SqliteJournal(tmp_path / "journal.db")
+    await journal.load()
+
+    async def broken(*_: object) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    assert journal._db is not None
+    monkeypatch.setattr(journal._db, "executemany", broken)
+    monkeypatch.setattr(os, "statvfs", lambda _: os.statvfs_result((1, 1, 10, room, room, 10, 9, 9, flags, 255)))
+    with pytest.raises(Temporary) as caught:
+        await journal.record(Change(records={"t1": "1"}))
+    assert caught.value.message == f"cannot write the journal {tmp_path / 'journal.db'}: {said}"
+    assert caught.value.code == code and str(tmp_path) in caught.value.hint
+    await journal.close()
+
+
 async def test_a_caller_that_is_cancelled_does_not_take_others_with_it(tmp_path: Path) -> None:
     journal = SqliteJournal(tmp_path / "journal.db")
     await journal.load()

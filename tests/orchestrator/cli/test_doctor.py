@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,32 @@ def test_cgroup(tmp_path: Path, files: dict[str, str], state: str, text: str) ->
     assert (finding.state, finding.text) == (state, text)
     assert (finding.cure != "") == (state == "bad")
     assert (finding.fix == "cgroups") == ("crun refuses" in text)
+
+
+GIB = 1 << 30
+
+
+@pytest.mark.parametrize(
+    ("room", "inodes", "flags", "state", "text"),
+    [
+        pytest.param(GIB, 5, 0, "ok", "1.1 GB left at {state}", id="room"),
+        pytest.param(GIB, 0, 0, "bad", "no inodes left at {state}", id="no inodes"),
+        pytest.param(100 << 20, 5, 0, "note", "105 MB left at {state}", id="little"),
+        pytest.param(0, 5, 0, "bad", "0 B left at {state}", id="full"),
+        pytest.param(
+            GIB, 5, os.ST_RDONLY, "bad", "{state} is on a file system that is read-only", id="not to be written"
+        ),
+    ],
+)
+def test_disks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int, inodes: int, flags: int, state: str, text: str
+) -> None:
+    make(tmp_path, {"state/x": "", "run/x": ""})
+    disk = (4096, 1, 10 * GIB, room, room, 10, inodes, inodes, flags, 255)
+    monkeypatch.setattr(os, "statvfs", lambda path: os.statvfs_result(disk))
+    (finding,) = checks.disks(str(tmp_path))
+    assert (finding.state, finding.text) == (state, text.format(state=tmp_path / "state"))
+    assert (finding.cure != "") == (state != "ok")
 
 
 def test_fixing_mounts_each_trapped_controller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

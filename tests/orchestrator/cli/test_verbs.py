@@ -123,6 +123,52 @@ def test_up_gives_up_after_its_timeout(daemon: FakeDaemon, folder: Path, capsys:
     ]
 
 
+FULL = {
+    **{"of": "agent", "code": "journal-full", "message": "cannot write the journal: no space left on its disk"},
+    **{"hint": "free some of the disk", "since": 0.0, "stack": None},
+}
+
+
+@pytest.mark.parametrize(
+    ("trouble", "expected"),
+    [
+        pytest.param(
+            FULL,
+            ["cannot bring up shop: cannot write the journal: no space left on its disk", "try  free some of the disk"],
+            id="everybody's",
+        ),
+        pytest.param(
+            {**FULL, "stack": "shop", "message": "cannot remove a volume", "hint": ""},
+            ["cannot bring up shop: cannot remove a volume", "try  gorae doctor; it is tried again and again"],
+            id="its own",
+        ),
+        pytest.param(
+            {**FULL, "stack": "blog"},
+            ["cannot bring up shop/web: starting after 1s", "try  gorae logs shop/web"],
+            id="another stack's",
+        ),
+    ],
+)
+def test_up_ends_when_the_daemons_do_not_get_on(
+    daemon: FakeDaemon, folder: Path, capsys: pytest.CaptureFixture[str], trouble: dict[str, Any], expected: list[str]
+) -> None:
+    daemon.answers["POST", "/v1/stacks/shop"] = [result(CREATE)]
+    row = service("web", task(state="starting"))
+    held_up = {**document(stack("shop", row, converged=False)), "troubles": [trouble]}
+    daemon.answers["GET", "/v1/stacks/shop/watch"] = [held_up, HOLD]
+    assert main(["up", "--timeout", "1"]) == 1
+    assert capsys.readouterr().err.splitlines() == expected
+
+
+def test_status_says_what_holds_up_the_daemons(daemon: FakeDaemon, capsys: pytest.CaptureFixture[str]) -> None:
+    daemon.answers["GET", "/v1/status"] = {**document(stack("shop", service("web"))), "troubles": [FULL]}
+    assert main(["status"]) == 0
+    assert capsys.readouterr().err.splitlines() == [
+        "note  for 16m: cannot write the journal: no space left on its disk; what is shown may be old",
+        "try  free some of the disk",
+    ]
+
+
 def test_up_no_wait_does_not_watch(daemon: FakeDaemon, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     daemon.answers["POST", "/v1/stacks/shop"] = [result(CREATE)]
     assert main(["up", "--no-wait"]) == 0
