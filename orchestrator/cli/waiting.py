@@ -19,6 +19,7 @@ from orchestrator.cli.render import Screen, count, cut, span
 
 TRIES = 5  # a container that ended this often in a row is reported, though gorae goes on trying
 HELD_UP = 5.0  # seconds; what the daemons cannot do for so long (a full disk) is reported, though they go on trying
+MOMENT = 1.0  # seconds between what has failed for good and the report, in which others may fail as well
 SETTLED = 0.2  # seconds; what has no healthcheck must have run this long
 RETURN = 10.0  # seconds that a daemon which went away while we wait has to come back
 _TICK = 0.5  # seconds between redraws, for the counters
@@ -172,6 +173,8 @@ def _follow(
                     shown.update(document)
                     if error := _held_up(document, stack, doing):
                         raise error from None
+                    if hopeless(document["stacks"][0], generation, document["at"]):
+                        raise _not_up(client, document, stack, doing, "") from None
                 continue
             if latest is None:
                 return _ended(document, stack, generation)
@@ -179,7 +182,7 @@ def _follow(
             if not latest["stacks"]:
                 return document
             shown.update(latest)
-            if _hopeless(latest["stacks"][0], generation):
+            if hopeless(latest["stacks"][0], generation, latest["at"]):
                 raise _not_up(client, latest, stack, doing, "")
 
 
@@ -218,8 +221,9 @@ def _ended(document: dict[str, Any] | None, stack: str, generation: int) -> dict
     )
 
 
-def _hopeless(entry: dict[str, Any], generation: int) -> bool:
-    """Something will not come up, and all else has come to rest."""
+def hopeless(entry: dict[str, Any], generation: int, at: float) -> bool:
+    """Whether to wait no longer at time `at`: something has failed for good, or does again and again while all else has
+    come to rest."""
     if entry["converged"] or entry["observed_generation"] < generation or entry["state"] == "stopping":
         return False
     update = entry.get("update")
@@ -228,12 +232,22 @@ def _hopeless(entry: dict[str, Any], generation: int) -> bool:
     if update and update["phase"] == "paused":
         return True
     bad = [row for row in entry["services"] if row["failed"] or _looping(row)]
-    rest = [row for row in entry["services"] if row not in bad]
-    return bool(bad) and all(row["state"] in _AT_REST and row["health"] != "starting" for row in rest)
+    if bad and not any(_coming(row) for row in entry["services"] if row not in bad):
+        return True
+    final = [row["since"] for row in bad if row["failed"]]
+    return bool(final) and at - max(final) >= MOMENT
+
+
+def _coming(row: dict[str, Any]) -> bool:
+    return row["state"] not in _AT_REST or row["health"] == "starting"
 
 
 def _looping(row: dict[str, Any]) -> bool:
     return any(task["state"] == "backoff" and task["attempt"] >= TRIES for task in row["tasks"])
+
+
+def _ailing(row: dict[str, Any]) -> bool:
+    return row["state"] == "backoff" or any(task.get("failures") for task in row["tasks"])
 
 
 def not_up(row: dict[str, Any]) -> bool:
@@ -260,6 +274,9 @@ def _not_up(client: Client, document: dict[str, Any] | None, stack: str, doing: 
             hint=f"gorae logs {stack}; gorae up again goes on, gorae rollback {stack} goes back",
         )
     bad = [row for row in entry["services"] if not_up(row)]
+    # When others are not waited for, no more can be said of them yet; but of what was up, and did not stay so.
+    early = [] if when else [row for row in bad if not row["failed"] and _coming(row) and not _ailing(row)]
+    bad = [row for row in bad if row not in early]
     # What others wait for comes first: it is the reason.
     bad.sort(key=lambda row: row["state"] == "waiting")
     paragraphs = []
@@ -270,6 +287,9 @@ def _not_up(client: Client, document: dict[str, Any] | None, stack: str, doing: 
         paragraphs.append("\n".join([*text, *(f"  │ {cut(line, 200)}" for line in lines)]))
     if len(bad) > 8:
         paragraphs.append(f"and {count(len(bad) - 8, 'more service')}")
+    if early and bad:
+        names = ", ".join(row["name"] for row in early[:8]) + (" …" if len(early) > 8 else "")
+        paragraphs.append(f"not waited for: {names}; gorae goes on with what is not up yet")
     first = bad[0] if bad else None
     hint = f"gorae logs {stack}/{first['name']}" if first else f"gorae status {stack}"
     own = [t["evidence"].get("hint") for t in (first["tasks"] if first else ()) if t.get("evidence")]

@@ -111,6 +111,27 @@ def test_up_says_what_is_not_up_and_why(
     assert capsys.readouterr().err.splitlines() == expected
 
 
+def test_up_waits_for_nobody_once_something_has_failed_for_good(
+    daemon: FakeDaemon, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    daemon.answers["POST", "/v1/stacks/shop"] = [result(CREATE)]
+    rows = (
+        service("web", task(state="failed", message="exit 3", evidence={"log_tail": ["boom"]}), failed=True),
+        service("slow", task(state="starting")),
+        service("ill", task(health="starting", failures=2, evidence={"probe_output": "503"})),
+    )
+    watched = document(stack("shop", *rows, converged=False, state="failed"))
+    daemon.answers["GET", "/v1/stacks/shop/watch"] = [watched, HOLD]
+    assert main(["up"]) == 1
+    assert capsys.readouterr().err.splitlines() == [
+        "cannot bring up shop/web: failed: exit 3",
+        "  │ boom",
+        "cannot bring up shop/ill: running, not healthy yet",
+        "not waited for: slow; gorae goes on with what is not up yet",
+        "try  gorae logs shop/web",
+    ]
+
+
 def test_up_gives_up_after_its_timeout(daemon: FakeDaemon, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     daemon.answers["POST", "/v1/stacks/shop"] = [result(CREATE)]
     row = service("web", task(state="starting", health="none", evidence={"probe_output": "503\n"}))
