@@ -277,7 +277,8 @@ class Board:
             everyone = [self.records[i] for i in self._ids.get(record.stack, ())]
             holders = depends.holders(record, [r for r in everyone if self._going(r)])
         mates = stack.services.get(record.service, ()) if stack and record.state == "backoff" else ()
-        company = any(self.records[i].state == "running" for i in mates if i in self.records)
+        # Not itself, which may still be noted as running: what comes of it in one go is noted in one go.
+        company = any(self.records[i].state == "running" for i in mates if i in self.records and i != record.id)
         return World(
             boot=self.boot,
             gate=gate,

@@ -101,6 +101,11 @@ async def test_each_record_is_durable_before_the_next_effect() -> None:
         await world.assign(task(world))
         await world.settle()
         assert order[-3:] == ["record starting", "start", "record running"]
+        await world.settle(20)
+        order.clear()
+        world.runtime.finish("t1", 1)
+        await world.settle()
+        assert order == ["record starting", "start", "record running"], "a crash and its restart, in one"
 
 
 async def test_a_full_disk_delays_and_promises_nothing() -> None:
