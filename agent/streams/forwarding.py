@@ -8,8 +8,10 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import struct
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from agent.decide.record import TaskRecord
@@ -22,6 +24,7 @@ from agent.streams.requests import Conversation, Take
 from agent.wire.frames import CHUNK, END, STDIN, STDOUT, Duplex
 
 PATIENCE = 5.0  # seconds for the container to take a connection
+_RESET = struct.pack("ii", 1, 0)  # struct linger (socket(7))
 
 
 class ForwardRequests:
@@ -40,11 +43,13 @@ class ForwardRequests:
         except BaseException:
             connection.close()
             raise
+        whole = False
         try:
             duplex = await take({"task": record.id, "service": record.service, "slot": record.slot})
             async with asyncio.TaskGroup() as group:
                 group.create_task(_in(duplex, writer))
                 group.create_task(_out(reader, duplex))
+            whole = True
             return {}
         except BaseExceptionGroup as group:
             error = leaf(group)
@@ -52,16 +57,24 @@ class ForwardRequests:
                 raise Temporary(f"cannot go on with port {port}: the connection was reset", code="reset") from None
             raise error from None
         finally:
+            if not whole:
+                with suppress(OSError):  # what was sent so far must not pass for all of it
+                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             writer.transport.abort()
 
 
 async def _in(duplex: Duplex, writer: asyncio.StreamWriter) -> None:
-    """Up to the end of this direction; the other may go on."""
-    while (frame := await duplex.receive()) is not None and frame.kind != END:
+    """Up to the end of this direction; the other may go on. ConnectionResetError: it was cut off before."""
+    while (frame := await duplex.receive()) is not None:
+        if writer.is_closing():  # uvloop takes nothing more then, by a RuntimeError
+            raise ConnectionResetError("the container's side has gone")
+        if frame.kind == END:
+            writer.write_eof()
+            return
         if frame.kind == STDIN:
             writer.write(frame.payload)
             await writer.drain()
-    writer.write_eof()
+    raise ConnectionResetError("the client has gone")
 
 
 async def _out(reader: asyncio.StreamReader, duplex: Duplex) -> None:

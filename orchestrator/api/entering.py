@@ -29,6 +29,7 @@ from orchestrator.store.port import Change
 
 router = APIRouter(prefix="/v1")
 FROM_CLIENT = frozenset({STDIN, END, RESIZE, SIGNAL, DETACH})
+FIRST = 10.0  # seconds for the first message
 _Asked = TypeVar("_Asked", bound=Body)
 Number = Annotated[int, Field(ge=0, le=65535)]
 
@@ -98,7 +99,11 @@ async def serve(socket: WebSocket, kind: type[_Asked], enter: Callable[[_Asked],
 
 async def _asked(socket: WebSocket, kind: type[_Asked]) -> _Asked:
     try:
-        return kind.model_validate_json(await socket.receive_text())
+        async with asyncio.timeout(FIRST):
+            text = await socket.receive_text()
+        return kind.model_validate_json(text)
+    except TimeoutError:
+        raise Temporary(f"cannot wait any longer: no request came within {FIRST:g} s", code="too-slow") from None
     except (ValidationError, KeyError) as error:
         first = error.errors()[0] if isinstance(error, ValidationError) else {"loc": (), "msg": "it is no text"}
         where = ".".join(str(part) for part in first["loc"]) or "the first message"

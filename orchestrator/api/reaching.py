@@ -1,5 +1,5 @@
-"""Files of running containers, over WebSockets as api/entering.py has them: STDIN and STDOUT carry a tar, which ends
-with END."""
+"""Files and ports of running containers, over WebSockets as api/entering.py has them. STDIN and STDOUT carry a tar, or
+what is said over a connection; each way ends with END."""
 
 from __future__ import annotations
 
@@ -38,11 +38,19 @@ class CopyInBody(Body):
     slot: int | None = Field(default=None, ge=1)
 
 
+class ForwardBody(Body):
+    """`slot`: of the service's containers, else the first that runs."""
+
+    port: int = Field(ge=1, le=65535)
+    slot: int | None = Field(default=None, ge=1)
+
+
 _AT = "/v1/stacks/{name}/services/{service}"
 # Path → what its first message is; `upgrades.py` tells of them.
 BODIES: dict[str, type[Body]] = {
     f"{_AT}/copy-out": CopyOutBody,
     f"{_AT}/copy-in": CopyInBody,
+    f"{_AT}/forward": ForwardBody,
 }
 
 
@@ -58,21 +66,28 @@ async def copy_in(socket: WebSocket, name: str, service: str) -> None:
     await serve(socket, CopyInBody, lambda body: _pass_on(socket, "copy-in", name, service, body))
 
 
-async def _pass_on(socket: WebSocket, op: str, name: str, service: str, body: CopyOutBody | CopyInBody) -> None:
-    """One operation of the agent's, relayed, after an event that tells who asked for it."""
+@router.websocket("/stacks/{name}/services/{service}/forward")
+async def forward(socket: WebSocket, name: str, service: str) -> None:
+    """One TCP connection to a port of a running container, of its 127.0.0.1 too."""
+    await serve(socket, ForwardBody, lambda body: _pass_on(socket, "forward", name, service, body))
+
+
+async def _pass_on(socket: WebSocket, op: str, name: str, service: str, body: Body) -> None:
+    """One operation of the agent's, relayed; of a copy, after an event that tells who asked for it."""
     here: Context = socket.app.state.context
     here.board.status(name, [service])  # raises stack-unknown or service-unknown
-    who: Peer = socket.state.peer
-    told = here.ledger.event(
-        f"user.{op}",
-        f"{op}: {body.path[:200]} (by uid {who.uid})",
-        stack=name,
-        service=service,
-        slot=body.slot,
-        reason="user",
-        evidence={"uid": who.uid, "path": body.path},
-    )
-    await here.ledger.commit(Change(events=[told]))
+    if isinstance(body, CopyOutBody | CopyInBody):
+        who: Peer = socket.state.peer
+        told = here.ledger.event(
+            f"user.{op}",
+            f"{op}: {body.path[:200]} (by uid {who.uid})",
+            stack=name,
+            service=service,
+            slot=body.slot,
+            reason="user",
+            evidence={"uid": who.uid, "path": body.path},
+        )
+        await here.ledger.commit(Change(events=[told]))
     asked = body.model_dump(exclude_none=True)
     async with converse(here.agent_socket, op, stack=name, service=service, **asked) as (ready, duplex):
         await socket.send_text(json.dumps({"ready": ready}))

@@ -17,9 +17,9 @@ from orchestrator.cli.width import columns
 
 TYPE_CHECKING = False  # typing itself costs 2 ms of start-up
 if TYPE_CHECKING:
-    from typing import NoReturn
+    from typing import Any, NoReturn
 
-# verb → what it does; `gorae VERB` lives in verbs/VERB.py
+# verb → what it does; `gorae VERB` lives in verbs/VERB.py, with _ for -
 VERBS = {
     "up": "make the stack of a Compose file run, and wait until it does",
     "plan": "show what up would do, and change nothing",
@@ -41,6 +41,7 @@ VERBS = {
     "pause": "hold containers still",
     "unpause": "let paused containers go on",
     "cp": "copy files into a container, or out of it",
+    "port-forward": "reach ports of a container from here",
     "wait": "wait until containers have ended, and exit with their code",
     "kill": "send containers a signal",
     "drain": "stop everything on this host, until that is undone",
@@ -82,8 +83,12 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"cannot understand the command: {message}", code="usage", hint=hint)
 
 
+def module_of(verb: str) -> Any:
+    return import_module(f"orchestrator.cli.verbs.{verb.replace('-', '_')}")
+
+
 def verb_parser(verb: str) -> Parser:
-    module = import_module(f"orchestrator.cli.verbs.{verb}")
+    module = module_of(verb)
     parser = Parser(
         prog=f"gorae {verb}",
         description=(module.__doc__ or "").strip(),
@@ -136,7 +141,7 @@ def split(argv: list[str]) -> tuple[str | None, list[str], str | None]:
 
 def overview() -> str:
     lines = ["usage: gorae [--root DIR] VERB …", "", "Keeps the stacks of Compose files running on this host.", ""]
-    lines += [f"  {verb:<11} {text}" for verb, text in VERBS.items()]
+    lines += [f"  {verb:<12} {text}" for verb, text in VERBS.items()]
     return "\n".join([*lines, "", filled(EPILOG, columns() - 2)])
 
 

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from importlib import import_module
 
 from orchestrator.cli import targets
-from orchestrator.cli.main import VERBS, Parser, verb_parser
+from orchestrator.cli.main import VERBS, Parser, module_of, verb_parser
 
 _CODES = """\
 ## Exit codes
@@ -45,7 +44,7 @@ def full_parser() -> Parser:
     parser.add_argument("--root", metavar="DIR", help="the instance that keeps everything below DIR")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", parser_class=argparse.ArgumentParser)
     for verb, text in VERBS.items():
-        import_module(f"orchestrator.cli.verbs.{verb}").register(verbs.add_parser(verb, help=text))
+        module_of(verb).register(verbs.add_parser(verb, help=text))
     return parser
 
 

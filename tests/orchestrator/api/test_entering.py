@@ -12,12 +12,19 @@ import pytest
 
 from agent.kit.errors import GoraeError, UserError
 from agent.wire.frames import END, ERROR, RESULT, SIGNAL, STDERR, STDIN, STDOUT, Duplex
+from orchestrator.api import entering
 from orchestrator.cli.client import Unreachable
 from orchestrator.cli.websocket import WebSocket, outcome
 from tests.orchestrator.api.test_api import TWO, Setting, s
 
 __all__ = ["s"]
 PATH = "/v1/stacks/shop/services/web/exec"
+UPGRADE = {
+    "Connection": "Upgrade",
+    "Upgrade": "websocket",
+    "Sec-WebSocket-Version": "13",
+    "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
+}
 
 
 async def echo(duplex: Duplex) -> None:
@@ -37,9 +44,11 @@ async def deaf(duplex: Duplex) -> None:
     await duplex.gone.wait()
 
 
-def talk(path: str, ask: dict[str, Any], *messages: tuple[int, bytes]) -> tuple[list[tuple[int, bytes]], WebSocket]:
+def talk(
+    path: str, ask: dict[str, Any], *messages: tuple[int, bytes], target: str = PATH
+) -> tuple[list[tuple[int, bytes]], WebSocket]:
     """All answers, the last one included."""
-    socket = WebSocket(path, PATH, ask)
+    socket = WebSocket(path, target, ask)
     try:
         waiting = list(messages)
         got: list[tuple[int, bytes]] = []
@@ -185,3 +194,15 @@ async def test_messages_that_are_none_are_refused(s: Setting) -> None:
 async def test_nobody_listens() -> None:
     with pytest.raises(Unreachable):
         WebSocket("/tmp/none/at/all.sock", PATH, {})
+
+
+async def test_who_asks_nothing_is_let_go(s: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(entering, "FIRST", 0.05)
+    _, _, reader, writer = await s.client.open("GET", PATH, version="1.1", headers=UPGRADE)
+    async with asyncio.timeout(5):
+        frame = await reader.readexactly(2)  # RFC 6455, 5.2: final, bytes; a short length
+        message = await reader.readexactly(int.from_bytes(await reader.readexactly(2), "big"))
+        assert (frame[0], message[0], json.loads(message[1:])["code"]) == (0x82, ERROR, "too-slow")
+        writer.write(b"\x88\x80\0\0\0\0")  # close
+        assert (await reader.read())[0] == 0x88
+    writer.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 import os
 import tarfile
 from typing import Any
@@ -11,10 +12,10 @@ from typing import Any
 import pytest
 
 from agent.kit.errors import UserError
-from agent.wire.frames import END, ERROR, RESULT, STDOUT, Duplex
+from agent.wire.frames import END, ERROR, RESULT, STDIN, STDOUT, Duplex
 from orchestrator.cli.carrying import Pipe
 from tests.orchestrator.api.test_api import TWO, Setting, s
-from tests.orchestrator.api.test_entering import events
+from tests.orchestrator.api.test_entering import echo, events, talk
 
 __all__ = ["s"]
 AT = "/v1/stacks/shop/services/web"
@@ -89,3 +90,25 @@ async def test_a_refusal_is_said_though_much_is_on_its_way(s: Setting) -> None:
     async with asyncio.timeout(8):
         with pytest.raises(UserError, match="read-only there"):
             await asyncio.to_thread(send)
+
+
+async def test_a_port_is_asked_for_and_no_event_written(s: Setting) -> None:
+    """One verb may make hundreds of connections."""
+    await s.client.up(**TWO)
+    s.agent.conversations["forward"] = echo
+    ask = {"port": 5432, "slot": 2}
+    got, _ = await asyncio.to_thread(
+        talk, str(s.client.socket), ask, (STDIN, b"data"), (END, b""), target=f"{AT}/forward"
+    )
+    assert got[0] == (STDOUT, b"data")
+    (request,) = [request for request in s.agent.requests if request["op"] == "forward"]
+    assert request == {"op": "forward", "stack": "shop", "service": "web", "port": 5432, "slot": 2}
+    kinds = {event["kind"] for event in await s.client.lines("GET", "/v1/events?limit=1000")}
+    assert not {kind for kind in kinds if "forward" in kind}
+
+
+@pytest.mark.parametrize("port", [0, 65536, "http", None])
+async def test_what_is_no_port(s: Setting, port: object) -> None:
+    await s.client.up(**TWO)
+    got, _ = await asyncio.to_thread(talk, str(s.client.socket), {"port": port}, target=f"{AT}/forward")
+    assert [(kind, json.loads(payload)["code"]) for kind, payload in got] == [(ERROR, "bad-request")]
