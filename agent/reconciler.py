@@ -16,7 +16,7 @@ from agent.board import Board
 from agent.burial import Burial
 from agent.decide import accept
 from agent.decide.diff import Observed, adopted, dump_stranger, load_stranger, orphans
-from agent.decide.mounts import users
+from agent.decide.mounts import together, users
 from agent.decide.record import TaskRecord, dump, load
 from agent.decide.states import LIVE
 from agent.effects import Ports
@@ -408,12 +408,16 @@ class Reconciler:
         return record is not None and record.state in LIVE
 
     def in_use(self) -> dict[str, str]:
-        """Image id → which service uses it: by what is assigned, and by what is still there of earlier assignments."""
-        leaving = {record.image_id: f"{record.stack}/{record.service}" for record in self._board.records.values()}
-        assigned = {
-            task.container.image_id: f"{assignment.stack}/{task.service}"
+        """Image id → which services use it: by what is assigned, and by what is still there of earlier assignments."""
+        assigned = [
+            (task.container.image_id, f"{assignment.stack}/{task.service}")
             for assignment in self._board.assignments.values()
             for task in assignment.tasks
             if not self.buried(assignment.stack)
-        }
-        return leaving | assigned
+        ]
+        return together(
+            (
+                *assigned,
+                *((record.image_id, f"{record.stack}/{record.service}") for record in self._board.records.values()),
+            )
+        )

@@ -74,15 +74,24 @@ def of_host(task: Task) -> tuple[str, ...]:
 
 
 def users(tasks: Iterable[tuple[str, Task]]) -> dict[str, str]:
-    """Of (stack, task) pairs: a volume's name, or "lineage:TASK" for the anonymous ones of a slot → who uses it."""
-    found: dict[str, str] = {}
+    """Of (stack, task) pairs: a volume's name, or "lineage:TASK" for the anonymous ones of a slot → who uses it:
+    "shop/db, shop/backup"."""
+    found: list[tuple[str, str]] = []
     for stack, task in tasks:
         who = f"{stack}/{task.service}"
-        for mount in task.container.mounts:
-            if mount.kind == "volume" and mount.source is not None:
-                found.setdefault(mount.source, who)
-        found.setdefault(f"lineage:{task.lineage or task.id}", who)
-    return found
+        volumes = [
+            mount.source for mount in task.container.mounts if mount.kind == "volume" and mount.source is not None
+        ]
+        found += [(name, who) for name in (*volumes, f"lineage:{task.lineage or task.id}")]
+    return together(found)
+
+
+def together(uses: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Of (what, who) pairs: what → all who use it, in one line."""
+    found: dict[str, dict[str, None]] = {}
+    for what, who in uses:
+        found.setdefault(what, {})[who] = None
+    return {what: ", ".join(users) for what, users in found.items()}
 
 
 def user(volume: VolumeInfo, known: Mapping[str, str]) -> str:

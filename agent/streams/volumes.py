@@ -94,7 +94,7 @@ class VolumeRequests:
         name = info.name if name is None else str(name)
         found = [volume for volume in await self._volumes.list() if volume.name == name]
         if request.get("force") and found and (who := user(found[0], self._users.volume_users(running=True))):
-            raise in_use("restore", name, who, "runs on it", f"gorae stop {who}")
+            raise in_use("restore", name, who, "runs on it", f"gorae stop {who.partition(', ')[0]}")
         await send("progress", {"image": name, "step": "restoring"})
         made, size = await self._volumes.restore(path, name, bool(request.get("force")))
         return _document(made, {}) | {"size": size, "replaced": bool(found)}

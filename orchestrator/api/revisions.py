@@ -22,7 +22,7 @@ from orchestrator.decide.preview import preview
 from orchestrator.decide.records import Revision
 from orchestrator.decide.staying import beside, staying
 from orchestrator.decide.staying import locks as locks_of
-from orchestrator.decide.why import explain
+from orchestrator.decide.why import explain, waits
 
 router = APIRouter(prefix="/v1/stacks")
 EVENTS = 5000  # of the stack, the newest, in which causes are looked for
@@ -106,6 +106,8 @@ async def plan(here: Here, name: StackName, body: UpBody) -> dict[str, Any]:
 async def why(here: Here, name: StackName, service: ServiceName) -> dict[str, Any]:
     """What happened last to a service, and what that followed from."""
     here.board.status(name, (service,))  # raises stack-unknown or service-unknown
+    entry = here.board.stack(name)
+    row = next(row for row in (entry["services"] if entry else ()) if row["name"] == service)
     model = here.ledger.stacks[name].model.get("services", {})
     needs: set[str] = set()
     todo = [service]
@@ -113,10 +115,11 @@ async def why(here: Here, name: StackName, service: ServiceName) -> dict[str, An
         more = {*model.get(todo.pop(), {}).get("depends_on", {})} - needs
         needs |= more
         todo += more
-    found = explain(await here.ledger.store.events(stack=name, limit=EVENTS), service, needs - {service})
+    events = await here.ledger.store.events(stack=name, limit=EVENTS)
+    found = waits(events, row, needs - {service}) or explain(events, service, needs - {service})
     if found is None:
         raise UserError(
-            f"cannot say why {name}/{service} is as it is: nothing has happened to it",
+            f"cannot say why {name}/{service} is as it is ({row['state']}): nothing has happened to it",
             code="event-unknown",
             hint=f"gorae status {name}",
         )

@@ -6,6 +6,7 @@ agent/kit/layout.py without importing it (dataclasses and pathlib are slow to lo
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import select
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 PATIENCE = 15.0  # seconds for an answer that is no stream
+RETURN = 3.0  # seconds for a daemon to be there again: 1.4 were measured on a busy machine
 _SAFE = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.~")
 
 
@@ -37,6 +39,36 @@ def run_path(root: str | None, name: str) -> str:
     return f"{os.path.abspath(root)}/run/{name}" if root else f"/run/gorae/{name}"  # noqa: PTH100 (see above)
 
 
+def lock_path(root: str | None) -> str:
+    """Of the lock that the one who starts the daemons holds."""
+    root = root or os.environ.get("GORAE_ROOT") or None
+    return f"{os.path.abspath(root)}/state/daemon.lock" if root else "/var/lib/gorae/daemon.lock"  # noqa: PTH100
+
+
+def _supervisor(root: str | None) -> int | None:
+    """The pid of who starts the daemons again when they die; None: nobody does, as far as we may know."""
+    try:
+        return lock_holder(lock_path(root))
+    except OSError:
+        return None
+
+
+def lock_holder(path: str) -> int | None:
+    """Who holds the lock of that file, by its own account; None: nobody. PermissionError: it is root's to look at."""
+    try:
+        lock = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return None
+    except BlockingIOError:
+        text = os.pread(lock, 32, 0).strip()
+        return int(text) if text.isdigit() else None
+    finally:
+        os.close(lock)
+
+
 class Client:
     def __init__(self, root: str | None = None) -> None:
         self.root = root
@@ -50,8 +82,28 @@ class Client:
 
     def raw(self, method: str, path: str, body: object = None, **query: object) -> bytes:
         """The answer's bytes. Raises the daemon's own GoraeError, or Unreachable."""
-        with Stream(self.path, method, path, body, query) as stream:
+        with self._open(method, path, body, query) as stream:
             return stream.rest(PATIENCE)
+
+    def _open(self, *request: Any) -> Stream:
+        """Waits for a daemon that has died and is being started again."""
+        deadline = time.monotonic() + RETURN
+        while True:
+            try:
+                return Stream(self.path, *request)
+            except Unreachable as error:
+                if not isinstance(error.__cause__, FileNotFoundError | ConnectionRefusedError):
+                    raise
+                pid = _supervisor(self.root)
+                if pid is None:
+                    raise
+                if time.monotonic() > deadline:
+                    raise Unreachable(
+                        f"cannot reach gorae at {self.path}: gorae daemon (process {pid}) is starting it again",
+                        code="daemon-away",
+                        hint="the same again in a moment, or gorae doctor",
+                    ) from error.__cause__
+            time.sleep(0.05)
 
     def ended(self) -> Unreachable:
         """What to raise when an answer without an end has ended."""
@@ -61,13 +113,13 @@ class Client:
 
     def stream(self, method: str, path: str, body: object = None, **query: object) -> Stream:
         """An NDJSON answer, to be used as a context manager."""
-        return Stream(self.path, method, path, body, query)
+        return self._open(method, path, body, query)
 
     def batches(self, path: str, after: str, **query: object) -> Iterator[tuple[str, Any]]:
         """("open", None), then ("batch", parts) of logs (agent/wire/batches.py) and ("note", text), to the end of the
         answer. `after`: a cursor, or ""."""
         headers = {"Accept": "application/x-gorae-batches", **({"Last-Event-ID": after} if after else {})}
-        with Stream(self.path, "GET", path, None, query, headers) as stream:
+        with self._open("GET", path, None, query, headers) as stream:
             yield "open", None
             yield from stream.batches()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import pwd
 import sys
@@ -12,6 +11,7 @@ from agent.kit.errors import UserError
 from agent.kit.layout import Layout
 from agent.kit.lock import own
 from agent.wire import broker
+from orchestrator.cli.client import lock_holder
 from orchestrator.cli.supervisor import Daemon, User
 
 ORCHESTRATOR_USER, RESOLVER_USER = "gorae", "gorae-resolver"
@@ -109,18 +109,7 @@ def hold(layout: Layout) -> int:
 
 def holder(layout: Layout) -> int | None:
     """The pid of the running supervisor; None when there is none."""
-    try:
-        lock = os.open(layout.state / "daemon.lock", os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        return None
-    except BlockingIOError:
-        text = os.pread(lock, 32, 0).strip()
-        return int(text) if text.isdigit() else None
-    finally:
-        os.close(lock)
+    return lock_holder(str(layout.state / "daemon.lock"))
 
 
 def daemons(layout: Layout, root: str | None, orchestrator: User | None) -> list[Daemon]:

@@ -334,7 +334,8 @@ class _Shown:
         for stack in document["stacks"]:
             for row in stack["services"]:
                 text = f"{row['ready']}/{row['replicas']} {state_text({**row, 'tasks': []}, 0)}"
-                text += _progress(stack.get("update"), row["name"])
+                if not document.get("drained"):
+                    text += _progress(stack.get("update"), row["name"])
                 if self._last.get(row["name"]) != text:
                     self._last[row["name"]] = text
                     self._screen.line(f"{stack['name']}/{row['name']}  {text}")

@@ -139,7 +139,7 @@ def _service(
         rows.append(_row(task, status))
     for status in leaving:
         rows.append(_row(None, status))
-        states.append("updating" if any(task.slot == status.slot for task in tasks) else "stopping")
+        states.append("updating" if any(task.slot == status.slot and task.wanted for task in tasks) else "stopping")
     state = _first([*states, "updating"] if changing else states) if told else "unknown"
     shown = _shown(rows, states, state if state in states else _first(states))
     live = [row for row in rows[: len(tasks)] if row["state"] == "running"]
@@ -173,17 +173,19 @@ def _state(task: Task, status: TaskStatus | None, *, replacing: bool, depends: b
     if status is not None and status.reason == "mount-missing" and task.desired == "running":
         return "waiting"
     if status is None or status.state == "pending":
-        if replacing:
-            return "updating"
         if not task.wanted:
             return "stopping"
+        if replacing:
+            return "updating"
         return "waiting" if depends and status is not None else "starting"
     if task.desired == "drained" and status.state in ("failed", "completed"):
         return status.state
     if not task.wanted:
         return "stopped" if status.state == "stopped" else "stopping"
     if status.state in ("failed", "completed", "stopped"):
-        again = not seen or status.restart_request < task.restart_request or status.state == "stopped"
+        # What has failed may be asked for again by what the agent has not seen yet; what is done is asked by number.
+        unsure = not seen and status.state == "failed"
+        again = unsure or status.restart_request < task.restart_request or status.state == "stopped"
         return "starting" if again else status.state
     if status.paused:
         return "paused"

@@ -34,6 +34,7 @@ _SAID = {
 def explain(events: Sequence[Event], service: str, needs: Collection[str]) -> dict[str, Any] | None:
     """`events`: the stack's, oldest first. `needs`: services that this one depends on, directly or not. {at, sentence,
     because, rule, before}: of `because` and `before` each is {at, sentence, lines}. None: nothing is known of it."""
+    events = _life(events)
     by_id = {event.id: event for event in events}
     own = [
         e for e in events if e.service == service and e.kind not in _SILENT and e.kind.startswith(("task.", "update."))
@@ -61,6 +62,30 @@ def explain(events: Sequence[Event], service: str, needs: Collection[str]) -> di
         "rule": rule,
         "before": [_told(event) for event in before[-3:]],
     }
+
+
+def waits(events: Sequence[Event], row: Mapping[str, Any], needs: Collection[str]) -> dict[str, Any] | None:
+    """As explain(), of a service that waits to start, with its row of the status document: what for, and what became of
+    that. None: it does not wait."""
+    if row["state"] != "waiting" or not row["message"].startswith("wait"):
+        return None
+    found = explain(events, row["name"], ())
+    past = [{"at": found["at"], "sentence": found["sentence"], "lines": found["lines"]}] if found else []
+    trouble = [event for event in _life(events) if event.service in needs and event.kind in _TROUBLE]
+    return {
+        "at": row["since"],
+        "sentence": f"{row['name']} {'is ' if row['message'].startswith('waiting') else ''}{row['message']}",
+        "lines": [],
+        "because": past,
+        "rule": "",
+        "before": [_told(event) for event in trouble[-3:]],
+    }
+
+
+def _life(events: Sequence[Event]) -> Sequence[Event]:
+    """Without those of an earlier stack of the name."""
+    ends = [place for place, event in enumerate(events, 1) if event.kind == "stack.removed"]
+    return events[ends[-1] :] if ends and ends[-1] < len(events) else events
 
 
 def _superseded(own: Sequence[Event]) -> set[str | None]:

@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
         broker.prepare(layout)  # a missing mosquitto is said now, not as a restart loop
         log(f"starting in {layout.state}, API at {layout.api_socket}")
         code = Supervisor(household.daemons(layout, arguments.root, orchestrator), log).run()
-        log("stopped; containers go on running")
+        log(_stopped(layout))
         return code
     finally:
         os.close(lock)
@@ -160,5 +160,10 @@ def _stop(layout: Layout) -> int:
             )
     finally:
         os.close(pidfd)
-    print("gorae is stopped; containers go on running")
+    print(f"gorae is {_stopped(layout)}")
     return 0
+
+
+def _stopped(layout: Layout) -> str:
+    """A container has a directory for as long as it runs, and until the agent has seen its end."""
+    return "stopped" + ("; containers go on running" if any(layout.run_tasks.glob("*/[0-9]*")) else "")

@@ -29,7 +29,7 @@ def run(arguments: argparse.Namespace) -> int:
             service = name.rpartition("/")[2]
             if service in wishes:
                 raise UserError(f"cannot scale {service} twice at once", code="usage", hint="name it once")
-            wishes[service] = _number(number, word)
+            wishes[service] = _number(number, name)
         words.append(name)
     if not wishes:
         raise UserError("cannot scale: no number of replicas is given", code="usage", hint="gorae scale SERVICE=N")
@@ -47,7 +47,11 @@ def run(arguments: argparse.Namespace) -> int:
     )
 
 
-def _number(text: str, word: str) -> int:
+def _number(text: str, service: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) > 1000:
-        raise UserError(f"cannot scale to {word!r}: N is 0 to 1000", code="usage", hint="gorae scale SERVICE=N")
+        raise UserError(
+            f"cannot scale {service} to {text!r}: it is no number from 0 to 1000",
+            code="usage",
+            hint=f"gorae scale {service}=2",
+        )
     return int(text)

@@ -79,3 +79,15 @@ def test_who_uses_a_volume() -> None:
             VolumeInfo("any", stack="held"),
         )
     ] == ["shop/web", "shop/web", "", "", "held"]
+
+
+def test_all_who_use_a_volume_are_named_once() -> None:
+    shared = Mount(kind="volume", source="x", target="/x")
+    tasks = [web(shared, id_="t1"), web(shared, id_="t2"), web(id_="t3")]
+    known = mounts.users([("shop", tasks[0]), ("shop", tasks[1]), ("blog", tasks[0]), ("blog", tasks[2])])
+    assert known == {
+        "x": "shop/web, blog/web",
+        "lineage:t1": "shop/web, blog/web",
+        "lineage:t2": "shop/web",
+        "lineage:t3": "blog/web",
+    }

@@ -620,3 +620,22 @@ async def test_a_plan_knows_where_ports_are_published() -> None:
         model = stack(web=published).model_dump(mode="json", exclude={"images"})
         _, found = await s.client.ask("POST", "/v1/stacks/shop/plan", {"model": model})
         assert not found["changes"] and found["ports"] == []
+
+
+async def test_why_a_service_waits(s: Setting) -> None:
+    s.agent.auto = False
+    needs = {"db": {"condition": "service_completed_successfully"}}
+    await s.client.up(web={"image": "web:1", "depends_on": needs}, db={"image": "db:1"})
+    status, found = await s.client.ask("GET", "/v1/stacks/shop/why?service=web")
+    assert (status, found["error"]["code"]) == (404, "event-unknown")
+    assert "shop/web is as it is (starting): nothing has happened" in found["error"]["message"]
+    message = "waiting for db to complete (it is failed)"
+    for task in s.agent.assignments["shop"].tasks:
+        state = {"state": "pending", "message": message} if task.service == "web" else {"state": "failed"}
+        s.agent.running[task.id] = s.agent._become(task).model_copy(update=state)
+    await s.agent.tell("shop")
+    await s.agent.emit("task.failed", stack="shop", service="db", slot=1, message="exit 3")
+    await s.agent.until(lambda: s.agent.forgotten == 1)
+    status, found = await s.client.ask("GET", "/v1/stacks/shop/why?service=web")
+    assert status == 200 and found["sentence"] == f"web is {message}"
+    assert [fact["sentence"] for fact in found["before"]] == ["db.1 failed: exit 3"]

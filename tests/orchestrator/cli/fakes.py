@@ -16,9 +16,9 @@ Answer = Any  # a document, or a list of documents (NDJSON; bytes as they are), 
 class FakeDaemon:
     """Serves one request per connection. `asked` holds (method, target, body)."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, answers: dict[tuple[str, str], Answer] | None = None) -> None:
         self.root = root
-        self.answers: dict[tuple[str, str], Answer] = {}
+        self.answers = answers or {}
         self.asked: list[tuple[str, str, Any]] = []
         self.held = threading.Event()  # set: streams that end with HOLD go on
         path = root / "run" / "api" / "gorae.sock"

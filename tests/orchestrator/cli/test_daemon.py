@@ -57,7 +57,7 @@ def test_detach_and_stop(root: Path) -> None:
         stopped = gorae(root, "daemon", "--stop")
         if layout.instance_file.exists():
             pools.release(layout.instance_file.read_text().strip())
-    assert stopped == (0, "gorae is stopped; containers go on running\n", "")
+    assert stopped == (0, "gorae is stopped\n", "")
     assert processes(root) == []
     assert gorae(root, "status")[0] == 3
 

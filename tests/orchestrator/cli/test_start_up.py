@@ -15,7 +15,7 @@ import pytest
 from agent.kit.errors import UserError
 from agent.kit.layout import Layout
 from orchestrator.cli import elsewhere, targets
-from orchestrator.cli.client import quote, run_path
+from orchestrator.cli.client import lock_path, quote, run_path
 from orchestrator.cli.main import VERBS, explain, main
 from orchestrator.cli.moments import moment
 from orchestrator.cli.reference import document, full_parser
@@ -153,6 +153,7 @@ def test_paths_are_the_layouts(root: str | None, monkeypatch: pytest.MonkeyPatch
     monkeypatch.delenv("GORAE_ROOT", raising=False)
     assert run_path(root, "api/gorae.sock") == str(Layout.at(root).api_socket)
     assert run_path(root, "agent.sock") == str(Layout.at(root).agent_socket)
+    assert lock_path(root) == str(Layout.at(root).state / "daemon.lock")
 
 
 def test_file_names_are_the_search_rules() -> None:

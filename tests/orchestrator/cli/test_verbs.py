@@ -292,7 +292,9 @@ def test_verbs_find_their_target(
         ),
         pytest.param(["stop", "--timeout", "nan"], "'nan' is no number of seconds", id="no time"),
         pytest.param(["stop", "--timeout=-1"], "'-1' is no number of seconds", id="a time before now"),
-        pytest.param(["scale", "web=many"], "cannot scale to 'web=many': N is 0 to 1000", id="no number"),
+        pytest.param(
+            ["scale", "web=many"], "cannot scale web to 'many': it is no number from 0 to 1000", id="no number"
+        ),
         pytest.param(["scale", "web=1", "web=2"], "cannot scale web twice at once", id="two numbers for one service"),
         pytest.param(["scale", "web"], "cannot scale: no number of replicas is given", id="no wish"),
         pytest.param(["stat"], "cannot understand the verb stat", id="no such verb"),

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from agent.wire.messages import Event
 from orchestrator.cli.verbs.why import text
-from orchestrator.decide.why import explain
+from orchestrator.decide.why import explain, waits
 
 
 def event(id: str, kind: str, at: float, cause: str | None = None, **fields: Any) -> Event:
@@ -93,3 +95,46 @@ def test_the_end_of_the_container_that_an_update_replaced_is_not_how_the_service
     failed = event("e10", "task.start-failed", 71, "e9", task="t2", message="no such command")
     found = explain([APPLIED, PLANNED, BEGUN, asked, failed], "web", set())
     assert found is not None and found["sentence"] == "web.2 could not be started: no such command"
+
+
+WAITING = {"name": "web", "state": "waiting", "since": 70.0, "message": "waiting for db to complete (it is failed)"}
+FAILED = event("e9", "task.failed", 69, service="db", slot=1, task="d1", message="exit 3; it stays down")
+
+
+def test_who_waits_is_told_for_what_and_what_became_of_that() -> None:
+    found = waits([APPLIED, PLANNED, FAILED], WAITING, {"db"})
+    assert found is not None and text(found, "shop/web")[0].startswith(
+        "web is waiting for db to complete (it is failed), at "
+    )
+    assert found["because"] == []
+    assert [fact["sentence"] for fact in found["before"]] == ["db.1 failed: exit 3; it stays down"]
+
+
+def test_who_waits_after_it_ran_is_told_how_that_ended() -> None:
+    stopped = event("e9", "task.stopped", 65, message="stopped: exit 143")
+    found = waits([APPLIED, PLANNED, BEGUN, stopped], WAITING, {"db"})
+    assert found is not None and [fact["sentence"] for fact in found["because"]] == [
+        "web.2 was stopped: stopped: exit 143"
+    ]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        pytest.param({"state": "running", "message": ""}, id="runs"),
+        pytest.param({"state": "waiting", "message": "mount missing: /mnt"}, id="an event says that"),
+        pytest.param({"state": "starting", "message": ""}, id="starts"),
+    ],
+)
+def test_others_are_explained_by_their_events(row: dict[str, Any]) -> None:
+    assert waits([FAILED], {**WAITING, **row}, {"db"}) is None
+
+
+def test_an_earlier_stack_of_the_name_is_another_one() -> None:
+    gone = event("f0", "stack.removed", 70, service=None, slot=None, task=None, source="orchestrator")
+    applied = APPLIED.model_copy(update={"id": "f1", "at": 75.0})
+    begun = BEGUN.model_copy(update={"id": "f2", "at": 76.0, "cause": "f1", "task": "t9"})
+    found = explain([APPLIED, PLANNED, BEGUN, *SICK, FAILED, gone, applied, begun], "web", {"db"})
+    assert found is not None and (found["at"], found["before"]) == (76.0, [])
+    left = explain([APPLIED, PLANNED, BEGUN, gone], "web", {"db"})
+    assert left is not None and left["at"] == 2, "nothing came after it"
