@@ -17,6 +17,7 @@ from typing import Any
 from agent.decide.oci_config import STDIN
 from agent.kit.errors import Temporary
 from agent.runtime import pidfd
+from agent.runtime.sealed import Sealed
 from agent.runtime.spawn import spawn
 
 # Rotation (agent/logs) keeps files small without loss; this is the backstop for a time without an agent. conmon throws
@@ -30,18 +31,19 @@ class Monitor:
     """What is the same for every container of the instance. `attach`: short, socket paths end at 107 bytes."""
 
     conmon: str
-    crun: tuple[str, ...]  # crun with its global arguments
+    crun: Sealed
+    crun_args: tuple[str, ...]  # the global ones
     exits: Path
     attach: Path
     cgroup: Path | None  # where conmon is to sit
 
-    def argv(self, cid: str, bundle: Path, log: Path | None, config: Mapping[str, Any]) -> list[str]:
+    def argv(self, crun: str, cid: str, bundle: Path, log: Path | None, config: Mapping[str, Any]) -> list[str]:
         # Its input stays open when somebody who was attached leaves: it is the service's, not theirs.
         stdin = ["-i", "--leave-stdin-open"] if STDIN in config["annotations"] else []
         return [
             self.conmon,
             *("-c", cid, "-u", cid, "-n", cid, "-b", str(bundle)),
-            *("-r", self.crun[0], *(f"--runtime-arg={arg}" for arg in self.crun[1:])),
+            *("-r", crun, *(f"--runtime-arg={arg}" for arg in self.crun_args)),
             *("-p", str(bundle / "pidfile"), "-P", str(bundle / "conmon.pid")),
             *("--exit-dir", str(self.exits), "--socket-dir-path", str(self.attach)),
             *("-l", f"k8s-file:{log}" if log else "none", f"--log-size-max={LOG_BACKSTOP}", "--log-level", "error"),
@@ -61,13 +63,17 @@ class Monitor:
         try:
             if self.cgroup is not None:  # it went with the last attempt before this one
                 self.cgroup.mkdir(parents=True, exist_ok=True)
-            keep, env = [sync], {"_OCI_SYNCPIPE": str(sync), "TZ": "UTC0"}  # times in one zone: they sort as text
+            inherited, crun = self.crun.lend()
+            keep, env = (
+                [sync, *inherited],
+                {"_OCI_SYNCPIPE": str(sync), "TZ": "UTC0"},
+            )  # times in one zone: they sort as text
             env["TMPDIR"] = str(self.attach)  # where it waits for a terminal: what a killed one leaves is ours to see
             if self.cgroup is not None:
                 keep.append(go)
                 env["_OCI_STARTPIPE"] = str(go)
             # In its bundle: at an OOM it makes an empty file "oom" wherever it is.
-            child = spawn(self.argv(cid, bundle, log, config), env=env, stderr=said, keep=keep, cwd=bundle)
+            child = spawn(self.argv(crun, cid, bundle, log, config), env=env, stderr=said, keep=keep, cwd=bundle)
             os.close(sync)
             sync = -1
             try:
@@ -138,7 +144,9 @@ def working_on(words: Iterable[bytes]) -> list[int]:
             continue
         with suppress(FileNotFoundError, ProcessLookupError):
             line = Path(entry.path, "cmdline").read_bytes().split(b"\0")
-            if not wanted.isdisjoint(line) and line[0].rpartition(b"/")[2] in (b"conmon", b"crun"):
+            # crun from memory has a name like /proc/self/fd/9
+            known = line[0].rpartition(b"/")[2] in (b"conmon", b"crun") or line[0].startswith(b"/proc/self/fd/")
+            if known and not wanted.isdisjoint(line):
                 found.append(int(entry.name))
     return found
 

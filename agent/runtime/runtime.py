@@ -24,6 +24,7 @@ from agent.runtime import checks, conmon, failures, pidfd
 from agent.runtime.cgroups import Cgroups
 from agent.runtime.exits import ExitFiles
 from agent.runtime.filters import Filters
+from agent.runtime.sealed import Sealed
 from agent.runtime.spawn import PATH, spawn
 from agent.wire.messages import Resources
 
@@ -100,7 +101,8 @@ class CrunRuntime:
         try:
             fd = os.open(fifo, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
         except OSError:  # another version of crun, which waits elsewhere
-            child = spawn([*self._ready().crun, "start", cid])
+            monitor = self._ready()
+            child = spawn([monitor.crun.program, *monitor.crun_args, "start", cid])
             try:
                 if await child.wait(conmon.CREATE_TIMEOUT) != 0:
                     raise Temporary(f"cannot start {cid}: crun start failed", code="start-failed") from None
@@ -242,6 +244,8 @@ class CrunRuntime:
         if self._exits is not None:
             self._exits.close()
             self._exits = None
+        if self._monitor is not None:
+            self._monitor.crun.close()
 
     # Places ----------------------------------------------------------------------------------------------------------
 
@@ -279,9 +283,13 @@ class CrunRuntime:
             ):
                 directory.mkdir(parents=True, exist_ok=True)
                 directory.chmod(mode)
-            crun = (str(programs["crun"]), f"--root={self._layout.crun_root}", "--cgroup-manager=cgroupfs")
             self._monitor = conmon.Monitor(
-                str(programs["conmon"]), crun, self._layout.exits, self._attach, self._cgroups.monitors()
+                str(programs["conmon"]),
+                Sealed(str(programs["crun"])),
+                (f"--root={self._layout.crun_root}", "--cgroup-manager=cgroupfs"),
+                self._layout.exits,
+                self._attach,
+                self._cgroups.monitors(),
             )
         return self._monitor
 
