@@ -211,7 +211,7 @@ class Controller:
         revision-unknown, image-missing."""
         await self._until_bound()
         fetched = await self._revision(self._record(name), number)
-        await self._have_images(Stack.model_validate(fetched.model))
+        await self.have_images(Stack.model_validate(fetched.model))
         async with self._ledger.changing:
             record = self._record(name)
             revision = await self._revision(record, number)
@@ -334,7 +334,7 @@ class Controller:
             raise refusals.no_revision(record.name, number)
         return revision
 
-    async def _have_images(self, stack: Stack) -> None:
+    async def have_images(self, stack: Stack) -> None:
         """Those that a revision ran; what is gone is fetched again. UserError image-missing, Temporary agent-away …"""
         there = {image["id"] for image in await streams.call(self._agent, "images")}
         wanted = wants(stack, stack.images, "missing")

@@ -85,7 +85,7 @@ async def serve(layout: Layout, bus: Bus, *, signals: bool = False, stop: asynci
         gc.freeze()  # what start-up made stays: no collection walks it again
         async with asyncio.TaskGroup() as group:
             linking = group.create_task(Link(ledger, bus).run(), name="link")
-            advancing = group.create_task(Rolling(ledger).run(), name="rolling")
+            advancing = group.create_task(Rolling(ledger, controller.have_images).run(), name="rolling")
             rooming = group.create_task(keeping.keep_room(ledger, layout.agent_socket, limits), name="keep room")
             ending = group.create_task(_close(ledger, stop), name="close")
             log.info("serving on %s, store %s", layout.api_socket, ledger.identity.store_id)

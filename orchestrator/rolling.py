@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import replace
 
-from agent.kit.errors import GoraeError
+from agent.kit.errors import GoraeError, Temporary
 from agent.kit.ids import task_id
 from agent.wire.messages import Event, TaskStatus
 from orchestrator.compose.model import Stack
@@ -75,30 +75,38 @@ def restoring(ledger: Ledger, record: StackRecord, revision: Revision, new_id: C
 
 
 class Rolling:
-    """`run` for life. One Ledger."""
+    """`run` for life. One Ledger. `have_images`: fetches what is gone of a revision's images; GoraeError: it cannot."""
 
-    def __init__(self, ledger: Ledger, *, new_id: Callable[[], str] = task_id) -> None:
+    def __init__(
+        self, ledger: Ledger, have_images: Callable[[Stack], Awaitable[None]], *, new_id: Callable[[], str] = task_id
+    ) -> None:
         self._ledger = ledger
+        self._have_images = have_images
         self._new_id = new_id
+        self._fetching: dict[tuple[str, int], asyncio.Task[GoraeError | None]] = {}  # stack, revision to go back to
         self._known: dict[str, tuple[object, _Rules]] = {}  # stack → (model and phase they were read from, rules)
         self._failing: set[str] = set()  # stacks of which that was said
 
     async def run(self) -> None:
-        with self._ledger.listen() as bell:
-            while True:
-                bell.clear()
-                again = await self._look()
-                try:
-                    async with asyncio.timeout(None if again is None else max(0.0, again - self._ledger.clock.wall())):
-                        await bell.wait()
-                except TimeoutError:
-                    pass
+        async with asyncio.TaskGroup() as self._group:
+            with self._ledger.listen() as bell:
+                while True:
+                    bell.clear()
+                    again = await self._look()
+                    left = None if again is None else max(0.0, again - self._ledger.clock.wall())
+                    try:
+                        async with asyncio.timeout(left):
+                            await bell.wait()
+                    except TimeoutError:
+                        pass
 
     async def _look(self) -> float | None:
         """One step of every stack that has one to take; Unix seconds at which to look again."""
         due = []
         for name in self._failing - self._ledger.stacks.keys():
             self._goes_on(name)
+        for name, number in [key for key in self._fetching if not self._may_go_back(*key)]:
+            self._fetching.pop((name, number)).cancel()
         for name, record in list(self._ledger.stacks.items()):
             if record.rollout is None or not self._may(record):
                 self._known.pop(name, None)
@@ -125,19 +133,50 @@ class Rolling:
         ledger = self._ledger
         return not (record.removed or record.held or ledger.drained) and ledger.bound and ledger.online
 
+    def _may_go_back(self, name: str, number: int) -> bool:
+        record = self._ledger.stacks.get(name)
+        return record is not None and record.rollout is not None and record.rollout.back == number
+
     async def _advance(self, name: str) -> float | None:
         ledger = self._ledger
         record = ledger.stacks[name]
         if record.rollout is None or not self._changes(record, found := self._step(record, record.rollout)):
             return found.again if record.rollout else None
+        back = record.rollout.back if found.back else None
+        revision = None if back is None else await ledger.store.revision(name, back)
+        missing: GoraeError | None = None
+        if revision is not None:
+            fetching = self._images_of(revision)
+            if not fetching.done():
+                return None  # it rings when it is
+            missing = self._fetching.pop((name, revision.number)).result()
+            if isinstance(missing, Temporary):
+                raise missing
         async with ledger.changing:
             record = ledger.stacks.get(name, record)
             if record.rollout is None or not self._may(record):
                 return None
             found = self._step(record, record.rollout)
+            if found.back and record.rollout.back != back:
+                return ledger.clock.wall()
             if self._changes(record, found):
-                await self._commit(record, record.rollout, found)
+                await self._commit(record, record.rollout, found, revision, missing)
         return found.again
+
+    def _images_of(self, revision: Revision) -> asyncio.Task[GoraeError | None]:
+        """That its images are there, beside the changes of other stacks: they may have to be fetched."""
+        key = (revision.stack, revision.number)
+        if key not in self._fetching:
+            self._fetching[key] = self._group.create_task(self._missing(revision), name=f"images of {key}")
+            self._fetching[key].add_done_callback(lambda _: self._ledger.ring())
+        return self._fetching[key]
+
+    async def _missing(self, revision: Revision) -> GoraeError | None:
+        try:
+            await self._have_images(Stack.model_validate(revision.model))
+        except GoraeError as error:
+            return error
+        return None
 
     def _step(self, record: StackRecord, under_way: Rollout) -> Step:
         key = (record.model, under_way.phase)
@@ -150,27 +189,43 @@ class Rolling:
     def _changes(record: StackRecord, found: Step) -> bool:
         return found.back or (found.tasks, found.rollout) != (record.tasks, record.rollout)
 
-    async def _commit(self, record: StackRecord, under_way: Rollout, found: Step) -> None:
+    async def _commit(
+        self,
+        record: StackRecord,
+        under_way: Rollout,
+        found: Step,
+        revision: Revision | None,
+        missing: GoraeError | None,
+    ) -> None:
         ledger = self._ledger
         events = told(ledger, record.name, found.acts, under_way.cause)
         after = replace(record, tasks=found.tasks, rollout=found.rollout)
         if found.back:
-            after, more = await self._back(after, under_way, events)
+            after, more = self._back(after, under_way, events, revision, missing)
             events += more
         if after.tasks != record.tasks:
             cause = events[-1].id if events else record.cause
             after = replace(after, generation=ledger.counters[record.name].generation + 1, cause=cause)
         await ledger.commit(Change(stacks={record.name: after}, events=events))
 
-    async def _back(
-        self, record: StackRecord, under_way: Rollout, events: list[Event]
+    def _back(
+        self,
+        record: StackRecord,
+        under_way: Rollout,
+        events: list[Event],
+        revision: Revision | None,
+        missing: GoraeError | None,
     ) -> tuple[StackRecord, list[Event]]:
-        """The record on its way back. A revision that is not kept any more leaves it paused."""
+        """The record on its way back to `revision`. One that is not kept any more, or whose images cannot be had,
+        leaves it paused: what serves goes on."""
         ledger, why = self._ledger, record.rollout.message if record.rollout else ""
         cause = events[-1].id if events else under_way.cause
-        revision = None if under_way.back is None else await ledger.store.revision(record.name, under_way.back)
         if revision is None or record.rollout is None:
             return replace(record, rollout=replace(under_way, phase="paused", message=why)), []
+        if missing is not None:
+            why = f"{why}; not back to revision {revision.number}: {missing.message}"
+            acts = told(ledger, record.name, [Act("paused", "", None, None, why)], cause)
+            return replace(record, rollout=replace(under_way, phase="paused", message=why)), acts
         planned = restoring(ledger, record, revision, self._new_id)
         said = f"{why}; back to revision {revision.number}"
         event = ledger.event("update.rolling-back", said, stack=record.name, reason="failed", cause=cause)

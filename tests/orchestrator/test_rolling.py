@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from agent.kit.errors import UserError
+from agent.kit.errors import Temporary, UserError
 from agent.wire.memory import MemoryBroker
 from agent.wire.messages import Task, TaskStatus
+from orchestrator import rolling
 from orchestrator.compose.model import LockedImage
 from orchestrator.decide.difference import difference
 from orchestrator.decide.preview import preview
@@ -162,6 +163,57 @@ async def test_what_another_version_stored_holds_up_no_other_update(
     await s.o.up(stack("blog", web={**WEB, "image": "web:2"}))
     await s.o.converged("blog")
     assert sum("cannot carry on with the update of shop" in line for line in caplog.messages) == 1
+
+
+async def test_a_failed_update_fetches_what_it_goes_back_to_if_that_is_gone(s: Setting) -> None:
+    await s.o.up(stack(web=CHECKED))
+    await s.o.converged()
+    before = len(s.agent.requests)
+    await s.o.up(stack(web={**CHECKED, "image": "web:bad"}))
+    await s.o.converged()
+    assert s.images() == ["web:1"] * 3
+    fetched = [[*one["images"]] for one in s.agent.requests[before:] if one["op"] == "ensure"]
+    assert fetched == [["web:bad"], ["web:1"]]
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        pytest.param(UserError("cannot find image web:1 on this host", code="image-missing"), "cannot find", id="none"),
+        pytest.param(None, "cannot go back to web:1 as it was: that image is gone", id="another of the name"),
+    ],
+)
+async def test_a_failed_update_whose_way_back_is_gone_stays_as_it_is_and_says_so(
+    s: Setting, error: UserError | None, said: str
+) -> None:
+    await s.o.up(stack(web=CHECKED))
+    await s.o.converged()
+    before = set(s.o.ids())
+    s.agent.images["web:1"] = "sha256:another"
+    if error is not None:
+        s.agent.missing["web:1"] = error
+    await s.o.up(stack(web={**CHECKED, "image": "web:bad"}))
+    await s.o.until(lambda: (found := s.o.ledger.stacks["shop"].rollout) is not None and found.phase == "paused")
+    record = s.o.ledger.stacks["shop"]
+    assert record.rollout is not None and record.rollout.message.startswith(
+        f"web.1 failed: exit 3; not back to revision 1: {said}"
+    )
+    assert record.revision == 2 and before <= set(s.o.ids()), "what serves goes on"
+    assert [event.message for event in await s.o.events() if event.kind == "update.paused"] == [record.rollout.message]
+
+
+async def test_a_way_back_that_cannot_be_had_for_now_is_waited_for(s: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rolling, "AGAIN", 0.01)
+    await s.o.up(stack(web=CHECKED))
+    await s.o.converged()
+    s.agent.images["other"] = "sha256:other"  # web:1 is not here any more
+    s.agent.missing["web:1"] = Temporary("cannot fetch web:1: the registry does not answer", code="registry-away")
+    await s.o.up(stack(web={**CHECKED, "image": "web:bad"}))
+    await s.o.until(lambda: [one.code for one in s.o.ledger.troubles.told()] == ["registry-away"])
+    assert s.o.ledger.troubles.told()[0].stack == "shop"
+    s.agent.missing.clear()
+    await s.o.converged()
+    assert s.images() == ["web:1"] * 3 and s.o.ledger.troubles.told() == ()
 
 
 async def test_a_rollback_to_an_image_that_is_gone_changes_nothing(s: Setting) -> None:

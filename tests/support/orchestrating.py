@@ -68,9 +68,10 @@ async def orchestrating(broker: MemoryBroker, socket: Path, store: Store | Path)
     opened = await SqliteStore.open(store) if isinstance(store, Path) else store
     ledger = await Ledger.open(opened, RealClock())
     link = asyncio.create_task(Link(ledger, broker.bus("orchestrator")).run())
-    rolling = asyncio.create_task(Rolling(ledger).run())
+    controller = Controller(ledger, socket, patience=0.3)
+    rolling = asyncio.create_task(Rolling(ledger, controller.have_images).run())
     try:
-        yield Orchestrating(ledger, Controller(ledger, socket, patience=0.3))
+        yield Orchestrating(ledger, controller)
     finally:
         link.cancel()
         rolling.cancel()
