@@ -81,7 +81,7 @@ class Worker:
         self._prepared: Prepared | None = None
         self._watching: tuple[int, asyncio.Task[None]] | None = None
         self._probing: tuple[tuple[int, Check], asyncio.Task[None]] | None = None
-        self._hooking: tuple[tuple[str, tuple[Hook, ...]], asyncio.Task[None]] | None = None
+        self._hooking: tuple[tuple[str, int, Hook], asyncio.Task[None]] | None = None
         self._starting: asyncio.Task[Process] | None = None
         self._facts_of: tuple[Task | None, ImageConfig | None] | None = None
         self._facts: tuple[Check | str | None, Ending | None] = ("unknown", None)
@@ -170,6 +170,8 @@ class Worker:
         old, new = self._record, move.record
         if move.folded:
             self._seen = replace(self._seen, probes=self._seen.probes[1:])
+        if hooks.progress(new) != hooks.progress(old):
+            self._see(hooked=None)
         if new.state != old.state:
             self._seen = self._seen.entered()
             log.info("%s: %s → %s %s", self._name(), old.state, new.state, new.message)
@@ -206,6 +208,7 @@ class Worker:
         passing = record.state in ("preparing", "starting")
         if self._board.put(record):
             self._changed(record.stack, passing)
+        self._ports.attendance.ring(record.stack, record.service)
         if events:
             self._events(passing)
 
@@ -285,7 +288,7 @@ class Worker:
                 self._seen = self._seen.cleaned(attempt)
             case Discard():
                 self._prepared = None
-                await effects.discard(ports, self.id)
+                await effects.discard(ports, self.id, once=record.ending.once)
                 self._see(leftovers=False, prepared=False, published=leaves(record, alive=False))
 
     def _see(self, **changes: object) -> None:
@@ -319,7 +322,7 @@ class Worker:
         assert self._prepared is not None, "next_action starts only what is prepared"
         try:
             start = effects.start(self._ports, task, self._record, self._prepared)
-            process = await (self._interruptible(start) if hooks.before(task, self._record) else start)
+            process = await (self._interruptible(start) if hooks.holds(task, self._record) else start)
         except GoraeError:
             self._seen = self._seen.found(Found(self.id, attempt, None, None))  # whatever is left of it
             raise
@@ -383,17 +386,20 @@ class Worker:
         self._attend_hooks(process)
 
     def _attend_hooks(self, process: Process | None) -> None:
-        due = () if process is None else hooks.due(self._task, self._record)
-        key = (self._record.state, due) if due else None
+        record = self._record
+        due = None if process is None else hooks.due(self._task, record)
+        key = None if due is None else (record.state, hooks.progress(record), due)
         if self._hooking is not None and self._hooking[0] != key:
             self._hooking[1].cancel()
             self._hooking = None
-        if key is not None and process is not None and self._hooking is None:
-            self._hooking = (key, self._group.create_task(self._hook(process, due)))
+        # Not before it is durable that the one before is done: the next agent would run that again.
+        durable = record is self._board.records.get(self.id)
+        if key is not None and process is not None and self._hooking is None and durable:
+            self._hooking = (key, self._group.create_task(self._hook(process, key[2])))
 
-    async def _hook(self, process: Process, due: tuple[Hook, ...]) -> None:
+    async def _hook(self, process: Process, due: Hook) -> None:
         kind = "post_start" if self._record.state == "running" else "pre_stop"
-        self._see(hooked=await effects.run_hooks(self._ports, self._record, process, due, kind))
+        self._see(hooked=await effects.run_hooks(self._ports, self._record, process, (due,), kind))
         self.wake()
 
     def _dismiss(self) -> None:

@@ -23,14 +23,26 @@ def before(task: Task, record: TaskRecord) -> tuple[Hook, ...]:
     return tuple(hook for hook in task.container.pre_start if hook.per_replica or task.slot == 1)
 
 
-def due(task: Task | None, record: TaskRecord) -> tuple[Hook, ...]:
-    """post_start or pre_stop commands that should be running."""
-    if record.state == "running" and record.greeting and task is not None:
-        return task.policy.post_start
+def holds(task: Task, record: TaskRecord) -> bool:
+    """Whether the program of the attempt that is about to begin waits for something, once its container is made."""
+    return bool(before(task, record)) or task.container.attended
+
+
+def due(task: Task | None, record: TaskRecord) -> Hook | None:
+    """The post_start or pre_stop command that should be running."""
+    todo: tuple[Hook, ...] = ()
     stop = record.stop
-    if record.state == "stopping" and stop is not None and stop.hooked is not None and stop.deadline is None:
-        return record.ending.hooks
-    return ()
+    if record.state == "running" and record.greeting and task is not None:
+        todo = task.policy.post_start
+    elif record.state == "stopping" and stop is not None and stop.hooked is not None and stop.deadline is None:
+        todo = record.ending.hooks
+    return next(iter(todo[progress(record) :]), None)
+
+
+def progress(record: TaskRecord) -> int:
+    """How many of the post_start or pre_stop commands are done, as far as others follow: journalled, so that the next
+    agent does not run them again."""
+    return record.stop.ran if record.stop is not None else record.greeted
 
 
 def process_spec(config: Mapping[str, Any], hook: Hook, ids: UserIds | None) -> dict[str, Any]:

@@ -26,6 +26,7 @@ class Ending:
     drain: float = 5.0  # seconds
     hooks: tuple[Hook, ...] = ()  # pre_stop
     needs: tuple[str, ...] = ()  # services it depends on, which outlive it when both are to go
+    once: bool = False  # its anonymous volumes go with it
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,8 @@ class Joined:
 @dataclass(frozen=True, slots=True)
 class Stop:
     """A stop under way, in this order: it drains until `drained`, runs its pre_stop commands until `hooked`, and is
-    signalled, to end by `deadline`; None: not so far yet. Times are Unix seconds. `quick`: it does not drain.
+    signalled, to end by `deadline`; None: not so far yet. Times are Unix seconds. `ran`: so many pre_stop commands, of
+    those that are not the last, are done. `quick`: it does not drain.
     `delay`: of the attempt that follows, if one does. `fresh`: that attempt gets nothing of what this one wrote."""
 
     then: Literal["stopped", "backoff", "failed", "removed"]
@@ -51,6 +53,7 @@ class Stop:
     delay: float = 0.0
     drained: float | None = None
     hooked: float | None = None
+    ran: int = 0
     quick: bool = False
     fresh: bool = False
 
@@ -76,6 +79,7 @@ class TaskRecord:
     upstream: dict[str, str] = field(default_factory=dict)  # depends.upstream() when the attempt was started
     primed: bool = False  # its pre_start commands have done their work
     greeting: bool = False  # its post_start commands are not done yet
+    greeted: int = 0  # but so many of this attempt's are
     paused: bool = False
     started_at: float | None = None
     exit: Exit | None = None  # of the last attempt that ended
@@ -117,6 +121,7 @@ def ending(task: Task, image: ImageConfig | None) -> Ending:
         drain=task.policy.drain,
         hooks=task.policy.pre_stop,
         needs=tuple(sorted({d.service for d in task.policy.depends_on})),
+        once=task.container.once,
     )
 
 

@@ -37,6 +37,7 @@ def started(v: View, found: Found) -> Move:
         policy=None,
         primed=True,
         greeting=v.task is not None and bool(v.task.policy.post_start),
+        greeted=0,
         paused=False,
         health=HealthState("starting") if checked else HealthState(),
         resources=v.seen.resources or v.record.resources,
@@ -83,11 +84,13 @@ def _stop(v: View) -> Action | None:
 def _greet(v: View) -> Move | None:
     """What becomes of its post_start commands, which the worker runs while `greeting` is set."""
     assert v.task is not None
-    hooked = v.seen.hooked
-    if not v.record.greeting or (hooked is None and v.task.policy.post_start):
+    hooked, left = v.seen.hooked, len(v.task.policy.post_start) - v.record.greeted
+    if not v.record.greeting or (hooked is None and left > 0):
         return None
     if hooked is not None and not hooked.ok:
         return stopping.begin_restart(v, "start-failed", hooked.message, cause="task", evidence=hooked.evidence)
+    if left > 1:
+        return note(v, durable=True, greeted=v.record.greeted + 1)
     event = Draft("task.hooked", "post-start", "its post_start commands are done")
     return note(v, durable=True, event=event, greeting=False)
 

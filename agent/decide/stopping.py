@@ -174,11 +174,14 @@ def _drain(v: View, stop: Stop) -> Action | None:
 def _hooks(v: View, stop: Stop) -> Action | None:
     """Its pre_stop commands, which the worker runs while `hooked` is set and no deadline is; they have as much time as
     the process has after them."""
-    grace = v.record.ending.grace
-    if not v.record.ending.hooks or stop.deadline is not None or v.seen.hooked is not None:
+    grace, hooked = v.record.ending.grace, v.seen.hooked
+    left = len(v.record.ending.hooks) - stop.ran
+    if left <= 0 or stop.deadline is not None or (hooked is not None and (left == 1 or not hooked.ok)):
         return None
     if stop.hooked is None or stop.hooked > v.now + grace:
         return note(v, durable=True, stop=replace(stop, hooked=v.now + grace))
+    if hooked is not None:
+        return note(v, durable=True, stop=replace(stop, ran=stop.ran + 1))
     return Wait(stop.hooked) if v.now < stop.hooked else None
 
 

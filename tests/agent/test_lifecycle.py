@@ -116,6 +116,40 @@ async def test_post_start_is_run_again_by_the_next_agent() -> None:
         assert (len(world.prober.hooks), len(world.runtime.started)) == (2, 1)
 
 
+@pytest.mark.parametrize("steps", range(0, 40, 3))
+async def test_a_hook_that_is_done_is_not_run_again_by_the_next_agent(steps: int) -> None:
+    async with running() as world:
+        going = world.prober.outcomes[("second",)] = asyncio.get_running_loop().create_future()
+        await world.assign(task(world, policy={"post_start": (hook("first"), hook("second"), hook("third"))}))
+        await world.until(lambda: len(world.prober.hooks) == 2)
+        await world.restart()
+        await world.until(lambda: len(world.prober.hooks) == 3)
+        del world.prober.outcomes[("second",)]
+        going.cancel()
+        await world.restart()
+        await world.clock.settle(
+            steps
+        )  # wherever the next one dies, of those that were done before it none comes again
+        await world.restart()
+        await world.until(lambda: bool(world.events("task.hooked")))
+        names = [words[0] for _, _, words in world.prober.hooks]
+        assert names.count("first") == 1 and names == sorted(names) and set(names) == {"first", "second", "third"}
+
+
+async def test_pre_stop_goes_on_where_it_was() -> None:
+    async with running() as world:
+        world.prober.outcomes[("two",)] = asyncio.get_running_loop().create_future()
+        await world.assign(task(world, grace=30.0, policy={"pre_stop": (hook("one"), hook("two"))}))
+        await world.until(lambda: world.state() == "running")
+        await world.assign(generation=2)
+        await world.until(lambda: len(world.prober.hooks) == 2)
+        world.prober.outcomes.clear()
+        await world.restart()
+        await world.until(lambda: world.state() == "absent")
+        assert [words[0] for _, _, words in world.prober.hooks] == ["one", "two", "two"]
+        assert world.runtime.signals == [("t1", 1, 15)]
+
+
 # The order of an exit
 
 

@@ -58,8 +58,8 @@ class Life(RuleBasedStateMachine):
             {
                 "on_unhealthy": st.sampled_from([None, "restart", "recreate", "stop", "none"]),
                 "drain": st.sampled_from([0.0, 5.0]),
-                "post_start": st.sampled_from([(), (HOOK,)]),
-                "pre_stop": st.sampled_from([(), (HOOK,)]),
+                "post_start": st.sampled_from([(), (HOOK,), (HOOK, HOOK)]),
+                "pre_stop": st.sampled_from([(), (HOOK,), (HOOK, HOOK, HOOK)]),
             }
         ),
     )
@@ -129,6 +129,8 @@ class Life(RuleBasedStateMachine):
             assert load(dump(action.record)) == action.record
             if action.folded:
                 self.seen = replace(self.seen, probes=self.seen.probes[1:])
+            if hooks.progress(action.record) != hooks.progress(self.record):
+                self.seen = replace(self.seen, hooked=None)
             if action.record.state != self.record.state:
                 self.seen = self.seen.entered()
             self.record = action.record
@@ -221,7 +223,8 @@ class Life(RuleBasedStateMachine):
             assert stop.drained is not None
         if how.hooks:
             assert stop.hooked is not None, "its pre_stop commands were left out"
-            assert self.seen.hooked or self.now >= stop.hooked or self.waited_hooks, "they were not waited for"
+            last = self.seen.hooked is not None and (stop.ran == len(how.hooks) - 1 or not self.seen.hooked.ok)
+            assert last or self.now >= stop.hooked or self.waited_hooks, "they were not waited for"
 
     @property
     def alive(self) -> list[Found]:
@@ -250,7 +253,7 @@ class Life(RuleBasedStateMachine):
 
     def hooks_end(self) -> bool:
         due = hooks.due(self.task if self.assigned else None, self.record)
-        if not due or not self.alive or self.hook_ends is None or self.seen.hooked is not None:
+        if due is None or not self.alive or self.hook_ends is None or self.seen.hooked is not None:
             return False
         self.seen = replace(self.seen, hooked=Hooked(self.hook_ends, "it said no"))
         self.hook_ends = True  # what fails for ever is tried for ever
