@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from agent.decide import depends, joining, networks, zone
+from agent.decide import depends, joining, networks, parting, zone
 from agent.decide.depends import Gate
 from agent.decide.health import Check
 from agent.decide.networks import Names
@@ -279,6 +279,10 @@ class Board:
         mates = stack.services.get(record.service, ()) if stack and record.state == "backoff" else ()
         # Not itself, which may still be noted as running: what comes of it in one go is noted in one go.
         company = any(self.records[i].state == "running" for i in mates if i in self.records and i != record.id)
+        gone = ""
+        if task is None:
+            others = [stack.tasks[i] for i in stack.services.get(record.service, ())] if stack else []
+            gone = parting.why(stack.assignment if stack else None, record.service, record.slot, others)
         return World(
             boot=self.boot,
             gate=gate,
@@ -293,6 +297,7 @@ class Board:
             virtual=self._virtual_of(stack, task.service) if stack and task else "",
             joined=self.joined(record.id),
             network=self._network(task) if task else depends.OPEN,
+            gone=gone,
             peers=self.names(record)[0],
             roll=roll,
         )

@@ -58,7 +58,7 @@ def hold(v: View, reason: str, message: str, until: float | None = None) -> Acti
 def unwanted(v: View) -> tuple[str, str]:
     """(reason, sentence) of a task that is to have no process."""
     if v.task is None:
-        return "unassigned", "no longer assigned"
+        return "unassigned", v.world.gone
     if v.task.desired == "drained":
         return "host-drained", "stopped: the host is drained"
     return "user-stopped", "stopped by the user"

@@ -134,6 +134,7 @@ class World:
     virtual: str = ""  # its service's virtual address; "": none
     joined: Joined | None = None  # the sandbox of another task that it is to be in
     network: Gate = OPEN  # whether that is there; open for a task with a network of its own, or none
+    gone: str = ""  # why it is not assigned any more
     peers: int = 0  # version of the names on its networks
     roll: float = 0.5  # in [0, 1): the caller's random number
 

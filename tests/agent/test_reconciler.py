@@ -547,6 +547,24 @@ async def test_a_stack_goes_down_in_reverse_order_and_leaves_nothing() -> None:
         assert world.journal.assignments == {} == world.journal.records
 
 
+async def test_whatever_goes_is_told_why() -> None:
+    async with running() as world:
+        web = [task(world, f"w{slot}", slot=slot) for slot in (1, 2, 3)]
+        model = {"services": {"web": {}}}
+        await world.assign(*web, task(world, "d1", "db"), revision=1, model=model)
+        await world.until(lambda: all(world.state(id) == "running" for id in ("w1", "w2", "w3", "d1")))
+        await world.assign(web[0], task(world, "n2", slot=2), generation=2, revision=2, model=model)
+        await world.until(lambda: world.state("n2") == "running" and world.state("d1") == "absent")
+        await world.assign(generation=3, removed=True)
+        await world.until(lambda: (s := world.stack()) is not None and s.removed)
+        told = {event.task: event.message for event in world.events("task.stopping")}
+        down = "the stack is taken down"
+        assert told == {
+            **{"w1": down, "n2": down, "w2": "another container has its place, by revision 2"},
+            **{"w3": "web is scaled to 2", "d1": "there is no db in revision 2"},
+        }
+
+
 async def test_volumes_stay_unless_asked_for() -> None:
     async with running() as world:
         data = (Mount(kind="volume", target="/data", source="shop_data"), Mount(kind="volume", target="/cache"))
