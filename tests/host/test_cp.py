@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import shutil
 import subprocess
 import tarfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -127,26 +130,104 @@ def test_what_cannot_be_copied(host: Host, tmp_path: Path, source: str, target: 
     assert names(tmp_path) == ["large"]
 
 
-def test_a_swapper_leads_nowhere(host: Host, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    """Inside, /swap/d is by turns a directory and a link to one that only the host has."""
+SWAPPER = """
+import os, random, time
+def lay():
+    os.system("busybox rm -rf /swap/*")
+    for name in ("swap/d/sub", "{outside}/sub"):
+        os.makedirs("/" + name, exist_ok=True)
+    os.chdir("/swap")
+    for name, text in (("d/secret", "inside"), ("d/sub/deep", "inside"), ("{outside}/secret", "decoy")):
+        with open(name, "w") as file:
+            file.write(text)
+    os.symlink("{outside}", "absolute")
+    os.symlink("../" * 12 + "{outside}"[1:], "relative")
+lay()
+print("swapping", flush=True)
+while True:
+    try:
+        for link in ("absolute", "relative"):
+            for there, gone in ((link, "away"), ("away", link)):
+                os.rename("d", gone)
+                os.rename(there, "d")
+                time.sleep(random.random() / 4000)
+    except OSError:  # a copy has put something in the way
+        lay()
+"""
+
+
+def test_a_swapper_leads_nowhere(shared: Host, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """Inside, /swap/d is by turns a directory, a link and nothing. The link leads to a directory that the host has as
+    well, where it belongs to the container's root: whoever took it for the host's would succeed, and be seen here."""
     rounds = request.config.getoption("--rounds") or 5
-    outside = tmp_path / "outside"
-    outside.mkdir()
-    (outside / "secret").write_text("outside\n")
-    (tmp_path / "mine").write_text("mine\n")
-    up = "../" * 12 + str(outside).lstrip("/")
-    swap = f"mkdir -p /swap; cd /swap; while :; do mkdir d; echo inside > d/secret; rm -r d; ln -s {up} d; rm d; done"
-    host.cli("exec", "-d", "cp/app", "sh", "-c", swap)
-    done = 0
-    for _ in range(rounds):
-        got = host.cli("cp", "cp/app:/swap/d/secret", str(tmp_path / "got"), check=False)
-        put = host.cli("cp", str(tmp_path / "mine"), "cp/app:/swap/d", check=False)
-        done += (got.returncode == 0) + (put.returncode == 0)
-        if got.returncode == 0:
-            assert (tmp_path / "got").read_text() in ("inside\n", "")
-        assert names(outside) == ["secret"] and (outside / "secret").read_text() == "outside\n"
-    print(f"{rounds} rounds of both ways: {done} copies succeeded, none led out of the container")
-    assert done
+    outside = shared.root / "outside"
+    command = json.dumps(SWAPPER.format(outside=outside))
+    shared.up(
+        "swap",
+        f"""
+services:
+  app:
+    image: gorae/visits-web:1
+    user: "0:0"
+    command: ["python3", "-S", "-c", {command}]
+    stop_grace_period: 0s
+""",
+    )
+    try:
+        until(lambda: "swapping" in shared.cli("logs", "swap").stdout, "the swapper")
+        ((task, pid),) = shared.pids("swap").items()
+        base = int(Path(f"/proc/{pid}/uid_map").read_text().split()[1])
+        before = _laid_out(outside, base)
+        mine, tree = tmp_path / "mine", tmp_path / "tree"
+        (mine / "d" / "sub").mkdir(parents=True)
+        for name in ("mine", "d/mine", "d/sub/mine"):
+            (mine / name).write_text("mine")
+        ways = {
+            "file out": ("swap/app:/swap/d/secret", str(tmp_path / "got")),
+            "tree out": ("swap/app:/swap", str(tree)),
+            "file in": (str(mine / "mine"), "swap/app:/swap/d"),
+            "tree in": ("-a", f"{mine}/.", "swap/app:/swap"),
+        }
+        seen: Counter[str] = Counter()
+        wanted = {f"{way}: done" for way in ways}
+        number = 0
+        while number < rounds or not wanted <= set(seen):
+            assert number < rounds + 50, seen
+            number += 1
+            shutil.rmtree(tree, ignore_errors=True)
+            (tree / "swap").mkdir(parents=True)
+            if number % 2:
+                (tree / "swap" / "d").symlink_to(outside)  # as an earlier copy may have left it
+            for way, words in ways.items():
+                done = shared.cli("cp", *words, check=False)
+                assert done.returncode == (1 if done.stderr.startswith("cannot") else 0), done.stderr
+                seen[f"{way}: {'done' if done.returncode == 0 else 'refused'}"] += 1
+                assert _state(outside) == before, way
+            seen[f"file read: {(tmp_path / 'got').read_text() if (tmp_path / 'got').exists() else 'none yet'}"] += 1
+        assert shared.pids("swap") == {task: pid}  # it has swapped to the end
+        print(f"{number} rounds; nothing outside was read or written")
+        print("\n".join(f"{count:6}  {what}" for what, count in sorted(seen.items())))
+        assert not any("outside" in path.read_text() for path in tmp_path.rglob("*") if path.is_file())
+    finally:
+        shared.down("swap")
+        shutil.rmtree(outside, ignore_errors=True)
+
+
+def _laid_out(outside: Path, owner: int) -> object:
+    (outside / "sub").mkdir(parents=True)
+    (outside / "secret").write_text("outside")
+    for path in (outside, outside / "sub", outside / "secret"):
+        os.chown(path, owner, owner)
+    subprocess.run(["touch", "probe"], cwd=outside, user=owner, group=owner, extra_groups=[], check=True)
+    (outside / "probe").unlink()
+    return _state(outside)
+
+
+def _state(outside: Path) -> object:
+    paths = [outside, *sorted(outside.rglob("*"))]
+    found = [(path, path.lstat()) for path in paths]
+    text = (outside / "secret").read_text()
+    return text, [(str(path), each.st_mode, each.st_uid, each.st_mtime_ns, each.st_ctime_ns) for path, each in found]
 
 
 def test_a_client_that_is_killed_leaves_nothing(host: Host) -> None:
