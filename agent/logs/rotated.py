@@ -26,6 +26,7 @@ from agent.runtime import pidfd
 from agent.runtime.inotify import IN_MODIFY, IN_ONESHOT, IN_Q_OVERFLOW, Inotify
 
 REST = 0.04  # seconds between two looks, unless something grows fast
+LOOKS = 5  # at a directory in which files are put aside all the time
 PATIENCE = 2.0  # seconds; conmon obeys within milliseconds
 _NAME = re.compile(r"([0-9]{1,9})-(.+)\.log(?:\.([0-9]{1,9}))?")
 _REOPEN = b"2 0 0\n"  # conmon's control message for "open the log file again"
@@ -108,20 +109,34 @@ class RotatedFiles:
 
     def _files(self, stack: str | None, service: str | None) -> list[LogFile]:
         if stack is None or service is None:
-            paths = self._layout.logs.glob("*/*/*.log*")
+            directories = [*self._layout.logs.glob("*/*/")]
         else:
-            paths = self._directory(stack, service).glob("*.log*")
-        return [file for path in paths for file in self._file(path)]
+            directories = [self._directory(stack, service)]
+        return [file for directory in directories for file in self._settled(directory)]
+
+    def _settled(self, directory: Path) -> list[LogFile]:
+        """As two looks in a row have seen them: one that is put aside during a look is missed, and what is new under
+        its name has nothing in it yet."""
+        before: set[tuple[Path, int]] | None = None
+        for _ in range(LOOKS):
+            seen = [(path, status) for path in directory.glob("*.log*") if (status := _status(path)) is not None]
+            now = {(path, status.st_ino) for path, status in seen}
+            if now == before:
+                break
+            before = now
+        return [file for path, status in seen for file in self._described(path, status)]
 
     def _file(self, path: Path) -> list[LogFile]:
         """None, if it has gone meanwhile or is none of ours."""
+        status = _status(path)
+        return [] if status is None else self._described(path, status)
+
+    def _described(self, path: Path, status: os.stat_result) -> list[LogFile]:
         name = _NAME.fullmatch(path.name)
-        with suppress(FileNotFoundError):
-            if name is not None:
-                status = path.stat(follow_symlinks=False)
-                place = (path.parent.parent.name, path.parent.name, int(name[1]), name[2], int(name[3] or 0))
-                return [LogFile(*place, status.st_blocks * 512, status.st_mtime, self._live(name[2]))]
-        return []
+        if name is None:
+            return []
+        place = (path.parent.parent.name, path.parent.name, int(name[1]), name[2], int(name[3] or 0))
+        return [LogFile(*place, status.st_blocks * 512, status.st_mtime, self._live(name[2]))]
 
     async def drop(self, files: Sequence[LogFile]) -> list[LogFile]:
         """Whether a file may be written is asked again, with nothing between that and its deletion."""
@@ -181,6 +196,12 @@ class RotatedFiles:
     def _directory(self, stack: str, service: str | None) -> Path:
         directory = self._layout.logs / component(stack)
         return directory if service is None else directory / component(service)
+
+
+def _status(path: Path) -> os.stat_result | None:
+    with suppress(FileNotFoundError):
+        return path.stat(follow_symlinks=False)
+    return None
 
 
 def task_of(path: Path) -> str:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 PATIENCE = 15.0  # seconds for an answer that is no stream
-RETURN = 3.0  # seconds for a daemon to be there again: 1.4 were measured on a busy machine
+RETURN = 5.0  # seconds for a daemon to be there again: more than 3 were measured on a very busy machine
 _SAFE = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.~")
 
 

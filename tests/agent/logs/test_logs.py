@@ -12,6 +12,7 @@ import pytest
 from agent.decide import log_budget
 from agent.kit.errors import Permanent
 from agent.kit.layout import Layout
+from agent.logs import rotated
 from agent.logs.logs import KEPT, FileLogs
 from tests.agent.runtime.host import Host
 from tests.support.logs import Following, items
@@ -207,3 +208,22 @@ async def test_output_without_a_last_newline(host: Host) -> None:
     process = await host.runtime.start(bundle)
     await host.runtime.wait(bundle.task, 1, process)
     assert await logs.tail("shop", "web", 1, bundle.task, 1) == ("no newline",)
+
+
+async def test_what_is_put_aside_while_it_is_counted_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logs = FileLogs(Layout.at(tmp_path))
+    newest = logs.path("shop", "web", 1, "t1")
+    newest.write_bytes(b"x" * 8192)
+    status, moved = rotated._status, []
+
+    def meanwhile(path: Path) -> os.stat_result | None:
+        if path == newest and not moved:
+            moved.append(newest.replace(newest.with_name(f"{newest.name}.1")))
+            newest.touch()
+        return status(path)
+
+    monkeypatch.setattr(rotated, "_status", meanwhile)
+    found = {file.generation: file.size for file in await logs.files("shop", "web")}
+    assert found.keys() == {0, 1} and found[0] == 0 and found[1] >= 8192
