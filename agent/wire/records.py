@@ -9,8 +9,10 @@ Shared by the agent, the relay and the command line, which starts with it: nothi
 from __future__ import annotations
 
 import functools
+import io
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from operator import itemgetter
 from typing import NamedTuple
@@ -62,17 +64,17 @@ def _second(second: bytes, zone: bytes) -> int:
 
 
 def rows(data: bytes) -> list[bytes] | None:
-    """Whole records in one zone of time, without their newlines, parts of lines put together; None when there is
-    anything else among them. Passes of C over many lines: to look at each would take ten times as long."""
-    lines = data.split(b"\n")
-    lines.pop()
+    """Whole records in one zone of time, with their newlines, parts of lines put together; None when there is anything
+    else among them. Passes of C over many lines: to look at each would take ten times as long. (BytesIO finds newlines
+    with memchr(3), split() byte by byte.)"""
+    lines = io.BytesIO(data).readlines()
     found = set(map(_KIND, lines))
     if found <= _WHOLE:
         return lines
     if not found <= _WHOLE.union(_PARTS):
         return None
     kinds, made, place = list(map(_KIND, lines)), list[bytes](), 0
-    for first in [index for index, kind in enumerate(kinds) if kind in _PARTS]:
+    for first in sorted(index for kind in _PARTS for index in _places(kinds, kind)):
         if first < place:
             continue
         last = first + 1
@@ -81,9 +83,18 @@ def rows(data: bytes) -> list[bytes] | None:
         if last == len(lines) or kinds[last] != _PARTS[kinds[first]]:
             return None
         made += lines[place:first]
-        made.append(b"".join([lines[first][: HEADER - 2], b"F ", *(line[HEADER:] for line in lines[first : last + 1])]))
+        texts = [line[HEADER:-1] for line in lines[first:last]]
+        made.append(b"".join([lines[first][: HEADER - 2], b"F ", *texts, lines[last][HEADER:]]))
         place = last + 1
     return made + lines[place:]
+
+
+def _places(kinds: list[bytes], kind: bytes) -> Iterator[int]:
+    place = -1
+    with suppress(ValueError):
+        while True:
+            place = kinds.index(kind, place + 1)
+            yield place
 
 
 class Joiner:

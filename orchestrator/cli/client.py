@@ -125,10 +125,12 @@ class Client:
 
 
 class Lines:
-    """Lines of a connected socket, with a deadline for each."""
+    """Lines of a connected socket, with a deadline for each. `room`: bytes to take at once while a line is read; few
+    where long blocks follow, which are then taken straight."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
+        self.room = 256 * 1024
         self._buffer = bytearray()
         self._start = 0
         self._poll = select.poll()
@@ -148,7 +150,7 @@ class Lines:
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
             if not self._poll.poll(None if left is None else left * 1000):
                 raise TimedOut
-            data = self._socket.recv(262144)
+            data = self._socket.recv(self.room)
             if not data:
                 rest, self._buffer, self._start = bytes(self._buffer), bytearray(), 0
                 return rest or None
@@ -232,6 +234,7 @@ class Stream:
         return document
 
     def batches(self) -> Iterator[tuple[str, Any]]:
+        self._lines.room = 4096
         try:
             yield from _answers(self._lines)
         except (OSError, ValueError) as error:

@@ -92,10 +92,10 @@ class Printer:
                 return None
             before = self._before(part)
             if len(parts) == 1:
-                return before + (b"\n" + before).join(map(_TEXT, lines)) + b"\n"
+                return before + before.join(map(_TEXT, lines))
             found += [line[:35] + before + line[HEADER:] for line in lines]
         found.sort(key=_WHEN)
-        return b"\n".join(map(_AFTER_WHEN, found)) + b"\n"
+        return b"".join(map(_AFTER_WHEN, found))
 
     def _line(self, part: Part, line: Line) -> None:
         self._shown.add((part.stack, part.service, part.slot))

@@ -103,7 +103,7 @@ def test_the_short_way_is_the_long_way_or_none(parts: list[tuple[str, bytes, str
     long = [joiner.feed(raw) for raw in data.split(b"\n")[:-1]]
     short = rows(data)
     if short is not None:
-        assert [line[HEADER:] for line in short] == [line.text for line in long if isinstance(line, Line)]
+        assert [line[HEADER:-1] for line in short] == [line.text for line in long if isinstance(line, Line)]
         assert joiner.between
     else:
         assert any(kind not in ("stdout", "stderr") or tag == "P" for kind, _, tag in parts)
@@ -112,9 +112,9 @@ def test_the_short_way_is_the_long_way_or_none(parts: list[tuple[str, bytes, str
 def test_parts_that_lie_together_go_the_short_way() -> None:
     data = b"".join(record(AT, *each) for each in PIECED)
     assert rows(data) == [
-        record(AT, "stdout", b"abc")[:-1],
-        record(AT, "stderr", b"x")[:-1],
-        record(AT, "stderr", b"de")[:-1],
+        record(AT, "stdout", b"abc"),
+        record(AT, "stderr", b"x"),
+        record(AT, "stderr", b"de"),
     ]
     for broken in (data[:-49], record(AT, "stdout", b"a", "P") + record(AT, "stderr", b"b")):
         assert rows(broken + record(AT, "stdout", b"a", "P")) is None
