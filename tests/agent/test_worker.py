@@ -477,11 +477,11 @@ async def test_the_loop_costs_little_between_exit_and_start() -> None:
         for attempt in range(2, 30):
             await world.settle(20)
             assert world.agent is not None
-            began = time.perf_counter()
+            began = time.thread_time()
             world.runtime.finish("t1", 1)
             while world.runtime.started[-1][1] < attempt:
                 await world.clock.settle(1)
-            times.append(time.perf_counter() - began)
+            times.append(time.thread_time() - began)
         assert sorted(times)[len(times) // 2] < 0.003
 
 

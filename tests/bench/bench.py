@@ -79,6 +79,7 @@ def recovery(host: Host, name: str, rounds: int) -> list[float]:
         os.kill(task["pid"], signal.SIGKILL)
         while not started(procs):
             assert time.monotonic() - began < 10, "no new attempt"
+            time.sleep(0.0005)  # one of two processors is not taken away from what is measured
         samples.append((time.monotonic() - began) * 1000)
     return samples
 
