@@ -18,7 +18,8 @@ from agent.kit.errors import Permanent
 
 OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _DEPTH = 256  # of directories
-_MOVED = (errno.ENOENT, errno.ELOOP, errno.ENXIO, errno.ENOTDIR)  # it went away, or is another thing by now
+# It went away, or is another thing by now; EINVAL: no link any more.
+_MOVED = (errno.ENOENT, errno.ELOOP, errno.ENXIO, errno.ENOTDIR, errno.EINVAL)
 
 
 @dataclass(slots=True)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from agent.kit.copying import Found, Source, placed
 from agent.kit.errors import UserError
@@ -57,8 +57,14 @@ class TreeUnpacker:
         self.finish()
 
     def add(self, entry: tarfile.TarInfo, tar: tarfile.TarFile) -> None:
-        """UserError bad-archive, not-a-directory, is-a-directory; OSError."""
+        """UserError bad-archive, bad-owner, not-a-directory, is-a-directory; OSError."""
         self.counts.entries += 1
+        try:
+            self._add(entry, tar)
+        except (ValueError, OverflowError) as error:  # a NUL in a name, a mode that is no number of C's
+            raise UserError(f"cannot unpack {entry.name[:80]!r}: {error}", code="bad-archive") from None
+
+    def _add(self, entry: tarfile.TarInfo, tar: tarfile.TarFile) -> None:
         where = self._where(entry.name)
         if entry.isdir():
             self._directory(where, entry)
@@ -131,7 +137,7 @@ class TreeUnpacker:
 
     def _finished(self, fd: int, entry: tarfile.TarInfo) -> None:
         if (ids := self._ids(entry)) is not None:
-            os.fchown(fd, *ids)
+            _give(fd, ids, entry.name)
         os.fchmod(fd, entry.mode & self._bits)
         os.utime(fd, ns=(_time(entry), _time(entry)))
 
@@ -226,7 +232,7 @@ class TreeUnpacker:
 
     def _own(self, name: str, parent: int, entry: tarfile.TarInfo | None, *, follow: bool) -> None:
         if (ids := self._ids(entry)) is not None:
-            os.chown(name, *ids, dir_fd=parent, follow_symlinks=follow)
+            _give(name, ids, entry.name if entry else name, dir_fd=parent, follow_symlinks=follow)
 
     def _ids(self, entry: tarfile.TarInfo | None) -> tuple[int, int] | None:
         if self._owner == "archive":
@@ -273,6 +279,20 @@ def _time(entry: tarfile.TarInfo) -> int:
     except ValueError:
         at = 0
     return max(0, min(at, 2**62))
+
+
+def _give(target: str | int, ids: tuple[int, int], name: str, **how: Any) -> None:
+    """chown(2). UserError bad-owner: no such id, or none in this user namespace."""
+    try:
+        os.chown(target, *ids, **how)
+    except (OverflowError, OSError) as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:
+            raise
+        raise UserError(
+            f"cannot give {name[:80]!r} to user {ids[0]}, group {ids[1]}: there is none of that number",
+            code="bad-owner",
+            hint="a container has those up to 65535",
+        ) from None
 
 
 def _no_directory(path: str) -> UserError:

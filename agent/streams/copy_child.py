@@ -145,20 +145,18 @@ def main(pidfd: str, text: str) -> int:
         return 0
     except GoraeError as error:
         say({"error": error.document()})
-    except tarfile.TarError as error:
-        say({"error": UserError(f"cannot copy to {path}: it is no whole tar ({error})", code="bad-archive").document()})
+    except (tarfile.TarError, ValueError, OverflowError, RecursionError) as error:
+        say({"error": UserError(f"cannot copy {path}: it is no whole tar ({error})", code="bad-archive").document()})
     except MemoryError:
-        say(
-            {
-                "error": UserError(
-                    f"cannot copy {path}: the tar has a header that is too long", code="bad-archive"
-                ).document()
-            }
-        )
+        bad = UserError(f"cannot copy {path}: the tar has a header that is too long", code="bad-archive")
+        say({"error": bad.document()})
     except OSError as error:
         say({"error": _refused(path, error).document()})
     except _Unwanted:
         pass
+    except Exception as error:  # Python's own words for it would be looked up in the container
+        bug = Permanent(f"cannot copy {path}: a bug: {type(error).__name__}: {error}", code="bug")
+        say({"error": bug.document()})
     return 1
 
 
@@ -166,7 +164,7 @@ def _refused(path: str, error: OSError) -> GoraeError:
     where = f" ({error.filename})" if error.filename and str(error.filename) != path else ""
     match error.errno:
         case errno.ENOENT:
-            return UserError(f"cannot copy {path}: there is no such file in the container", code="no-file")
+            return UserError(f"cannot copy {path}: there is no such file in the container{where}", code="no-file")
         case errno.ENOSPC | errno.EDQUOT:
             return UserError(f"cannot copy {path}: no room is free there{where}", code="no-space", hint="gorae df")
         case errno.EROFS:

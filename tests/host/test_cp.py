@@ -130,6 +130,32 @@ def test_what_cannot_be_copied(host: Host, tmp_path: Path, source: str, target: 
     assert names(tmp_path) == ["large"]
 
 
+def entry(name: str, **fields: object) -> bytes:
+    made = tarfile.TarInfo(name)
+    for field, value in fields.items():
+        setattr(made, field, value)
+    return made.tobuf(tarfile.PAX_FORMAT if made.pax_headers else tarfile.GNU_FORMAT)
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        pytest.param(entry("a", uid=70000), "cannot give 'a' to user 70000, group 0", id="a uid of no container"),
+        pytest.param(entry("a", gid=2**40), f"cannot give 'a' to user 0, group {2**40}", id="a gid of no system"),
+        pytest.param(entry("a", pax_headers={"path": "a\0b"}), r"cannot unpack 'a\x00b': embedded null", id="NUL"),
+        pytest.param(
+            entry("a", pax_headers={"comment": "b"})[:1024] * 2000, "it is no whole tar (maximum recursion", id="depth"
+        ),
+        pytest.param(b"x" * 2000, "it is no whole tar (invalid header", id="no tar"),
+    ],
+)
+def test_a_tar_that_cannot_be_is_refused_by_name(host: Host, data: bytes, said: str) -> None:
+    words = [*CLI, "cp", "-a", "-", "cp/app:/data"]
+    done = subprocess.run(words, env=host.env, input=data + bytes(10240), capture_output=True, timeout=PATIENCE)
+    assert (done.returncode, said in done.stderr.decode()) == (1, True), done.stderr.decode()
+    assert inside(host, "ls -A /data/a /data/.gorae* 2>/dev/null || true") == "/data/a\n"  # which was there
+
+
 SWAPPER = """
 import os, random, time
 def lay():

@@ -132,6 +132,31 @@ def test_a_hostile_tar_reaches_nothing_outside(tmp_path: Path, entries: list[tup
     assert not Path("/etc/gorae-cp-test").exists()
 
 
+@pytest.mark.parametrize(
+    ("fields", "code", "said"),
+    [
+        pytest.param({"uid": 2**40}, "bad-owner", f"cannot give 'a' to user {2**40}, group 0", id="a uid of no number"),
+        pytest.param({"gid": -5}, "bad-owner", "cannot give 'a' to user 0, group -5", id="a gid below zero"),
+        pytest.param({"pax_headers": {"path": "a\0b"}}, "bad-archive", r"cannot unpack 'a\x00b': embedded", id="NUL"),
+        pytest.param({"type": tarfile.SYMTYPE, "linkname": "x", "pax_headers": {"linkpath": "\0"}}, "bad-archive",
+                     "cannot unpack 'a': embedded", id="link to a NUL"),
+    ],
+)  # fmt: skip
+def test_an_entry_that_cannot_be_is_named(tmp_path: Path, fields: dict[str, object], code: str, said: str) -> None:
+    entry = tarfile.TarInfo("a")
+    for name, value in fields.items():
+        setattr(entry, name, value)
+    out = io.BytesIO(entry.tobuf(tarfile.PAX_FORMAT if "pax_headers" in fields else tarfile.GNU_FORMAT) + bytes(10240))
+    fd = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    unpacker = TreeUnpacker(fd, "", strip=0, owner="archive")
+    with tarfile.open(mode="r|", fileobj=out) as tar, pytest.raises(UserError) as caught:
+        unpacker.all(tar)
+    unpacker.close()
+    os.close(fd)
+    assert (caught.value.code, caught.value.message[: len(said)]) == (code, said)
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_absolute_name_is_taken_from_the_place(tmp_path: Path) -> None:
     unpack(hostile(("file", "/etc/gorae-cp-test", "x")), tmp_path)
     assert (tmp_path / "etc" / "gorae-cp-test").read_text() == "x"
