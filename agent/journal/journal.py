@@ -8,7 +8,6 @@ read again from what runs. A full disk is Temporary: nothing was written, nothin
 from __future__ import annotations
 
 import asyncio
-import os
 import sqlite3
 import time
 import uuid
@@ -20,6 +19,7 @@ from typing import Any
 import aiosqlite
 
 from agent.journal.schema import MIGRATIONS
+from agent.kit import disk
 from agent.kit.errors import Permanent, Temporary
 from agent.kit.ids import Ulids
 from agent.ports import Change, JournalState
@@ -271,21 +271,18 @@ async def _pairs(db: aiosqlite.Connection, sql: str) -> dict[str, str]:
 
 def _unwritable(path: Path, error: BaseException) -> Temporary:
     """SQLite says "I/O error" of much: of a full disk, too, when it has no room for the file that its readers share."""
-    try:
-        disk = os.statvfs(path.parent)
-        full = disk.f_bavail == 0 or (disk.f_files > 0 and disk.f_favail == 0)
-        read_only = bool(disk.f_flag & os.ST_RDONLY)
-    except OSError:
-        full = read_only = False
+    why = disk.trouble(path.parent)
+    if getattr(error, "sqlite_errorname", "") == "SQLITE_FULL":
+        why = f"no space left on the disk of {path.parent}"
     meanwhile = "what runs runs on, and the rest goes on by itself"
-    if full or getattr(error, "sqlite_errorname", "") == "SQLITE_FULL":
+    if why.startswith("no space"):
         return Temporary(
-            f"cannot write the journal {path}: no space left on its disk",
+            f"cannot write the journal {path.name}: {why}",
             code="journal-full",
-            hint=f"free some of the disk of {path.parent} (gorae df): {meanwhile}",
+            hint=f"free some of it (gorae df): {meanwhile}",
         )
     return Temporary(
-        f"cannot write the journal {path}: {'its file system is read-only' if read_only else error}",
+        f"cannot write the journal {path}: {why or error}",
         code="journal-unwritable",
         hint=f"look at the disk of {path.parent} (dmesg): {meanwhile}",
     )

@@ -1,4 +1,4 @@
-"""How much of the disk a directory takes, whoever wrote what is in it."""
+"""Whether a directory can be written, and how much of the disk it takes, whoever wrote what is in it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,18 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 _STAY = syscalls.RESOLVE_NO_XDEV | syscalls.RESOLVE_NO_SYMLINKS | syscalls.RESOLVE_BENEATH
 _LONGEST = 2000  # characters of a path; PATH_MAX is 4096 bytes, and a component may have 255
 _ANCHORS = 100  # directories held open, one for each _LONGEST
+
+
+def trouble(directory: Path) -> str:
+    """Why nothing can be written there: "no space left on the disk of …"; "" when that is not known. For who has been
+    told of an error that does not say it."""
+    try:
+        disk = os.statvfs(directory)
+    except OSError:
+        return ""
+    if disk.f_bavail == 0 or (disk.f_files > 0 and disk.f_favail == 0):
+        return f"no space left on the disk of {directory}"
+    return f"the file system of {directory} is read-only" if disk.f_flag & os.ST_RDONLY else ""
 
 
 def blocks(top: Path, stop: threading.Event | None = None) -> int:

@@ -13,9 +13,9 @@ from agent.kit.errors import GoraeError, Permanent, Temporary
 _KNOWN: tuple[tuple[str, str, str, str], ...] = (
     (
         "no-space",
-        r"No space left on device|Disk quota exceeded",
+        r"No space left on device|Disk quota exceeded|write to seccomp fd",  # the last: of a write that fell short
         "the disk is full",
-        "free some space: gorae image ls shows what images hold",
+        "free some space: gorae doctor says on which disk",
     ),
     (
         "bad-workdir",
@@ -40,9 +40,12 @@ _KNOWN: tuple[tuple[str, str, str, str], ...] = (
 _TRANSIENT = r"Resource temporarily unavailable|Cannot allocate memory|Too many open files|Device or resource busy"
 
 
-def from_crun(text: str, name: str, args: list[str]) -> GoraeError:
-    """`name`: "stack/service"; `args`: what should have run."""
+def from_crun(text: str, name: str, args: list[str], disk: str = "") -> GoraeError:
+    """`name`: "stack/service"; `args`: what should have run. `disk`: why nothing can be written to that of the bundle;
+    of a write that fell short crun gives no reason."""
     command = " ".join(args)
+    if disk:
+        return Temporary(f"cannot start {name}: {disk}", code="no-space", hint="free some space", crun=text, args=args)
     for code, pattern, sentence, hint in _KNOWN:
         if re.search(pattern, text, re.IGNORECASE):
             kind = Temporary if code == "no-space" else Permanent
@@ -68,6 +71,9 @@ def from_os(error: OSError, name: str) -> GoraeError:
     """Preparing the bundle failed, or a program is missing."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return Temporary(
-            f"cannot start {name}: the disk is full", code="no-space", hint="free some space", path=str(error.filename)
+            f"cannot start {name}: the disk is full",
+            code="no-space",
+            hint="free some space: gorae doctor says on which disk",
+            path=str(error.filename),
         )
     return Temporary(f"cannot start {name}: {error}", code="start-failed", hint="gorae doctor", errno=error.errno)

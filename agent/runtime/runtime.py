@@ -16,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
+from agent.kit import disk
 from agent.kit.errors import Permanent, Temporary
 from agent.kit.layout import Layout
 from agent.kit.syscalls import PR_SET_CHILD_SUBREAPER, prctl
@@ -72,7 +73,7 @@ class CrunRuntime:
         finally:
             self._creating -= 1
         if pid < 0:
-            raise failures.from_crun(said, name, list(bundle.config["process"]["args"]))
+            raise failures.from_crun(said, name, list(bundle.config["process"]["args"]), disk.trouble(self._layout.run))
         self._filters.learn(bundle.config, self._layout.crun_root / cid)
         in_host = bundle.sandbox.net_ns is None
         return await self._release(cid, pid, name, directory, before, in_host=in_host)

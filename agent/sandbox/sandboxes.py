@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from agent.kit import threads, trees
+from agent.kit import disk, threads, trees
 from agent.kit.errors import Permanent, Temporary
 from agent.kit.layout import Layout
 from agent.ports import UID_RANGE, Sandbox
@@ -70,9 +70,11 @@ class PinnedSandboxes:
             answer = await self._ask(request)
         if "error" not in answer:
             return
-        hint = "raise user.max_user_namespaces and user.max_net_namespaces" if answer["errno"] in _FULL else ""
+        hint, full = "", disk.trouble(self._tasks)
+        if answer["errno"] in _FULL:
+            hint = "free some space" if full else "raise user.max_user_namespaces and user.max_net_namespaces"
         raise Temporary(
-            f"cannot make namespaces for task {task}: {answer['error']}",
+            f"cannot make namespaces for task {task}: {full or answer['error']}",
             code="sandbox-failed",
             hint=hint,
             errno=answer["errno"],

@@ -17,7 +17,7 @@ from orchestrator.cli.board import brief, proof, state_text, troubles
 from orchestrator.cli.client import Client, TimedOut, Unreachable
 from orchestrator.cli.render import Screen, count, cut, span
 
-TRIES = 5  # a container that ended this often in a row is reported, though gorae goes on trying
+TRIES = 5  # a container that ended, or could not be started, this often is reported, though gorae goes on trying
 HELD_UP = 5.0  # seconds; what the daemons cannot do for so long (a full disk) is reported, though they go on trying
 MOMENT = 1.0  # seconds between what has failed for good and the report, in which others may fail as well
 SETTLED = 0.2  # seconds; what has no healthcheck must have run this long
@@ -243,7 +243,9 @@ def _coming(row: dict[str, Any]) -> bool:
 
 
 def _looping(row: dict[str, Any]) -> bool:
-    return any(task["state"] == "backoff" and task["attempt"] >= TRIES for task in row["tasks"])
+    return any(
+        task["state"] == "backoff" and max(task["attempt"], task.get("failures", 0)) >= TRIES for task in row["tasks"]
+    )
 
 
 def _ailing(row: dict[str, Any]) -> bool:

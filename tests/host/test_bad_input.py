@@ -143,8 +143,8 @@ def test_an_agent_whose_disk_is_full_says_so_and_goes_on_by_itself_once_there_is
         more = str(host.compose("more", GOOD))
         applied = host.cli("up", "-f", more, "-p", "more", check=False)
         assert applied.returncode == 1 and host.tasks("more")[0]["state"] == "pending"
-        said = f"cannot write the journal {journals}/journal.db: no space left on its disk"
-        assert f"cannot bring up more: {said}\ntry  free some of the disk" in applied.stderr, applied.stderr
+        said = f"cannot write the journal journal.db: no space left on the disk of {journals}"
+        assert f"cannot bring up more: {said}\ntry  free some of it" in applied.stderr, applied.stderr
         host.kill_daemon("agent")  # one that cannot even begin
         until(lambda: not host.get("/v1/version")["agent"]["online"], "the agent's end to be noticed")
         until(lambda: bool(host.get("/v1/version")["troubles"]), "the new agent to tell its trouble", tell=host.log)

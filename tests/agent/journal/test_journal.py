@@ -120,9 +120,11 @@ async def test_a_full_disk_is_temporary_and_promises_nothing(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("room", "flags", "said", "code"),
     [
-        pytest.param(9, 0, "disk I/O error", "journal-unwritable", id="broken"),
-        pytest.param(0, 0, "no space left on its disk", "journal-full", id="no room for its companions"),
-        pytest.param(9, os.ST_RDONLY, "its file system is read-only", "journal-unwritable", id="read-only"),
+        pytest.param(9, 0, "{file}: disk I/O error", "journal-unwritable", id="broken"),
+        pytest.param(0, 0, "journal.db: no space left on the disk of {place}", "journal-full", id="no room beside it"),
+        pytest.param(
+            9, os.ST_RDONLY, "{file}: the file system of {place} is read-only", "journal-unwritable", id="read-only"
+        ),
     ],
 )
 async def test_what_is_wrong_with_the_disk_is_said(
@@ -139,8 +141,9 @@ async def test_what_is_wrong_with_the_disk_is_said(
     monkeypatch.setattr(os, "statvfs", lambda _: os.statvfs_result((1, 1, 10, room, room, 10, 9, 9, flags, 255)))
     with pytest.raises(Temporary) as caught:
         await journal.record(Change(records={"t1": "1"}))
-    assert caught.value.message == f"cannot write the journal {tmp_path / 'journal.db'}: {said}"
-    assert caught.value.code == code and str(tmp_path) in caught.value.hint
+    said = said.format(file=tmp_path / "journal.db", place=tmp_path)
+    assert (caught.value.message, caught.value.code) == (f"cannot write the journal {said}", code)
+    assert "what runs runs on" in caught.value.hint
     await journal.close()
 
 

@@ -15,6 +15,27 @@ from tests.agent.room import Room
 MB = 1 << 20
 
 
+@pytest.mark.parametrize(
+    ("room", "inodes", "flags", "said"),
+    [
+        pytest.param(9, 9, 0, "", id="room"),
+        pytest.param(0, 9, 0, "no space left on the disk of /srv", id="full"),
+        pytest.param(9, 0, 0, "no space left on the disk of /srv", id="no inodes"),
+        pytest.param(9, 9, os.ST_RDONLY, "the file system of /srv is read-only", id="read-only"),
+    ],
+)
+def test_why_nothing_can_be_written(
+    monkeypatch: pytest.MonkeyPatch, room: int, inodes: int, flags: int, said: str
+) -> None:
+    found = os.statvfs_result((4096, 4096, 99, room, room, 99, inodes, inodes, flags, 255))
+    monkeypatch.setattr(os, "statvfs", lambda _: found)
+    assert disk.trouble(Path("/srv")) == said
+
+
+def test_what_is_not_there_has_no_reason(tmp_path: Path) -> None:
+    assert disk.trouble(tmp_path / "none") == ""
+
+
 def test_absent_or_no_directory_is_nothing(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"x")
     (tmp_path / "link").symlink_to(tmp_path)

@@ -24,6 +24,7 @@ from agent.runtime import failures
         ("chdir `/nope`: Not a directory", "bad-workdir", Permanent),
         ("cannot chdir to `/nope`: Permission denied", "bad-workdir", Permanent),
         ("mkdir `/run/x`: No space left on device", "no-space", Temporary),
+        ("write to seccomp fd", "no-space", Temporary),
         ("clone: Resource temporarily unavailable", "start-failed", Temporary),
         ("mount `proc` to `proc`: Operation not permitted", "start-failed", Permanent),
         ("", "start-failed", Permanent),
@@ -34,6 +35,13 @@ def test_from_crun(text: str, code: str, kind: type[GoraeError]) -> None:
     assert (error.code, type(error)) == (code, kind)
     assert error.message.startswith("cannot start shop/web: `run -x`: ")
     assert error.evidence == {"crun": text, "args": ["run", "-x"]}
+
+
+@pytest.mark.parametrize("text", ["", "write to seccomp fd", "open executable: No such file or directory"])
+def test_on_a_full_disk_nothing_is_for_good(text: str) -> None:
+    error = failures.from_crun(text, "shop/web", ["run"], "no space left on the disk of /run")
+    assert (error.code, type(error)) == ("no-space", Temporary)
+    assert error.message == "cannot start shop/web: no space left on the disk of /run"
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ DEAD = service("dead", task(state="failed"), failed=True, since=LONG_AGO)
 JUST_DEAD = service("dead", task(state="failed"), failed=True, since=LATELY)
 WAITS = service("waits", task(state="waiting"), failed=True, since=900.0)
 LOOPS = service("loops", task(state="backoff", attempt=5))
+CANNOT = service("cannot", task(state="backoff", attempt=0, failures=5))
 FELL = service("fell", task(state="backoff", attempt=2, failures=1))
 STARTS = service("starts", task(state="starting"))
 ILL = service("ill", task(health="unhealthy"))
@@ -39,6 +40,7 @@ RUNS, DONE = service("runs"), service("done", task(state="completed"))
         pytest.param([WAITS, JUST_DEAD, STARTS], False, id="a job just failed, with what waits for it"),
         pytest.param([WAITS, DEAD, STARTS], True, id="a job failed, with what waits for it"),
         pytest.param([LOOPS, RUNS], True, id="one ends again and again, the others rest"),
+        pytest.param([CANNOT, RUNS], True, id="one cannot be started, the others rest"),
         pytest.param([LOOPS, STARTS], False, id="one ends again and again: it may come right meanwhile"),
     ],
 )
