@@ -31,6 +31,7 @@ from agent.kit.syscalls import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, openat2
 from agent.ports import Process
 from agent.runtime import checks, conmon, failures, pidfd
 from agent.runtime.cgroups import EXECS, Cgroups
+from agent.runtime.sealed import Sealed
 from agent.runtime.spawn import PATH, Child, spawn
 
 _SPEC = "exec-"  # files of that name in a bundle: one for each program that somebody waits for
@@ -169,7 +170,7 @@ class Execs:
     def __init__(self, layout: Layout, instance: str) -> None:
         self._layout = layout
         self._cgroups = Cgroups(instance)
-        self._crun = shutil.which("crun", path=PATH) or "/usr/bin/crun"
+        self._crun = Sealed(shutil.which("crun", path=PATH) or "/usr/bin/crun")
         self._cat = shutil.which("cat", path=PATH) or "/usr/bin/cat"
 
     def config(self, task: str, attempt: int) -> dict[str, Any]:
@@ -194,12 +195,12 @@ class Execs:
             group = self._write(task, attempt, file, spec)
             log = os.memfd_create("exec", os.MFD_CLOEXEC)
             stack.callback(os.close, log)
-            argv = self._argv(task, attempt, file, log)
+            argv, keep = self._argv(task, attempt, file, log)
             execution = Execution(Child(0, -1), group, self._cgroups, log, name, spec["args"])
             if spec["terminal"]:
-                await self._on_terminal(argv, execution, process, spec)
+                await self._on_terminal(argv, keep, execution, process, spec)
             else:
-                self._on_pipes(argv, execution, stdin)
+                self._on_pipes(argv, keep, execution, stdin)
             try:
                 self._confine(execution)
                 yield execution
@@ -213,7 +214,8 @@ class Execs:
         log = os.memfd_create("exec", os.MFD_CLOEXEC)
         try:
             self._write(task, attempt, file, spec)
-            child = spawn(self._argv(task, attempt, file, log, "--detach"), keep=[log])
+            argv, keep = self._argv(task, attempt, file, log, "--detach")
+            child = spawn(argv, keep=keep)
             try:
                 code = await child.wait(_START)
             finally:
@@ -269,12 +271,14 @@ class Execs:
             raise _gone(task) from error
         return group
 
-    def _argv(self, task: str, attempt: int, file: Path, log: int, *more: str) -> list[str]:
-        argv = [self._crun, f"--root={self._layout.crun_root}", "--cgroup-manager=cgroupfs"]
+    def _argv(self, task: str, attempt: int, file: Path, log: int, *more: str) -> tuple[list[str], list[int]]:
+        """And the descriptors that belong to it."""
+        lent, crun = self._crun.lend()
+        argv = [crun, f"--root={self._layout.crun_root}", "--cgroup-manager=cgroupfs"]
         argv += [f"--log=file:/proc/self/fd/{log}", "exec", "--process", str(file), f"--cgroup={EXECS}"]
-        return [*argv, *more, f"{task}.{attempt}"]
+        return [*argv, *more, f"{task}.{attempt}"], [log, *lent]
 
-    def _on_pipes(self, argv: list[str], execution: Execution, stdin: bool) -> None:
+    def _on_pipes(self, argv: list[str], keep: list[int], execution: Execution, stdin: bool) -> None:
         theirs: list[int] = []  # what only children keep open
         ours: list[socket.socket] = []
 
@@ -297,7 +301,7 @@ class Execs:
         try:
             read = through(inwards=True) if stdin else None
             write, errors = through(inwards=False), through(inwards=False)
-            execution.child = spawn(argv, stdin=read, stdout=write, stderr=errors, keep=[execution.log])
+            execution.child = spawn(argv, stdin=read, stdout=write, stderr=errors, keep=keep)
         except BaseException:
             for near in ours:
                 near.close()
@@ -311,7 +315,9 @@ class Execs:
         execution.stdin = streams.pop(0) if stdin else None
         execution.stdout, execution.stderr = streams
 
-    async def _on_terminal(self, argv: list[str], execution: Execution, process: Process, spec: dict[str, Any]) -> None:
+    async def _on_terminal(
+        self, argv: list[str], keep: list[int], execution: Execution, process: Process, spec: dict[str, Any]
+    ) -> None:
         path = self._layout.run / "at" / f"{_SPEC}{secrets.token_hex(4)}"  # short: 107 bytes at most
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
             path.unlink(missing_ok=True)
@@ -322,7 +328,7 @@ class Execs:
                 listener.setblocking(False)
                 at = argv.index("exec") + 1
                 argv = [*argv[:at], "--console-socket", str(path), *argv[at:]]
-                execution.child = spawn(argv, keep=[execution.log])
+                execution.child = spawn(argv, keep=keep)
                 await pidfd.readable(listener.fileno(), execution.child.fd, timeout=_START)
                 master = _receive(listener)
                 if master is not None:
