@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from agent.attendance import Attendance
 from agent.decide import hooks, mounts, networks
 from agent.decide.oci_config import oci_config
 from agent.decide.record import TaskRecord
@@ -75,6 +76,7 @@ class Ports:
     random: Callable[[], float] = lambda: 0.5
     ulids: Ulids = field(default_factory=Ulids)
     troubles: Troubles = field(default_factory=Troubles)
+    attendance: Attendance = field(default_factory=Attendance)
     # On few cores more at once only makes each slower. Attaching to the network is outside: it gathers what comes
     # together into one transaction.
     preparing: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(4))
@@ -214,8 +216,10 @@ async def start(ports: Ports, task: Task, record: TaskRecord, prepared: Prepared
         done = await run_hooks(ports, record, process, first, "pre_start")
         if not done.ok:
             raise Temporary(done.message, code="pre-start", **done.evidence)
+        if task.container.attended:
+            await ports.attendance.hold(record.id, record.stack, record.service, process)
 
-    if first:  # they may take long, and then nobody must wait for them
+    if hooks.holds(task, record):  # that may take long, and then nobody must wait for it
         return await ports.runtime.start(bundle, prime)
     async with ports.starting:
         return await ports.runtime.start(bundle)
@@ -244,10 +248,13 @@ async def run_hooks(ports: Ports, record: TaskRecord, process: Process, due: tup
     return Hooked(True)
 
 
-async def discard(ports: Ports, task: str) -> None:
-    """In the reverse order of prepare: what is on top goes first."""
+async def discard(ports: Ports, task: str, *, once: bool = False) -> None:
+    """In the reverse order of prepare: what is on top goes first. `once`: with its anonymous volumes."""
     await ports.resolver.drop(task)
     await ports.network.detach(task)
     await ports.volumes.release(task)
     await ports.rootfs.remove(task)
     await ports.sandboxes.remove(task)
+    if once:
+        found = [info.name for info in await ports.volumes.list() if mounts.belongs(info, task)]
+        await ports.volumes.remove(found)

@@ -198,7 +198,7 @@ async def serve(layout: Layout, instance: str, slice_: Slice, bus: Bus, *, signa
             log_budget=log_limits.budget,
             inside=InsideRequests(layout, instance, agent).operations,
             conversations={
-                **ExecRequests(layout, execs, agent, rootfs, runtime).conversations,
+                **ExecRequests(layout, execs, agent, rootfs, runtime, ports.attendance).conversations,
                 **CopyRequests(agent).conversations,
                 **ForwardRequests(agent).conversations,
             },

@@ -172,12 +172,12 @@ class Controller:
         self,
         name: str,
         service: str,
-        command: Sequence[str] | None,
-        environment: Mapping[str, str],
-        user: str | None,
+        wanted: runs.Wanted,
         peer: Peer,
+        *,
+        once: str | None = None,
     ) -> tuple[Applied, str]:
-        """A command once in a container of the service's; the name under which it runs."""
+        """A command once in a container of the service's; the name under which it runs: `once`, or one that is made."""
         await self._until_bound()
         async with self._ledger.changing:
             record = self._record(name)
@@ -188,9 +188,11 @@ class Controller:
             lock = stack.images.get(stack.services[service].image) if service in stack.services else None
             if lock is None:
                 raise refusals.no_service(service, name, stack.services)
-            once = f"{service[:40]}-run-{self._new_id()[-6:]}"
-            what = runs.run(expand.service(stack, service, lock.id), once, command, environment, user)
-            desired = {**expand.as_it_is(record.goal), once: what}
+            desired = expand.as_it_is(record.goal)
+            once = once or f"{service[:40]}-run-{self._new_id()[-6:]}"
+            if once in desired or once in stack.services:
+                raise refusals.name_taken(f"{name}/{once}")
+            desired[once] = runs.run(expand.service(stack, service, lock.id), once, wanted)
             planned = self.applying.plan(name, _order(record), desired, record.goal, Intent("run"))
             return await self.applying.apply(name, record.model, planned, record, peer, "run"), once
 

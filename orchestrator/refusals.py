@@ -35,6 +35,10 @@ def no_service(service: str, stack: str | None, known: Iterable[str]) -> UserErr
     )
 
 
+def name_taken(name: str) -> UserError:
+    return UserError(f"cannot run {name}: there is one of that name", code="name-taken", hint="take another --name")
+
+
 def nothing_runs(stack: str, services: Sequence[str], slot: int | None = None) -> UserError:
     names = [f"{stack}/{service}" + ("" if slot is None else f".{slot}") for service in services]
     return UserError(

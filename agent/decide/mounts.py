@@ -19,6 +19,11 @@ def anonymous(task: Task, target: str) -> str:
     return f"{task.lineage or task.id}-{hashlib.sha256(_clean(target).encode()).hexdigest()[:12]}"
 
 
+def belongs(volume: VolumeInfo, lineage: str) -> bool:
+    """Whether it is an anonymous one of the slot whose first task that was."""
+    return bool(volume.owner) and volume.name.rpartition("-")[0] == lineage
+
+
 Others = Mapping[str, tuple[Task, ImageConfig]]  # service → its first slot
 
 

@@ -6,6 +6,8 @@ States in which nothing runs are decided here; running.py and stopping.py have t
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from agent.decide import running, stopping
 from agent.decide.action import Action, Clean, Discard, Draft, Gone, Move, Prepare, Start, Tail, Wait
 from agent.decide.record import TaskRecord
@@ -61,7 +63,8 @@ def _mount_missing(v: View) -> Action:
 def _prepare(v: View) -> Move:
     # The evidence of a failed start stays, so that the same failure again is known to be the same.
     kept = v.record.evidence
-    return enter(v, "preparing", "", evidence=kept, met=v.world.boot, until=None, stop=None)
+    ending = replace(v.record.ending, once=v.task is not None and v.task.container.once)
+    return enter(v, "preparing", "", evidence=kept, met=v.world.boot, until=None, stop=None, ending=ending)
 
 
 def _preparing(v: View) -> Action:

@@ -62,7 +62,7 @@ MASKED = (
     "/sys/firmware",
 )
 READ_ONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
-STDIN = "gorae.stdin"  # the annotation of a container whose input stays open
+STDIN = "gorae.stdin"  # the annotation of a container with input: it stays "open", or is "theirs" who are attached
 TERM = "xterm"  # what a program on a terminal is told, as Docker does
 SYSCTL = {  # of the task's own network namespace, as Docker: any user may ping and bind port 80
     "net.ipv4.ip_unprivileged_port_start": "0",
@@ -136,7 +136,7 @@ def oci_config(
             "gorae.stack": stack,
             "gorae.service": task.service,
             "gorae.task": task.id,
-            **({STDIN: "open"} if task.container.stdin else {}),
+            **({STDIN: "theirs" if task.container.once else "open"} if task.container.stdin else {}),
         },
         "linux": linux,
     }

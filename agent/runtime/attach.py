@@ -24,7 +24,9 @@ _EACH = 100  # bytes that a packet takes besides its own: a container may write 
 class Attached:
     """Temporary not-attached: its conmon is gone."""
 
-    def __init__(self, layout: Layout, task: str, attempt: int) -> None:
+    def __init__(self, layout: Layout, task: str, attempt: int, *, patient: bool = False) -> None:
+        """`patient`: it waits for the reader, and the container with it."""
+        self._patient, self._paused = patient, False
         self._control = layout.run_tasks / task / str(attempt) / "ctl"
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
         self._waiting: deque[tuple[bool, bytes]] = deque()
@@ -60,6 +62,9 @@ class Attached:
             await self._bell.wait()
         errors, data = self._waiting.popleft()
         self._behind -= len(data) + _EACH
+        if self._paused and self._behind < _BEHIND // 2:
+            self._paused = False
+            asyncio.get_running_loop().add_reader(self._socket.fileno(), self._take)
         return errors, data
 
     async def write(self, data: bytes) -> None:
@@ -74,6 +79,11 @@ class Attached:
                     return
                 else:
                     break
+
+    def end(self) -> None:
+        """Of what it is given to read."""
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_WR)
 
     def resize(self, rows: int, columns: int) -> None:
         """Of its terminal; conmon reads "1 ROWS COLUMNS" (src/ctrl.c)."""
@@ -94,7 +104,10 @@ class Attached:
         if data and data[0] in (_STDOUT, _STDERR):
             self._waiting.append((data[0] == _STDERR, data[1:]))
             self._behind += len(data) - 1 + _EACH
-        if not data or self._behind > _BEHIND:
+        if data and self._patient and self._behind > _BEHIND:
+            self._paused = True
+            asyncio.get_running_loop().remove_reader(self._socket.fileno())
+        elif not data or self._behind > _BEHIND:
             self._over, self._too_slow = not data, bool(data)
             asyncio.get_running_loop().remove_reader(self._socket.fileno())
             with suppress(

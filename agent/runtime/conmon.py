@@ -38,8 +38,9 @@ class Monitor:
     cgroup: Path | None  # where conmon is to sit
 
     def argv(self, crun: str, cid: str, bundle: Path, log: Path | None, config: Mapping[str, Any]) -> list[str]:
-        # Its input stays open when somebody who was attached leaves: it is the service's, not theirs.
-        stdin = ["-i", "--leave-stdin-open"] if STDIN in config["annotations"] else []
+        stdin = ["-i"] if STDIN in config["annotations"] else []
+        if stdin and (config["process"]["terminal"] or config["annotations"][STDIN] == "open"):
+            stdin.append("--leave-stdin-open")  # when somebody who was attached leaves: it is the service's
         return [
             self.conmon,
             *("-c", cid, "-u", cid, "-n", cid, "-b", str(bundle)),

@@ -9,10 +9,11 @@ from contextlib import AsyncExitStack, suppress
 from difflib import get_close_matches
 from typing import Any, Protocol
 
+from agent.attendance import Attendance
 from agent.decide.execs import Wanted, process_spec
 from agent.decide.oci_config import STDIN
 from agent.decide.record import TaskRecord, signal_number
-from agent.kit.errors import GoraeError, UserError, leaf
+from agent.kit.errors import GoraeError, Temporary, UserError, leaf
 from agent.kit.layout import Layout
 from agent.ports import Process, Rootfs, Runtime
 from agent.runtime.attach import Attached
@@ -33,9 +34,11 @@ class Agent(Protocol):
 
 
 class ExecRequests:
-    def __init__(self, layout: Layout, execs: Execs, agent: Agent, rootfs: Rootfs, runtime: Runtime) -> None:
+    def __init__(
+        self, layout: Layout, execs: Execs, agent: Agent, rootfs: Rootfs, runtime: Runtime, attendance: Attendance
+    ) -> None:
         self._layout, self._execs, self._agent = layout, execs, agent
-        self._rootfs, self._runtime = rootfs, runtime
+        self._rootfs, self._runtime, self._attendance = rootfs, runtime, attendance
         self._left: set[asyncio.Task[None]] = set()  # what runs on without those who began it
         self.conversations: dict[str, Conversation] = {"exec": self._exec, "attach": self._attach}
 
@@ -66,20 +69,27 @@ class ExecRequests:
             return {"exit_code": None}
 
     async def _attach(self, request: dict[str, Any], take: Take) -> Any:
-        record, process = chosen(self._agent, request, "attach to")
+        if request.get("wait", False):
+            record, process = await self._coming(text(request, "stack"), text(request, "service"))
+        else:
+            record, process = chosen(self._agent, request, "attach to")
         config = self._execs.config(record.id, record.attempt)
         tty, stdin = bool(config["process"]["terminal"]), STDIN in config["annotations"]
-        attached = Attached(self._layout, record.id, record.attempt)
+        theirs = stdin and not tty and config["annotations"][STDIN] == "theirs"
+        attached = Attached(self._layout, record.id, record.attempt, patient=record.ending.once)
         ended = asyncio.create_task(self._runtime.wait(record.id, record.attempt, process))
         try:
             duplex = await take({**_about(record), "tty": tty, "stdin": stdin})
+            if tty and all(size := _size(request)):
+                attached.resize(*size)
+            self._attendance.release(record.id)
 
             async def forward(number: int) -> None:
                 await self._runtime.signal(record.id, record.attempt, process, number)
 
             try:
                 async with asyncio.TaskGroup() as group:
-                    feeding = group.create_task(_feed_attached(duplex, attached, forward, stdin=stdin))
+                    feeding = group.create_task(_feed_attached(duplex, attached, forward, stdin=stdin, ends=theirs))
                     while (read := await attached.read()) is not None:
                         errors, data = read
                         await duplex.send(frames.STDERR if errors else frames.STDOUT, data)
@@ -94,6 +104,22 @@ class ExecRequests:
             ended.cancel()
             await asyncio.gather(ended, return_exceptions=True)
 
+    async def _coming(self, stack: str, service: str) -> tuple[TaskRecord, Process]:
+        """The service's only task, as soon as somebody may attach to it; what hinders it from starting is raised."""
+        with self._attendance.watching(stack, service) as bell:
+            while True:
+                bell.clear()
+                for record in self._agent.records(stack, [service]):
+                    process = self._attendance.held(record.id) or record.process
+                    if process is not None:
+                        return record, process
+                    if record.state not in ("pending", "preparing", "starting"):
+                        code = str(record.evidence.get("code") or "nothing-runs")
+                        hint = str(record.evidence.get("hint") or "gorae events")
+                        said = record.message or f"cannot attach to {stack}/{service}: it is {record.state}"
+                        raise Temporary(said, code=code, hint=hint)
+                await bell.wait()
+
     def _code(self, record: TaskRecord, found: int | None) -> int | None:
         """The worker, which waits for the same end, may have put conmon's note of it away already."""
         if found is not None:
@@ -103,12 +129,15 @@ class ExecRequests:
 
 
 async def _feed_attached(
-    duplex: Duplex, attached: Attached, forward: Callable[[int], Awaitable[None]], *, stdin: bool
+    duplex: Duplex, attached: Attached, forward: Callable[[int], Awaitable[None]], *, stdin: bool, ends: bool
 ) -> None:
+    """`ends`: its input ends with what it is sent."""
     while (frame := await duplex.receive()) is not None:
         match frame:
             case Frame(frames.STDIN, payload) if stdin:
                 await attached.write(payload)
+            case Frame(frames.END) if ends:
+                attached.end()
             case Frame(frames.RESIZE):
                 attached.resize(*frame.size())
             case Frame(frames.SIGNAL, payload):
@@ -229,15 +258,20 @@ def _unknown(stack: str, service: str, known: set[str]) -> UserError:
 
 
 def _wanted(request: dict[str, Any]) -> Wanted:
-    size = request.get("size") or (0, 0)
     return Wanted(
         command=tuple(texts(request, "command")),
         user=text(request, "user") if request.get("user") is not None else None,
         working_dir=text(request, "working_dir") if request.get("working_dir") is not None else None,
         environment=labels(request, "environment"),
         tty=bool(request.get("tty", False)),
-        size=(int(size[0]), int(size[1])),
+        size=_size(request),
     )
+
+
+def _size(request: dict[str, Any]) -> tuple[int, int]:
+    """Rows, columns."""
+    rows, columns = request.get("size") or (0, 0)
+    return int(rows), int(columns)
 
 
 def _signal(payload: bytes) -> int:

@@ -188,6 +188,8 @@ class ContainerSpec(Wire):
     logged: bool = True  # False: what it writes is kept nowhere
     tty: bool = False  # its three streams are one terminal
     stdin: bool = False  # its input stays open, for who attaches
+    once: bool = False  # of a run: its anonymous volumes go with it, and its input ends with that of who is attached
+    attended: bool = False  # its program begins when somebody is attached
 
 
 class Restart(Wire):

@@ -55,9 +55,11 @@ Operations (arguments → result):
                 stdin?, detach? → {"ready": {task, service, slot, attempt}}, frames, {exit_code}
                 without tty stdout and stderr come apart. A client that closes ends what it runs: SIGHUP, then SIGKILL.
                 detach: it begins and is left alone; exit_code is null
-    attach      stack, service, slot? → {"ready": {task, service, slot, attempt, tty, stdin}}, frames, {exit_code}
+    attach      stack, service, slot?, wait?, size?: [ROWS, COLUMNS] → {"ready": {task, service, slot, attempt, tty,
+                stdin}}, frames, {exit_code}
                 the streams of the container's own program, from now on. stdin: whether it takes any. One that reads too
-                slowly is let go: Temporary too-slow
+                slowly is let go: Temporary too-slow; the program of a run waits for it. wait: for one that is only
+                coming; what is `attended` begins then
     adopt       store_id → {}                             an operator binds the agent to a store by hand
     stats       stack?, services?: [NAME], follow?, every?: seconds → lines {at, cpus, memory, tasks: [{task, stack,
                 service, slot, attempt, cpus_limit, memory_limit, pids_limit, and as decide/stats.py has it}]}

@@ -50,9 +50,12 @@ class ExecBody(Body):
 
 
 class AttachBody(Body):
-    """`slot`: of the service's containers, else the first that runs."""
+    """`slot`: of the service's containers, else the first that runs. `wait`: for one that is only coming; what is
+    `attended` (the run route) begins then. `size`: of its terminal."""
 
     slot: int | None = Field(default=None, ge=1)
+    wait: bool = False
+    size: tuple[Number, Number] = (0, 0)
 
 
 # Path → what its first message is; `openapi.py` tells of them.

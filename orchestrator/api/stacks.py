@@ -17,6 +17,7 @@ from orchestrator.api.peer import peer
 from orchestrator.applying import Applied
 from orchestrator.compose.model import Name, ServiceName, Stack
 from orchestrator.decide.pulling import Pull
+from orchestrator.decide.runs import Wanted
 from orchestrator.decide.staying import Others
 
 router = APIRouter(prefix="/v1")
@@ -52,10 +53,18 @@ class KillBody(ServicesBody):
 
 
 class RunBody(Body):
+    """None: as the service has it. `attended`: it begins when somebody attaches to it (the attach route, `wait`)."""
+
     service: ServiceName
+    name: ServiceName | None = None
     command: tuple[str, ...] | None = None
+    entrypoint: tuple[str, ...] | None = None
     environment: dict[str, str] = {}
     user: str | None = None
+    working_dir: str | None = None
+    tty: bool | None = None
+    stdin: bool | None = None
+    attended: bool = False
 
 
 class ScaleBody(Body):
@@ -126,8 +135,8 @@ async def kill(here: Here, request: Request, name: StackName, body: KillBody) ->
 @router.post("/stacks/{name}/run")
 async def run(here: Here, request: Request, name: StackName, body: RunBody) -> dict[str, Any]:
     """A command once in a container of the service's, under the name `service` of the answer."""
-    who = peer(request)
-    done, once = await here.controller.run(name, body.service, body.command, body.environment, body.user, who)
+    wanted = Wanted(**body.model_dump(exclude={"service", "name"}))
+    done, once = await here.controller.run(name, body.service, wanted, peer(request), once=body.name)
     return applied(done) | {"service": once}
 
 

@@ -16,8 +16,9 @@ from orchestrator.cli import terminal
 from orchestrator.cli.terminal import Ended, Keys
 from orchestrator.cli.websocket import HIGH, WebSocket, outcome
 
-_CODES = {"command-not-found": 127, "not-executable": 126}  # as a shell says it
+CODES = {"command-not-found": 127, "not-executable": 126}  # as a shell says it
 _CHUNK = 64 * 1024
+_PASSED = (signal.SIGINT, signal.SIGQUIT)
 
 
 def wants_terminal(asked: bool | None) -> bool:
@@ -30,100 +31,112 @@ def wants_terminal(asked: bool | None) -> bool:
     return there if asked is None else asked
 
 
+class Detached(Exception):
+    """The detach keys were typed."""
+
+
 def run(path: str, target: str, ask: dict[str, object], *, tty: bool | None, stdin: bool, keys: Keys) -> int:
     """The exit code for this program. `path`: of the daemon's socket; `ask`: the first message. `tty` None: as the
     container is, if we have one; the same of its input."""
     with terminal.ending():
         try:
-            with ExitStack() as stack:
-                talk = WebSocket(path, target, ask | {"size": terminal.size(1)} if tty else ask)
-                stack.callback(talk.close)
-                if tty is None:
-                    about = talk.wait_ready()
-                    tty = bool(about["tty"]) and wants_terminal(None)
-                    stdin = stdin and bool(about["stdin"])
-                    if tty:
-                        talk.send(RESIZE, _size())
-                if tty:
-                    stack.enter_context(terminal.raw(0))
-                code = _Loop(talk, tty=tty, stdin=stdin, keys=keys).run()
+            return Talk(tty=tty, stdin=stdin, keys=keys).hold(path, target, ask) or 0
         except GoraeError as error:
-            if error.code not in _CODES:
+            if error.code not in CODES:
                 raise
             print(error.message, file=sys.stderr)
-            return _CODES[error.code]
+            return CODES[error.code]
         except Ended as end:
             return 128 + end.number
-    return code
+        except Detached:
+            return 0
 
 
-class _Loop:
-    def __init__(self, talk: WebSocket, *, tty: bool, stdin: bool, keys: Keys) -> None:
-        self._talk, self._tty, self._keys = talk, tty, keys
-        self._reads = stdin
+class Talk:
+    def __init__(self, *, tty: bool | None, stdin: bool, keys: Keys, passing: tuple[int, ...] = _PASSED) -> None:
+        """`passing`: signals that are passed on once, where there is no terminal."""
+        self._tty, self._keys, self._passing = tty, keys, passing
+        self.reads = stdin  # there may be more to pass on
+        self.begun = False  # the other side has said something
         self._signals: list[int] = []  # that have come
         self._passed: set[int] = set()
 
-    def run(self) -> int:
+    def hold(self, path: str, target: str, ask: dict[str, object]) -> int | None:
+        """The program's exit code; None: nobody knows it. Raises Detached, the daemon's error, Unreachable."""
+        with ExitStack() as stack:
+            self._talk = WebSocket(path, target, ask | {"size": terminal.size(1)} if self._tty else ask)
+            stack.callback(self._talk.close)
+            if self._tty is None:
+                about = self._talk.wait_ready()
+                self._tty = bool(about["tty"]) and wants_terminal(None)
+                self.reads = self.reads and bool(about["stdin"])
+                if self._tty:
+                    self._talk.send(RESIZE, _size())
+            if self._tty:
+                stack.enter_context(terminal.raw(0))
+            return self._go_on()
+
+    def _go_on(self) -> int | None:
         with self._watching() as wake:
-            if not self._reads:
+            if not self.reads:
                 self._talk.send(END)
             for kind, payload in self._talk.early():
-                if (code := self._answer(kind, payload)) is not None:
-                    return code
+                if kind in (RESULT, ERROR):
+                    return outcome(kind, payload)
+                self._show(kind, payload)
             while True:
                 self._talk.flush()
                 poll = select.poll()
                 poll.register(self._talk.socket, select.POLLIN | (select.POLLOUT if self._talk.waiting else 0))
                 poll.register(wake, select.POLLIN)
-                if self._reads and self._talk.waiting < HIGH:
+                if self.reads and self._talk.waiting < HIGH:
                     poll.register(0, select.POLLIN)
                 events = dict(poll.poll())
                 if wake in events:
                     os.read(wake, 512)
                     self._tell_signals()
-                if 0 in events and self._read():
-                    return 0
+                if 0 in events:
+                    self._read()
                 if events.get(self._talk.socket.fileno(), 0) & ~select.POLLOUT:
                     for kind, payload in self._talk.receive():
-                        if (code := self._answer(kind, payload)) is not None:
-                            return code
+                        if kind in (RESULT, ERROR):
+                            return outcome(kind, payload)
+                        self._show(kind, payload)
 
-    def _answer(self, kind: int, payload: bytes) -> int | None:
-        if kind in (RESULT, ERROR):
-            return outcome(kind, payload) or 0
+    def _show(self, kind: int, payload: bytes) -> None:
+        self.begun = True
         if kind in (STDOUT, STDERR):
             _write(1 if kind == STDOUT else 2, payload)
-        return None
 
-    def _read(self) -> bool:
-        """What is typed, or piped in; True: the detach keys."""
+    def _read(self) -> None:
+        """What is typed, or piped in. Raises Detached."""
         try:
             data = os.read(0, _CHUNK)
         except OSError:
             data = b""
         left = False
         if self._tty:
-            data, left = self._keys.feed(data) if data else (b"\x04", False)
+            if not data:  # the terminal is gone; SIGHUP may be ignored, as nohup does
+                raise Ended(signal.SIGHUP)
+            data, left = self._keys.feed(data)
         if data:
             self._talk.send(STDIN, data)
         if left:
             self._talk.send(DETACH)
-            return self._leave()
+            self._leave()
         if not data and not self._tty:
             self._talk.send(END)
-            self._reads = False
-        return False
+            self.reads = False
 
-    def _leave(self) -> bool:
-        """Until the daemon knows of it."""
+    def _leave(self) -> None:
+        """Once the daemon knows of it."""
         while self._talk.waiting:
             select.select([], [self._talk.socket], [])
             self._talk.flush()
         while not any(kind in (RESULT, ERROR) for kind, _ in self._talk.receive()):
             select.select([self._talk.socket], [], [])
         os.write(2, b"\r\ndetached; it runs on\r\n")
-        return True
+        raise Detached
 
     # Signals ---------------------------------------------------------------------------------------------------------
 
@@ -132,7 +145,7 @@ class _Loop:
         """A descriptor that is readable when a signal is to be passed on. On a terminal Ctrl-C is a key; without one it
         is passed on once, and ends us when it comes again."""
         wake, sink = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        passed = (signal.SIGWINCH, signal.SIGCONT) if self._tty else (signal.SIGINT, signal.SIGQUIT)
+        passed = (signal.SIGWINCH, signal.SIGCONT) if self._tty else self._passing
         before = {number: signal.signal(number, self._note) for number in passed}
         old = signal.set_wakeup_fd(sink, warn_on_full_buffer=False)
         try:

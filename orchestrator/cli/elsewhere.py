@@ -17,12 +17,6 @@ OPTIONS = {
     "gorae up --scale": "gorae scale SERVICE=N",
     "gorae up --force-recreate": "gorae recreate",
     "gorae up --wait": "gorae up, which always waits",
-    "gorae run --rm": "gorae run, which always removes the container",
-    "gorae run --no-deps": "gorae run, which starts no other service",
-    "gorae run -it": "gorae run, which passes no input on; gorae exec -it, in a container that runs",
-    "gorae run -i": "gorae run, which passes no input on; gorae exec -i, in a container that runs",
-    "gorae run -t": "gorae run, which gives no terminal; gorae exec -t, in a container that runs",
-    "gorae run -T": "gorae run, which never gives a terminal",
     "gorae down --remove-orphans": "gorae down, which always removes the whole stack",
     "gorae down --rmi": "gorae down, then gorae image prune --all",
 }

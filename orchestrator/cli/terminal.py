@@ -7,7 +7,7 @@ import signal
 import termios
 import tty
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from agent.kit.errors import UserError
 
@@ -47,7 +47,8 @@ def raw(fd: int) -> Iterator[None]:
         set_raw(fd)
         yield
     finally:
-        termios.tcsetattr(fd, termios.TCSADRAIN, before)
+        with suppress(termios.error):  # it is gone
+            termios.tcsetattr(fd, termios.TCSADRAIN, before)
 
 
 def set_raw(fd: int) -> None:

@@ -16,6 +16,7 @@ from orchestrator import rolling
 from orchestrator.compose.model import LockedImage
 from orchestrator.decide.difference import difference
 from orchestrator.decide.preview import preview
+from orchestrator.decide.runs import Wanted
 from orchestrator.decide.status import fold
 from orchestrator.decide.staying import Others, beside, staying
 from orchestrator.store.sqlite import SqliteStore
@@ -96,7 +97,7 @@ async def test_a_run_beside_a_paused_update_does_not_carry_it_on(s: Setting) -> 
     s.agent.bad = ""  # it gets well, but nobody has said that the others may follow
     await s.agent.set("shop", "web", state="running", health="healthy", failures=0)
     await s.o.until(lambda: sorted(s.images()) == ["web:1", "web:1", "web:bad"])
-    _, once = await s.o.controller.run("shop", "web", ["look"], {}, None, ALICE)
+    _, once = await s.o.controller.run("shop", "web", Wanted(("look",)), ALICE)
     await s.o.until(lambda: sorted(s.images()) == ["web:1", "web:1", "web:bad", "web:bad"])
     found = s.o.ledger.stacks["shop"].rollout
     assert found is not None and (found.phase, found.message) == ("paused", "web.1 failed: exit 3")
@@ -115,14 +116,14 @@ async def test_a_way_back_is_told_of_though_something_ran_meanwhile(s: Setting) 
     await s.agent._assign(s.o.ledger.stacks["shop"].assignment(s.o.ledger.identity.store_id))
     s.agent.deaf.add("shop")
     await s.o.until(lambda: (now := s.o.ledger.stacks["shop"].rollout) is not None and now.phase == "rolling-back")
-    await s.o.controller.run("shop", "web", ["look"], {}, None, ALICE)
+    await s.o.controller.run("shop", "web", Wanted(("look",)), ALICE)
     s.agent.deaf.clear()
     await s.agent._assign(s.o.ledger.stacks["shop"].assignment(s.o.ledger.identity.store_id))
     for _ in range(2):
         await s.o.converged()
         record = s.o.ledger.stacks["shop"]
         assert fold(record, s.o.ledger.statuses["shop"], True)["update"]["phase"] == "rolled-back"
-        await s.o.controller.run("shop", "web", ["look"], {}, None, ALICE)
+        await s.o.controller.run("shop", "web", Wanted(("look",)), ALICE)
 
 
 async def test_the_first_up_has_nothing_to_go_back_to(s: Setting) -> None:
@@ -349,7 +350,7 @@ async def test_a_run_is_beside_the_services_until_it_is_over(s: Setting) -> None
     await s.o.up(stack(web={**web, "replicas": 1}))
     await s.o.converged()
     (before,) = s.o.ledger.stacks["shop"].tasks
-    _, once = await s.o.controller.run("shop", "web", ["echo", "hi"], {"A": "1"}, "7", ALICE)
+    _, once = await s.o.controller.run("shop", "web", Wanted(("echo", "hi"), environment={"A": "1"}, user="7"), ALICE)
     tasks = {t.service: t for t in s.o.ledger.stacks["shop"].tasks}
     assert tasks["web"] == before and once.startswith("web-run-")
     made = tasks[once].container
@@ -376,7 +377,7 @@ async def test_while_the_host_is_drained_nothing_runs_and_no_update_goes_on(s: S
     assert [task.desired for task in s.o.ledger.stacks["shop"].tasks] == ["running"] * 3, "what is wanted is kept"
     await s.o.up(stack(web={**CHECKED, "image": "web:2"}))
     with pytest.raises(UserError, match="cannot run shop/web: the host is drained"):
-        await s.o.controller.run("shop", "web", None, {}, None, ALICE)
+        await s.o.controller.run("shop", "web", Wanted(), ALICE)
     kept = await SqliteStore.open(s.place / "o.db")
     assert (await kept.load()).drained == s.o.ledger.drained > 0
     await kept.close()

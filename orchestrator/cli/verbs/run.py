@@ -1,99 +1,148 @@
 """Run a command once in a new container of a service: its image, volumes, networks and variables, no ports.
 
-Waits until it has ended, prints what it writes, and exits with its code. The container is removed afterwards; what it
-wrote into volumes stays. Ctrl-C ends it. With -d: returns at once, and it goes with the next change of the stack.
+Waits until it has ended, and exits with its code. What is typed or piped in is its input. It gets a terminal when this
+is run on one; -T goes without. The container is removed afterwards, with its anonymous volumes; what it wrote into
+others stays. Ctrl-C ends it, on a terminal as a key of its own; Ctrl-P Ctrl-Q leaves it running there.
 
-What is typed or piped in is not passed on: gorae exec does that, in a container that runs. Of a service with
-stdin_open, gorae attach is at the input of a run with -d.
+With -d: returns at once, and it goes with the next change of the stack. Of a service with stdin_open, or with -i,
+gorae attach is at its input.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import signal
 import sys
 import time
-from typing import Any
 
-from agent.kit.errors import Temporary, UserError
+from agent.kit.errors import GoraeError, Temporary, UserError
 from orchestrator.cli import targets
-from orchestrator.cli.client import Client
+from orchestrator.cli.client import Client, Unreachable, quote
+from orchestrator.cli.verbs import exec as entering
 
-PAUSE = 0.2  # seconds between two looks
+TYPE_CHECKING = False  # typing itself costs 2 ms of start-up
+if TYPE_CHECKING:
+    from typing import Any
+
+    from orchestrator.cli.conversing import Talk
+
+AWAY = 30.0  # seconds that daemons may be away
+_AGAIN = 0.2  # seconds between two tries to reach them
+_LOST = frozenset({"agent-away", "daemon-away"})
 
 
 def register(parser: argparse.ArgumentParser) -> None:
     targets.register_files(parser, short=False)
     parser.add_argument("-d", "--detach", action="store_true", help="do not wait")
-    parser.add_argument(
-        "-e", "--env", metavar="NAME=VALUE", action="append", default=[], help="a variable of its own; NAME: as here"
-    )
-    parser.add_argument("-u", "--user", metavar="USER", help="as this user")
+    entering.register_process(parser)
+    parser.add_argument("--entrypoint", metavar="WORDS", help="instead of the service's, whose command goes with it")
+    parser.add_argument("--name", metavar="NAME", help="of the container, among the services of the stack")
+    parser.add_argument("--rm", action="store_true", help="remove the container afterwards, as it always does")
+    parser.add_argument("--no-deps", action="store_true", help="start no other service, as it never does")
+    entering.register_input(parser)
     parser.add_argument("target", metavar="SERVICE", help="SERVICE or STACK/SERVICE")
     parser.add_argument("command", metavar="COMMAND", nargs=argparse.REMAINDER, help="default: the service's own")
 
 
 def run(arguments: argparse.Namespace) -> int:
+    from orchestrator.cli import conversing, terminal
+
     client = Client(arguments.root)
     arguments.targets = [arguments.target]
     stack, service = targets.one_service(arguments, client)
-    body = {
-        "service": service,
-        "command": arguments.command or None,
-        "environment": dict(_variable(pair) for pair in arguments.env),
-        "user": arguments.user,
-    }
-    name = client.send("POST", f"/v1/stacks/{stack}/run", body)["service"]
     if arguments.detach:
+        name = _begin(client, stack, _body(arguments, service, arguments.tty, arguments.interactive or None))
         print(f"{stack}/{name} is started; gorae logs {stack}/{name}")
         return 0
-    seen: list[str] = []
-    for number in (signal.SIGHUP, signal.SIGTERM):  # a closed terminal, timeout(1): nobody waits for it any more
-        signal.signal(number, _leave)
+    tty, stdin = conversing.wants_terminal(arguments.tty), not arguments.no_stdin
+    keys = terminal.Keys(terminal.DETACH_KEYS if arguments.detach_keys is None else arguments.detach_keys)
+    talk = conversing.Talk(tty=tty, stdin=stdin, keys=keys, passing=())
+    with terminal.ending():
+        name = _begin(client, stack, {**_body(arguments, service, tty, stdin), "attended": True})
+        try:
+            return _stay(client, talk, stack, name, tty=tty)
+        except conversing.Detached:
+            name = ""
+            return 0
+        except terminal.Ended as end:
+            return 128 + end.number
+        except GoraeError as error:
+            if error.code not in conversing.CODES:
+                raise
+            print(error.message, file=sys.stderr)
+            return conversing.CODES[error.code]
+        finally:
+            if name:
+                _end(client, stack, name)
+
+
+def _body(arguments: argparse.Namespace, service: str, tty: bool | None, stdin: bool | None) -> dict[str, Any]:
+    return {
+        "service": service,
+        "name": arguments.name,
+        "command": arguments.command or None,
+        "entrypoint": None if arguments.entrypoint is None else _words(arguments.entrypoint),
+        "environment": entering.variables(arguments.env),
+        "user": arguments.user,
+        "working_dir": arguments.workdir,
+        "tty": tty,
+        "stdin": stdin,
+    }
+
+
+def _words(text: str) -> list[str]:
+    """As a shell splits them; of "", none."""
+    from shlex import split
+
     try:
-        while True:
-            task = _task(client, stack, name)
-            over = task["state"] in ("completed", "failed")
-            _print(client, stack, name, seen)
-            if over:
-                break
-            time.sleep(PAUSE)
-    finally:
-        client.send("DELETE", f"/v1/stacks/{stack}/runs/{name}")
+        return split(text)
+    except ValueError as error:
+        raise UserError(
+            f"cannot understand the entrypoint {text!r}: {error}", code="usage", hint="as a shell has it"
+        ) from None
+
+
+def _begin(client: Client, stack: str, body: dict[str, Any]) -> str:
+    return str(client.send("POST", f"/v1/stacks/{stack}/run", body)["service"])
+
+
+def _stay(client: Client, talk: Talk, stack: str, name: str, *, tty: bool) -> int:
+    """At its input and output to its end; its exit code."""
+    target = f"/v1/stacks/{stack}/services/{quote(name)}/attach"
+    until = 0.0
+    while True:
+        try:
+            code = talk.hold(client.path, target, {"wait": True})
+        except GoraeError as error:
+            if error.code == "nothing-runs" and until:
+                code = None  # it has ended meanwhile
+            elif error.code not in _LOST or tty or talk.reads or (until and time.monotonic() > until):
+                raise
+            else:
+                if talk.begun or not until:
+                    until, talk.begun = time.monotonic() + AWAY, False
+                    text = f"the connection was lost; {stack}/{name} runs on. gorae logs {stack}/{name} has all"
+                    print(text, file=sys.stderr)
+                time.sleep(_AGAIN)
+                continue
+        return code if code is not None else _code(client, stack, name)
+
+
+def _code(client: Client, stack: str, name: str) -> int:
+    document = client.get("/v1/status", stack=stack, service=name)
+    task = document["stacks"][0]["services"][0]["tasks"][0]
     if task["exit_code"] is None:
-        raise Temporary(f"cannot run {stack}/{service}: {task['message']}", code="not-run", hint="gorae events")
+        raise Temporary(f"cannot tell how {stack}/{name} ended: {task['message']}", code="not-run", hint="gorae events")
     return int(task["exit_code"])
 
 
-def _leave(number: int, _frame: object) -> None:
-    raise SystemExit(128 + number)
-
-
-def _variable(pair: str) -> tuple[str, str]:
-    """NAME=VALUE; NAME alone: as it is where gorae was called."""
-    name, given, value = pair.partition("=")
-    if not given and name not in os.environ:
-        raise UserError(
-            f"cannot run with the variable {name}: it has no value here", code="usage", hint=f"-e {name}=VALUE"
-        )
-    return name, value if given else os.environ[name]
-
-
-def _task(client: Client, stack: str | None, name: str) -> dict[str, Any]:
-    document = client.get("/v1/status", stack=stack, service=name)
-    task: dict[str, Any] = document["stacks"][0]["services"][0]["tasks"][0]
-    return task
-
-
-def _print(client: Client, stack: str | None, name: str, seen: list[str]) -> None:
-    """What was written since the last look; `seen`: the lines of the last moment."""
-    since = float(seen[0]) if seen else None
-    with client.stream("GET", "/v1/logs", stack=stack, service=name, since=since) as stream:
-        lines = [line for line in stream if line["kind"] == "line"]
-    known = len(seen) - 1 if seen else 0
-    for line in lines[known:]:
-        print(line["text"], file=sys.stderr if line["stream"] == "stderr" else sys.stdout, flush=True)
-    if lines:
-        last = lines[-1]["at"]
-        seen[:] = [repr(last), *(line["text"] for line in lines if line["at"] == last)]
+def _end(client: Client, stack: str, name: str) -> None:
+    """Not hindered by the next signal: nobody else would take the container away."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    try:
+        client.send("DELETE", f"/v1/stacks/{stack}/runs/{name}")
+    except Unreachable as error:
+        text = f"cannot remove {stack}/{name}: {error.message.partition(': ')[2] or error.message}"
+        hint = f"gorae up, once it is back: {stack}/{name} goes with the next change when it has ended"
+        raise Unreachable(text, code=error.code, hint=hint) from error

@@ -47,6 +47,33 @@ async def test_what_waits_for_a_slow_reader_is_bounded(tmp_path: Path, conmon: s
     attached.close()
 
 
+async def test_what_is_patient_waits_for_its_reader(tmp_path: Path, conmon: socket.socket) -> None:
+    attached = Attached(Layout.at(tmp_path), "t1", 1, patient=True)
+    peer, _ = conmon.accept()
+    with peer:
+        peer.setblocking(False)
+        sent, idle = 0, 0
+        while idle < 100:
+            try:
+                peer.send(b"\2" + sent.to_bytes(4, "big") + bytes(8000))
+                sent, idle = sent + 1, 0
+            except BlockingIOError:
+                idle += 1
+            await asyncio.sleep(0)
+        assert sent * 8000 < 4 << 20, "it is not kept here"
+        got = 0
+        while got < sent:
+            read = await attached.read()
+            assert read is not None
+            assert int.from_bytes(read[1][:4], "big") == got
+            got += 1
+        peer.setblocking(True)
+        peer.send(b"\3last")
+    assert await attached.read() == (True, b"last")
+    assert await attached.read() is None
+    attached.close()
+
+
 def test_one_that_waits_to_write_is_let_go_as_well(tmp_path: Path, conmon: socket.socket) -> None:
     """On the daemon's loop, which ends the whole process when a descriptor goes from under a writer."""
 
