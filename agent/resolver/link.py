@@ -104,12 +104,16 @@ class ResolverLink:
         return await threads.finish(asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments))
 
     async def _keep_told(self) -> None:
+        failing = False
         while True:
             await self._told.wait()
             try:
                 await self._write()
+                failing = False
             except OSError as error:
-                log.error("cannot write %s: %s; tasks find each other as before", self._file, error)
+                if not failing:
+                    log.error("cannot write %s: %s; tasks find each other as before", self._file, error)
+                failing = True
                 await asyncio.sleep(1)
 
     async def _write_zone(self) -> None:

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from agent.kit.backoff import delay
@@ -198,4 +199,5 @@ def _spawn(argv: Sequence[str], daemon: Daemon) -> subprocess.Popen[bytes]:
 
 
 def log(text: str) -> None:
-    print(f"gorae daemon: {text}", file=sys.stderr, flush=True)
+    with suppress(OSError):  # the disk of its log may be full: no reason to end, and the daemons with us
+        print(f"gorae daemon: {text}", file=sys.stderr, flush=True)

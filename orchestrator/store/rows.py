@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from agent.kit import disk
 from agent.kit.errors import GoraeError, Permanent, Temporary
 from agent.wire.messages import Event, Task
 from orchestrator.decide.records import Revision, Rollout, StackRecord
@@ -19,7 +20,9 @@ _ROLLOUT = TypeAdapter(Rollout)
 
 def wrapped(error: sqlite3.Error, doing: str, path: Path) -> GoraeError:
     name = getattr(error, "sqlite_errorname", "")
-    if name == "SQLITE_FULL" or "disk is full" in str(error):
+    # It calls a full disk an I/O error when it has no room for the files beside the database.
+    wrong = disk.trouble(path.parent)
+    if name == "SQLITE_FULL" or "disk is full" in str(error) or wrong.startswith("no space"):
         return Temporary(
             f"cannot {doing} {path}: the disk is full",
             code="disk-full",
@@ -27,7 +30,7 @@ def wrapped(error: sqlite3.Error, doing: str, path: Path) -> GoraeError:
         )
     if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
         return damaged(doing, path, str(error))
-    return Temporary(f"cannot {doing} {path}: {error}", code="store-failed", hint="gorae doctor")
+    return Temporary(f"cannot {doing} {path}: {wrong or error}", code="store-failed", hint="gorae doctor")
 
 
 def damaged(doing: str, path: Path, why: str) -> Permanent:

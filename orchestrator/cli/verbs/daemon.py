@@ -15,6 +15,7 @@ import sys
 import time
 from pathlib import Path
 
+from agent.kit import disk
 from agent.kit.errors import GoraeError, Temporary, UserError
 from agent.kit.layout import Layout
 from agent.wire import broker
@@ -114,10 +115,12 @@ def _answering(root: str | None, pid: int, layout: Layout) -> None:
             if select.select([pidfd], [], [], 0.1)[0]:
                 raise _dead(layout)
             if time.monotonic() > deadline:
+                why = disk.trouble(layout.state)  # which may keep it out of the log, too
                 raise Temporary(
-                    f"cannot reach the API: process {pid} runs, but did not answer for {PATIENCE:g} s\n{_tail(layout)}",
+                    f"cannot reach the API: process {pid} runs, but did not answer for {PATIENCE:g} s"
+                    + (f": {why}" if why else f"\n{_tail(layout)}"),
                     code="daemon-slow",
-                    hint=f"less {layout.state / 'daemon.log'}",
+                    hint="gorae doctor" if why else f"less {layout.state / 'daemon.log'}",
                 )
     finally:
         os.close(pidfd)

@@ -17,7 +17,7 @@ from agent.kit.errors import UserError
 from agent.kit.layout import Layout
 from orchestrator.cli import household
 from orchestrator.cli.main import main
-from orchestrator.cli.supervisor import User
+from orchestrator.cli.supervisor import User, log
 
 REPOSITORY = Path(__file__).parents[3]
 
@@ -203,3 +203,11 @@ def test_code_that_nobody_may_read_is_named(root: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr("sys.executable", str(secret / "python"))
     assert household.unreadable(User(65534, 65534)) == str(secret / "python")
     assert household.unreadable(User(0, 0)) is None
+
+
+def test_a_log_that_cannot_be_written_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    descriptor = os.open("/dev/full", os.O_WRONLY)
+    monkeypatch.setattr(sys, "stderr", os.fdopen(descriptor, "w", buffering=1, closefd=False))
+    for _ in range(3):
+        log("gorae-agent ended")
+    os.close(descriptor)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
@@ -16,6 +17,7 @@ from agent.kit.errors import Permanent, Temporary, UserError
 from agent.kit.ids import Ulids
 from agent.wire.messages import Cursor, Event, StackStatus
 from orchestrator.decide.records import Counter, Identity, Revision, StackRecord
+from orchestrator.store import rows
 from orchestrator.store.ledger import Ledger
 from orchestrator.store.memory import MemoryStore
 from orchestrator.store.port import Change, Store
@@ -284,6 +286,23 @@ async def test_a_full_disk_is_said_and_nothing_is_acknowledged(tmp_path: Path) -
     await ledger.commit(Change(stacks={"shop": after}))
     assert ledger.stacks == (await store.load()).stacks == {"shop": after}
     await store.close()
+
+
+@pytest.mark.parametrize(
+    ("room", "flags", "said", "code"),
+    [
+        pytest.param(9, 0, "disk I/O error", "store-failed", id="broken"),
+        pytest.param(0, 0, "the disk is full", "disk-full", id="no room for the files beside it"),
+        pytest.param(9, os.ST_RDONLY, "the file system of /srv is read-only", "store-failed", id="read-only"),
+    ],
+)
+def test_what_is_wrong_with_the_disk_is_said(
+    monkeypatch: pytest.MonkeyPatch, room: int, flags: int, said: str, code: str
+) -> None:
+    found = os.statvfs_result((4096, 4096, 99, room, room, 99, 9, 9, flags, 255))
+    monkeypatch.setattr(os, "statvfs", lambda _: found)
+    error = rows.wrapped(sqlite3.OperationalError("disk I/O error"), "open", Path("/srv/o.db"))
+    assert (error.message, error.code) == (f"cannot open /srv/o.db: {said}", code)
 
 
 async def test_a_database_of_before_virtual_addresses_is_taken_up(tmp_path: Path) -> None:
