@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from operator import attrgetter
@@ -105,16 +105,25 @@ def ruleset(policy: Policy) -> Ruleset:
     groups: dict[str, Group] = {}
     chains = _static_chains(policy)
     for family in _FAMILIES:
-        _members(family, policy.members, groups, chains)
-        _published(family, policy.served, groups, chains)
-        _virtual(family, policy.backends, groups, chains)
+        for part in (
+            _members(family, policy.members),
+            _published(family, policy.served),
+            _virtual(family, policy.backends),
+        ):
+            groups |= part[0]
+            chains |= part[1]
     return Ruleset(table_name(policy.instance), groups, chains)
 
 
-def _members(
-    family: _Family, all_members: Iterable[Member], groups: dict[str, Group], chains: dict[str, Chain]
-) -> None:
+_Part = tuple[Mapping[str, Group], Mapping[str, Chain]]  # kept, and the same object again while its cause is the same
+_LAST = len(_FAMILIES)
+
+
+@lru_cache(_LAST)
+def _members(family: _Family, all_members: frozenset[Member]) -> _Part:
     """Who is where, and who talks to whom: a set per network, a chain per distinct set of networks."""
+    groups: dict[str, Group] = {}
+    chains: dict[str, Chain] = {}
     members = sorted(
         (one for one in all_members if _version(one.address) == family.version), key=attrgetter("link", "address")
     )
@@ -150,12 +159,14 @@ def _members(
         chains[name] = Chain("", (*(f"{family.ip} daddr @{network} accept" for network in shared), "goto refuse"))
         senders.update(dict.fromkeys(addresses, f"goto {name}"))
     groups[f"senders{suffix}"] = Group("map", f"type {kind} : verdict;", senders)
+    return groups, chains
 
 
-def _published(
-    family: _Family, all_served: Iterable[Served], groups: dict[str, Group], chains: dict[str, Chain]
-) -> None:
+@lru_cache(_LAST)
+def _published(family: _Family, all_served: frozenset[Served]) -> _Part:
     """A chain per published port, in which its tasks take turns."""
+    groups: dict[str, Group] = {}
+    chains: dict[str, Chain] = {}
     mine = sorted(
         (one for one in all_served if _version(one.address) == family.version),
         key=attrgetter("protocol", "published", "host_ip", "address", "target"),
@@ -181,6 +192,7 @@ def _published(
     groups[f"served{suffix}"] = _set(record, map(_record, mine))
     groups[f"published{suffix}"] = Group("map", "type inet_proto . inet_service : verdict;", anywhere)
     groups[f"published{suffix}_at"] = Group("map", f"type {kind} . inet_proto . inet_service : verdict;", somewhere)
+    return groups, chains
 
 
 def _turns(dnat: str, targets: Sequence[str], one: str) -> tuple[str, ...]:
@@ -192,8 +204,11 @@ def _turns(dnat: str, targets: Sequence[str], one: str) -> tuple[str, ...]:
     return (*by_turns, f"{dnat} {one}")
 
 
-def _virtual(family: _Family, backends: Iterable[Backend], groups: dict[str, Group], chains: dict[str, Chain]) -> None:
+@lru_cache(_LAST)
+def _virtual(family: _Family, backends: frozenset[Backend]) -> _Part:
     """A chain per virtual address, in which those that were chosen take turns."""
+    groups: dict[str, Group] = {}
+    chains: dict[str, Chain] = {}
     mine = sorted(
         (one for one in backends if _version(one.address) == family.version),
         key=attrgetter("virtual", "address", "ready"),
@@ -202,11 +217,17 @@ def _virtual(family: _Family, backends: Iterable[Backend], groups: dict[str, Gro
     virtual = {}
     for address, answering in sorted(chosen(mine).items()):
         name = f"vip_{_word(_ip(address))}"
-        targets = [_ip(target) for target in answering]
-        chains[name] = Chain("", _turns(f"dnat {family.ip} to", targets, targets[0]))
+        chains[name] = _answering(family, answering)
         virtual[address] = f"goto {name}"
     groups[f"backends{suffix}"] = _set(f"{kind} . {kind} . mark", map(_backend, mine))
     groups[f"virtual{suffix}"] = Group("map", f"type {kind} : verdict;", virtual)
+    return groups, chains
+
+
+@lru_cache(maxsize=8192)
+def _answering(family: _Family, addresses: tuple[str, ...]) -> Chain:
+    targets = [_ip(address) for address in addresses]
+    return Chain("", _turns(f"dnat {family.ip} to", targets, targets[0]))
 
 
 def chosen(backends: Iterable[Backend]) -> dict[str, tuple[str, ...]]:

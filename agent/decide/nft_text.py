@@ -68,13 +68,13 @@ def _added(table: str, old: Ruleset, new: Ruleset) -> list[str]:
         lines.append(f"add chain {table} {name}" + (f" {{ {hook} }}" if hook else ""))
     for name, chain in new.chains.items():
         before = old.chains.get(name)
-        if before != chain:
+        if before is not chain and before != chain:
             lines += [f"flush chain {table} {name}"] if before else []
             lines += [f"add rule {table} {name} {rule}" for rule in chain.rules]
     empty: Mapping[str, str] = {}
     for name, group in sorted(new.groups.items()):
         before_elements = old.groups[name].elements if name in old.groups else empty
-        if before_elements == group.elements:
+        if before_elements is group.elements or before_elements == group.elements:
             continue
         gone = [key for key, value in before_elements.items() if group.elements.get(key) != value]
         added = [(key, value) for key, value in group.elements.items() if before_elements.get(key) != value]
