@@ -1,12 +1,13 @@
 """Become a process of a container, and then its program: what `crun exec` does for the process of a configuration of
 ours, at a quarter of its cost. Checks and hooks are begun so, again and again.
 
-In a child that the sandbox helper has forked into the container's pid namespace. Every container of ours has a user
-namespace of its own. Nobody inside may look into this process before the program begins: a change of user makes it
+In a child that the sandbox helper has forked into the container's namespaces but that of users, of which every
+container of ours has its own. What anybody may read of a process in /proc, mounts and network, is the container's from
+its birth. Nobody inside may look into it before the program begins, whatever capabilities he has there: it is
 undumpable (PR_SET_DUMPABLE in prctl(2)), and its memory belongs to the host's namespace. Nor can anybody write to the
 host's interpreter, which `/proc/self/exe` would lead to (CVE-2019-5736): its file has no owner there. What is left of
 the host when a path of the container is first looked at is /dev/null and the pipe for its output: no descriptor leads
-out (CVE-2024-21626).
+out (CVE-2024-21626), and it is not the host's root any more.
 
 What can be done before the fork is done there: each page that the child touches costs it a microsecond.
 """
@@ -22,13 +23,6 @@ from typing import Any, NoReturn
 
 from agent.kit import syscalls
 
-_SPACES = (
-    syscalls.CLONE_NEWNS
-    | syscalls.CLONE_NEWUTS
-    | syscalls.CLONE_NEWIPC
-    | syscalls.CLONE_NEWNET
-    | syscalls.CLONE_NEWCGROUP
-)
 _NO_SUCH, _NOT_EXECUTABLE, _NOT_BEGUN = 127, 126, 125  # as a shell has the first two, and docker(1) the third
 
 
@@ -55,25 +49,23 @@ def _filter(text: bytes) -> syscalls.Filter:
     return _filters[text]
 
 
-def enter(program: Program, groups: Sequence[int], container: int, output: int) -> NoReturn:
+def enter(program: Program, groups: Sequence[int], container: int, output: int, proc: int) -> NoReturn:
     """`groups`: cgroup.procs of its cgroup in each hierarchy. `container`: a pidfd of its first process. `output`:
-    where both streams go, and why nothing began."""
+    where both streams go, and why nothing began. `proc`: the host's /proc."""
     status, entry = _NOT_BEGUN, program.entry
     try:
+        # Nothing is imported here: what looks like the host's modules is the container's.
+        sys.path.clear()
+        sys.meta_path.clear()
         os.dup2(output, 1)
         os.dup2(output, 2)
         os.setsid()
-        score = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
+        score = os.open("self/oom_score_adj", os.O_WRONLY, dir_fd=proc)
         os.write(score, entry["oom_score_adj"].encode())
         for group in groups:
             os.write(group, b"0")
-        # Nothing is imported from here on: what looks like the host's modules is the container's. Its user namespace
-        # comes last, for another's network may be joined, whose owner we are not any more then.
-        sys.path.clear()
-        sys.meta_path.clear()
         os.dup2(container, 3)
         os.closerange(4, 2**31 - 1)
-        syscalls.setns(3, _SPACES)
         syscalls.setns(3, syscalls.CLONE_NEWUSER)
         os.close(3)
         _become(entry)
@@ -88,6 +80,8 @@ def enter(program: Program, groups: Sequence[int], container: int, output: int) 
 
 
 def _become(entry: dict[str, Any]) -> None:
+    os.setresgid(0, 0, 0)  # the container's root, before its files are looked at
+    os.setresuid(0, 0, 0)
     os.umask(entry["umask"])
     try:
         os.chdir(entry["cwd"])

@@ -33,6 +33,16 @@ from agent.sandbox import entering, pins
 _SIOCSIFFLAGS, _IFF_UP = 0x8914, 1
 MESSAGE = 65536  # bytes; both sides
 
+_SPACES = {
+    "mnt": syscalls.CLONE_NEWNS,
+    "uts": syscalls.CLONE_NEWUTS,
+    "ipc": syscalls.CLONE_NEWIPC,
+    "net": syscalls.CLONE_NEWNET,
+    "cgroup": syscalls.CLONE_NEWCGROUP,
+    "pid": syscalls.CLONE_NEWPID,
+}
+_TRACED = 1.0  # seconds between two looks at the dead that are held
+
 # As Docker sets them: inside its own network namespace a task may open any port, and ping without a raw socket.
 _SYSCTLS = {"ip_unprivileged_port_start": "0", "ping_group_range": "0 {last}"}
 
@@ -118,17 +128,23 @@ class Helper:
     def __init__(self, agent: socket.socket, parallel: int) -> None:
         self._agent = agent
         self._parallel = parallel
-        self._pid_space = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+        self._proc, self._root = (os.open(path, os.O_PATH | os.O_CLOEXEC) for path in ("/proc", "/"))
+        self._home = {
+            os.open(f"/proc/self/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC): flag for kind, flag in _SPACES.items()
+        }
         self._waiting: deque[Job] = deque()
         self._running: dict[int, Job] = {}
         self._children: dict[int, tuple[int, int]] = {}  # pidfd → the question it answers, or -1; pid
+        self._traced = set[int]()  # those of them that are dead, and held by one in their container
         self._poll = select.poll()
         self._poll.register(agent, select.POLLIN)
 
     def serve(self) -> None:
         """Until the agent is gone."""
         while True:
-            for fd, _ in self._poll.poll():
+            for fd in tuple(self._traced):
+                self._reap(fd)
+            for fd, _ in self._poll.poll(_TRACED * 1000 if self._traced else None):
                 if fd in self._running:
                     self._advance(fd)
                 elif fd in self._children:
@@ -159,14 +175,15 @@ class Helper:
         try:
             program = entering.Program(file)
             groups += (os.open(f"{group}/cgroup.procs", os.O_WRONLY) for group in program.entry["cgroups"])
-            # For the next child alone: one that is a member of a pid namespace was born there (pid_namespaces(7)).
-            syscalls.setns(container, syscalls.CLONE_NEWPID)
+            # It must be born there: a member of a pid namespace always is (pid_namespaces(7)), and to those inside, its
+            # /proc/PID would else show mounts and network of the host. No path is looked up until we are back.
+            syscalls.setns(container, sum(_SPACES.values()))
             try:
                 pid = os.fork()
                 if pid == 0:
-                    entering.enter(program, groups, container, output)
+                    entering.enter(program, groups, container, output, self._proc)
             finally:
-                syscalls.setns(self._pid_space, syscalls.CLONE_NEWPID)
+                self._return()
         except OSError as error:
             self._answer(question, error)
         else:
@@ -174,6 +191,15 @@ class Helper:
         finally:
             for group in groups:
                 os.close(group)
+
+    def _return(self) -> None:
+        try:
+            for fd, flag in self._home.items():
+                syscalls.setns(fd, flag)
+            os.fchdir(self._root)
+            os.chroot(".")  # the agent's may not be that of its mount namespace
+        except OSError as error:  # whoever is asked for a sandbox here would make it of a container's files
+            raise SystemExit(f"cannot leave a container: {error}") from error
 
     def _kill(self, question: int) -> None:
         for asked, pid in self._children.values():
@@ -186,9 +212,16 @@ class Helper:
         self._poll.register(fd, select.POLLIN)
 
     def _reap(self, fd: int) -> None:
-        question, pid = self._children.pop(fd)
-        _, status = os.waitpid(pid, 0)
-        self._poll.unregister(fd)
+        """Waits for nobody: a process that another one traces is his, even dead, until he lets go (ptrace(2))."""
+        question, pid = self._children[fd]
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if fd not in self._traced:
+            self._poll.unregister(fd)
+        if not ended:
+            self._traced.add(fd)
+            return
+        self._traced.discard(fd)
+        del self._children[fd]
         os.close(fd)
         if question >= 0:
             code = os.waitstatus_to_exitcode(status)
@@ -237,6 +270,7 @@ def main(fd: int, agent: int) -> None:
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, 9)
     if os.getppid() != agent:
         return
+    syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)  # nor are its children, until they execute a program
     for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them, and so would what we execute
         signal.signal(number, signal.SIG_DFL)
     os.umask(0o022)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import subprocess
+import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -223,6 +226,31 @@ class TestExec:
             assert (await asked.probe(bundle.task, 1, process, Healthcheck(test=("CMD", "true")), "", 5)).ok
         assert host.log(bundle).split()[-1] == "begun"
 
+    async def test_nor_does_one_who_may_do_everything_there(self, host: Host) -> None:
+        """CAP_SYS_PTRACE is a capability over every process of the user namespace, and /proc tells of mounts and
+        network without any."""
+        process = await host.runtime.start(host.bundle("sleep", "1000", task="t1"))
+        asked = HostProber(host.layout, host.instance, host.helper)
+        with intruder(process, "look") as said:
+            for _ in range(30):
+                assert (await asked.probe("t1", 1, process, Healthcheck(test=("CMD", "true")), "", 5)).ok
+        assert set(said) == set()
+
+    async def test_one_that_is_held_even_dead_keeps_nobody_else_waiting(self, host: Host) -> None:
+        """Whoever traces a process is told of its end before its parent is, and may never ask."""
+        inside = await host.runtime.start(host.bundle("sleep", "1000", task="t1"))
+        process = await host.runtime.start(host.bundle("sleep", "1000", task="t2"))
+        asked = HostProber(host.layout, host.instance, host.helper)
+        with intruder(inside, "hold") as said:
+            held = asyncio.ensure_future(
+                asked.probe("t1", 1, inside, Healthcheck(test=("CMD", "sleep", "0.5")), "", 20)
+            )
+            await until(lambda: said != [])
+            await asyncio.sleep(0.7)
+            assert (await asked.probe("t2", 1, process, Healthcheck(test=("CMD", "true")), "", 5)).ok
+            assert not held.done()
+        assert (await held).ok, "it is told of once the one that held it is gone"
+
     async def test_a_helper_that_dies_fails_the_check_and_the_next_has_another(self, host: Host) -> None:
         bundle = host.bundle("sleep", "1000")
         process = await host.runtime.start(bundle)
@@ -249,6 +277,24 @@ class TestExec:
         await until(lambda: len(_running(b"sleep\x00476")) == 2)
         hanging.cancel()
         await until(lambda: _running(b"sleep\x00476") == [])
+
+
+@contextmanager
+def intruder(process: Process, what: str) -> Iterator[list[str]]:
+    """What it says, when it is over and while it lasts."""
+    said = list[str]()
+    command = [sys.executable, "-m", "tests.agent.probes.intruder", str(process.pid), what]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(__file__).parents[3], text=True)
+    assert child.stdout is not None and child.stdout.readline() == "begun\n"
+    reader = threading.Thread(target=lambda: said.extend(child.stdout or ()))
+    reader.start()
+    try:
+        yield said
+    finally:
+        child.kill()
+        child.wait()
+        reader.join()
+        child.stdout.close()
 
 
 def _running(words: bytes) -> list[int]:
