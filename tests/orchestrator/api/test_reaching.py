@@ -6,6 +6,7 @@ import asyncio
 import io
 import json
 import os
+import sys
 import tarfile
 from typing import Any
 
@@ -112,3 +113,42 @@ async def test_what_is_no_port(s: Setting, port: object) -> None:
     await s.client.up(**TWO)
     got, _ = await asyncio.to_thread(talk, str(s.client.socket), {"port": port}, target=f"{AT}/forward")
     assert [(kind, json.loads(payload)["code"]) for kind, payload in got] == [(ERROR, "bad-request")]
+
+
+LIMITED = """
+import sys
+from orchestrator.cli import forwarding
+forwarding.AT_ONCE = 2
+listener = forwarding.listen("127.0.0.1", 0)
+print(listener.getsockname()[1], flush=True)
+forwarding.run(sys.argv[1], sys.argv[2], None, [(listener, 80)])
+"""
+
+
+async def test_connections_beyond_the_limit_wait_for_their_turn(s: Setting) -> None:
+    await s.client.up(**TWO)
+    s.agent.conversations["forward"] = echo
+    words = [sys.executable, "-c", LIMITED, str(s.client.socket), f"{AT}/forward"]
+    process = await asyncio.create_subprocess_exec(*words, stdout=asyncio.subprocess.PIPE)
+    assert process.stdout is not None
+    port = int(await process.stdout.readline())
+
+    async def said_back(ends: tuple[asyncio.StreamReader, asyncio.StreamWriter]) -> bool:
+        ends[1].write(b"x")
+        return await ends[0].readexactly(1) == b"x"
+
+    def begun() -> int:
+        return sum(request["op"] == "forward" for request in s.agent.requests)
+
+    async with asyncio.timeout(20):
+        first, second, third = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
+        for _ in range(3):
+            assert await said_back(first) and await said_back(second)
+        assert begun() == 2
+        first[1].close()
+        assert await said_back(third)
+        assert begun() == 3
+    process.terminate()
+    assert await process.wait() == 0
+    for _, writer in (second, third):
+        writer.close()
