@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -23,6 +24,7 @@ def main(pid: int, what: str) -> None:
     container = os.pidfd_open(pid)
     syscalls.setns(container, syscalls.CLONE_NEWPID)
     if child := os.fork():
+        signal.signal(signal.SIGTERM, lambda *_: os.kill(child, signal.SIGKILL))
         os.waitpid(child, 0)
         return
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, 9)

@@ -291,7 +291,7 @@ def intruder(process: Process, what: str) -> Iterator[list[str]]:
     try:
         yield said
     finally:
-        child.kill()
+        child.terminate()
         child.wait()
         reader.join()
         child.stdout.close()
