@@ -6,18 +6,18 @@ agent/kit/layout.py without importing it (dataclasses and pathlib are slow to lo
 
 from __future__ import annotations
 
+import _socket as socket  # the rest of socket loads enum and selectors, for 5 ms
 import fcntl
-import json
 import os
 import select
-import socket
 import time
-from collections.abc import Iterator
 
 from agent.kit.errors import Permanent, Temporary, from_document
+from orchestrator.cli import light
 
 TYPE_CHECKING = False  # typing itself costs 2 ms of start-up
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
 PATIENCE = 15.0  # seconds for an answer that is no stream
@@ -75,10 +75,10 @@ class Client:
         self.path = run_path(root, "api/gorae.sock")
 
     def get(self, path: str, **query: object) -> Any:
-        return json.loads(self.raw("GET", path, **query))
+        return light.loads(self.raw("GET", path, **query))
 
     def send(self, method: str, path: str, body: object = None, **query: object) -> Any:
-        return json.loads(self.raw(method, path, body, **query))
+        return light.loads(self.raw(method, path, body, **query))
 
     def raw(self, method: str, path: str, body: object = None, **query: object) -> bytes:
         """The answer's bytes. Raises the daemon's own GoraeError, or Unreachable."""
@@ -226,7 +226,7 @@ class Stream:
         if line is None:
             return None
         try:
-            document = json.loads(line)
+            document = light.loads(line)
         except ValueError:
             raise self._away("it ended in the middle of its answer") from None
         if isinstance(document, dict) and isinstance(document.get("error"), dict):
@@ -262,7 +262,7 @@ class Stream:
 
     def _fail(self, body: bytes) -> None:
         try:
-            raise from_document(json.loads(body)["error"])
+            raise from_document(light.loads(body)["error"])
         except (ValueError, KeyError, TypeError, AttributeError):
             text = body[:200].decode(errors="replace").strip()
             raise Permanent(f"cannot use the daemon's answer: HTTP {self.status} {text}", code="bad-answer") from None
@@ -297,7 +297,7 @@ def ask_agent(root: str | None, op: str, **arguments: object) -> Iterator[tuple[
     path = run_path(root, "agent.sock")
     connection = connect(path, "the agent")
     try:
-        connection.sendall(json.dumps({"op": op, **arguments}).encode() + b"\n")
+        connection.sendall(light.dumps({"op": op, **arguments}).encode() + b"\n")
         yield from _answers(Lines(connection))
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
@@ -310,7 +310,7 @@ def _answers(lines: Lines) -> Iterator[tuple[str, Any]]:
     """(kind, value) as agent/wire/streams.py has them. Raises OSError, the agent's errors, ValueError for what is none
     of it."""
     while (line := lines.next()) is not None:
-        answer = json.loads(line)
+        answer = light.loads(line)
         if "error" in answer:
             raise from_document(answer["error"])
         kind = next(iter(answer))
@@ -333,7 +333,7 @@ def _request(method: str, path: str, body: object, query: dict[str, object], hea
         if one is not None
     ]
     target = path + ("?" + "&".join(pairs) if pairs else "")
-    payload = b"" if body is None else json.dumps(body).encode()
+    payload = b"" if body is None else light.dumps(body).encode()
     head = f"{method} {target} HTTP/1.0\r\nHost: gorae\r\nConnection: close\r\n"
     head += "".join(f"{name}: {value}\r\n" for name, value in headers.items())
     if body is not None:

@@ -1,23 +1,18 @@
 """The command `gorae`: a table verb → module, of which only the chosen one is imported. Start-up must stay light:
-no pydantic, asyncio, http, yaml, pathlib or dataclasses on the way to `gorae status`.
+no pydantic, asyncio, http, yaml, pathlib or dataclasses on the way to `gorae status`, and next to nothing on the way to
+`gorae exec` (swift.py).
 
 Exit codes: 0 done; 1 not done; 2 wrong usage or a bad file; 3 the daemon is away; 130 interrupted.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
-from importlib import import_module
 
 from agent.kit.errors import GoraeError, UserError
 from orchestrator.cli.client import Unreachable
 from orchestrator.cli.width import columns
-
-TYPE_CHECKING = False  # typing itself costs 2 ms of start-up
-if TYPE_CHECKING:
-    from typing import Any, NoReturn
 
 # verb → what it does; `gorae VERB` lives in verbs/VERB.py, with _ for -
 VERBS = {
@@ -71,55 +66,6 @@ stack; -p NAME and -f FILE choose another. docs/cli.md has the whole rule. gorae
 """
 
 
-class Parser(argparse.ArgumentParser):
-    """Errors in gorae's own form."""
-
-    def error(self, message: str) -> NoReturn:
-        from orchestrator.cli.elsewhere import OPTIONS
-
-        unknown = message.partition("unrecognized arguments: ")[2].split()
-        option = (unknown[0].partition("=")[0] if unknown[0].startswith("-") else "SERVICE") if unknown else ""
-        hint = OPTIONS.get(f"{self.prog} {option}", f"{self.prog} --help")
-        raise UserError(f"cannot understand the command: {message}", code="usage", hint=hint)
-
-
-def module_of(verb: str) -> Any:
-    return import_module(f"orchestrator.cli.verbs.{verb.replace('-', '_')}")
-
-
-def verb_parser(verb: str) -> Parser:
-    module = module_of(verb)
-    parser = Parser(
-        prog=f"gorae {verb}",
-        description=(module.__doc__ or "").strip(),
-        formatter_class=_Formatter,
-        allow_abbrev=False,
-    )
-    parser.set_defaults(run=module.run)
-    module.register(parser)
-    parser.add_argument(
-        "--root", metavar="DIR", help="the instance that keeps everything below DIR (default: $GORAE_ROOT)"
-    )
-    return parser
-
-
-class _Formatter(argparse.HelpFormatter):
-    """Paragraphs stay apart. With a width of its own: argparse would load shutil to ask, with three compressors, for
-    every argument."""
-
-    def __init__(self, prog: str) -> None:
-        super().__init__(prog, width=columns() - 2)
-
-    def _fill_text(self, text: str, width: int, indent: str) -> str:
-        return filled(text, width)
-
-
-def filled(text: str, width: int) -> str:
-    from orchestrator.cli.render import wrap
-
-    return "\n\n".join("\n".join(wrap(paragraph, width)) for paragraph in text.split("\n\n"))
-
-
 def split(argv: list[str]) -> tuple[str | None, list[str], str | None]:
     """(verb, its arguments, --root given before the verb); verb None: none was given."""
     root = None
@@ -140,6 +86,8 @@ def split(argv: list[str]) -> tuple[str | None, list[str], str | None]:
 
 
 def overview() -> str:
+    from orchestrator.cli.parsing import filled
+
     lines = ["usage: gorae [--root DIR] VERB …", "", "Keeps the stacks of Compose files running on this host.", ""]
     lines += [f"  {verb:<12} {text}" for verb, text in VERBS.items()]
     return "\n".join([*lines, "", filled(EPILOG, columns() - 2)])
@@ -149,6 +97,10 @@ def main(argv: list[str] | None = None) -> int:
     if reconfigure := getattr(sys.stdout, "reconfigure", None):
         reconfigure(errors="replace")  # a terminal that has no → shows ?
     try:
+        if argv is None and sys.argv[1:2] == ["exec"]:
+            from orchestrator.cli import swift
+
+            swift.run(sys.argv[2:])
         code = _main(sys.argv[1:] if argv is None else argv)
         sys.stdout.flush()
     except BrokenPipeError:
@@ -176,21 +128,27 @@ def _main(argv: list[str]) -> int:
                 return 0
         if verb not in VERBS:
             raise UserError(f"cannot understand the verb {verb}", code="usage", hint=_nearest(verb))
+        from orchestrator.cli.parsing import verb_parser
+
         arguments = verb_parser(verb).parse_args(rest)
         if arguments.root is None:
             arguments.root = root
         return int(arguments.run(arguments))
     except GoraeError as error:
-        sys.stdout.flush()
-        print(explain(error, columns(2) if sys.stderr.isatty() else None), file=sys.stderr)
-        if isinstance(error, Unreachable):
-            return 3
-        if error.code == "interrupted":
-            return 130
-        return 2 if error.code == "usage" or error.code.startswith("compose-") else 1
+        return failed(error)
     except KeyboardInterrupt:
         print(file=sys.stderr)
         return 130
+
+
+def failed(error: GoraeError) -> int:
+    sys.stdout.flush()
+    print(explain(error, columns(2) if sys.stderr.isatty() else None), file=sys.stderr)
+    if isinstance(error, Unreachable):
+        return 3
+    if error.code == "interrupted":
+        return 130
+    return 2 if error.code == "usage" or error.code.startswith("compose-") else 1
 
 
 def explain(error: GoraeError, width: int | None) -> str:

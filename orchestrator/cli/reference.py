@@ -10,7 +10,8 @@ import argparse
 from collections.abc import Iterator
 
 from orchestrator.cli import targets
-from orchestrator.cli.main import VERBS, Parser, module_of, verb_parser
+from orchestrator.cli.main import VERBS
+from orchestrator.cli.parsing import Parser, module_of, verb_parser
 
 _CODES = """\
 ## Exit codes

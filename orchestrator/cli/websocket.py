@@ -3,17 +3,18 @@ API's conversations need (docs/api.md), and nothing that costs start-up. It neve
 
 from __future__ import annotations
 
-import json
 import os
 import select
-from collections.abc import Iterator
+from binascii import b2a_base64
 
 from agent.kit.errors import Permanent, from_document
 from agent.wire.kinds import ERROR, RESULT, STDIN
+from orchestrator.cli import light
 from orchestrator.cli.client import PATIENCE, Lines, TimedOut, Unreachable, connect
 
 TYPE_CHECKING = False  # typing itself costs 2 ms of start-up
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
 _TEXT, _BYTES, _CLOSE, _PING, _PONG = 1, 2, 8, 9, 10
@@ -44,7 +45,7 @@ class WebSocket:
             self.close()
             raise
         self.socket.setblocking(False)
-        self._frame(_TEXT, json.dumps(ask).encode())
+        self._frame(_TEXT, light.dumps(ask).encode())
 
     def close(self) -> None:
         self.socket.close()
@@ -108,7 +109,7 @@ class WebSocket:
                 if final:
                     whole, self._parts = bytes(self._parts), bytearray()
                     if whole[:1] == b"{":  # the only text there is
-                        self.about = json.loads(whole)["ready"]
+                        self.about = light.loads(whole)["ready"]
                     elif whole:
                         yield whole[0], whole[1:]
 
@@ -147,9 +148,7 @@ class WebSocket:
         return frame
 
     def _shake_hands(self, target: str) -> None:
-        from base64 import b64encode
-
-        key = b64encode(os.urandom(16)).decode()
+        key = b2a_base64(os.urandom(16), newline=False).decode()
         head = (
             f"GET {target} HTTP/1.1",
             "Host: gorae",
@@ -170,7 +169,7 @@ class WebSocket:
         self.socket.settimeout(PATIENCE)
         body = lines.exactly(length)
         try:
-            raise from_document(json.loads(body)["error"])
+            raise from_document(light.loads(body)["error"])
         except (ValueError, KeyError, TypeError):
             text = f"{first.decode(errors='replace')} {body[:200].decode(errors='replace')}".strip()
             raise Permanent(
@@ -185,7 +184,7 @@ class WebSocket:
 
 def outcome(kind: int, payload: bytes) -> int | None:
     """The exit code of a last message, None if there is none yet: it runs on. Raises the daemon's error."""
-    document = json.loads(payload)
+    document = light.loads(payload)
     if kind == ERROR:
         raise from_document(document)
     assert kind == RESULT

@@ -16,6 +16,7 @@ import signal
 import socket
 import subprocess
 import sys
+import sysconfig
 import threading
 import time
 import urllib.request
@@ -23,7 +24,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-CLI = [sys.executable, "-P", "-c", "from orchestrator.cli.main import main; raise SystemExit(main())"]
+SITE = sysconfig.get_path("purelib")
+# As deploy/setup installs it.
+CODE = f'import sys; sys.path.append("{SITE}"); from orchestrator.cli.main import main; raise SystemExit(main())'
+CLI = [sys.executable, "-SP", "-c", CODE]
 CLONE = Path(__file__).resolve().parents[2]
 PATIENCE = 120.0  # seconds; a bound for what hangs, never a pace
 
