@@ -83,10 +83,10 @@ def _turn(
         if passage.over():
             passages.discard(passage)
     for listener, port in listeners:
-        if listener.fileno() in ready:
-            passage_or_none = _accepted(listener, path, target, {"port": port, "slot": slot})
-            if passage_or_none is not None:
-                passages.add(passage_or_none)
+        if listener.fileno() not in ready:
+            continue
+        if (made := _accepted(listener, path, target, {"port": port, "slot": slot})) is not None:
+            passages.add(made)
 
 
 def _accepted(listener: socket.socket, path: str, target: str, ask: dict[str, object]) -> _Passage | None:
