@@ -13,6 +13,7 @@ from agent.ports import UserIds
 from agent.wire.messages import Hook
 
 MOST = 4096  # rows, columns
+LONGEST = 128 * 1024  # bytes of a word with its end (execve(2), MAX_ARG_STRLEN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,13 @@ class Wanted:
         """UserError bad-command."""
         if not self.command or not self.command[0]:
             raise UserError("cannot run nothing", code="bad-command", hint="name a command: gorae exec SERVICE sh")
-        words = (*self.command, *self.environment, *self.environment.values())
+        words = (*self.command, *(f"{name}={value}" for name, value in self.environment.items()))
+        if any(len(word.encode(errors="surrogatepass")) >= LONGEST for word in words):
+            raise UserError(
+                f"cannot run it: a word or variable is longer than Linux takes ({LONGEST} bytes)",
+                code="bad-command",
+                hint="give it in a file, or as input",
+            )
         if any("\0" in word for word in words) or any("=" in key or not key for key in self.environment):
             raise UserError(
                 "cannot run it: a word has a zero byte, or a variable a name that cannot be one", code="bad-command"

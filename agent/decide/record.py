@@ -128,6 +128,8 @@ def ending(task: Task, image: ImageConfig | None) -> Ending:
 def signal_number(name: str) -> int | None:
     """Of "SIGTERM", "term", "15" or "SIGRTMIN+3"; None when there is no such signal."""
     text = name.strip().upper()
+    if len(text) > 20:
+        return None
     if text.isdecimal():
         number = int(text)
         return number if 1 <= number <= int(signal.SIGRTMAX) else None

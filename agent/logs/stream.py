@@ -144,8 +144,9 @@ class Stream:
             name = _name(fd)
             if name == place.file or name > place.file or name == 0:
                 self._fd, self._file = fd, name
-                self._offset = place.offset if name == place.file else 0
-                self.lost = name != place.file and place.file != 0
+                there = name == place.file and place.offset <= os.fstat(fd).st_size
+                self._offset = place.offset if there else 0
+                self.lost = not there and place.file != 0
                 return
             os.close(fd)
 

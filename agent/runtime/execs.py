@@ -138,10 +138,17 @@ class Execution:
         for pid in self.programs():
             _signal(pid, number)
 
+    def begun(self) -> bool:
+        """Whether its program runs, and not crun's child before it."""
+        with suppress(OSError):
+            crun = Path(f"/proc/{self.child.pid}/exe").stat()
+            return any(not os.path.samestat(crun, Path(f"/proc/{pid}/exe").stat()) for pid in self.programs())
+        return False
+
     async def end(self) -> None:
         """Nothing is left of it, nor of what it started in its session."""
         if self.child.fd >= 0:
-            sessions = {_stat(pid, _SESSION) for pid in self.programs()}
+            sessions = {_stat(pid, _SESSION) for pid in self.programs()} - {None}
             if self.stdin is not None:
                 self.stdin.close()
             self.signal(signal.SIGHUP)
@@ -422,12 +429,13 @@ def _signal(pid: int, number: int) -> None:
 
 
 def _stat(pid: int, field: int) -> int | None:
-    """A field of /proc/PID/stat (proc(5)); None: there is no such process."""
+    """A field of /proc/PID/stat (proc(5)), above 1; None: there is no such process, or it is just being reaped."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_bytes()
     except (FileNotFoundError, ProcessLookupError):
         return None
-    return int(stat[stat.rindex(b")") + 2 :].split()[field - 3])
+    number = int(stat[stat.rindex(b")") + 2 :].split()[field - 3])
+    return number if number > 1 else None  # to signal group 0, 1 or -1 is to signal others
 
 
 def _gone(task: str) -> UserError:

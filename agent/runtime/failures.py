@@ -18,6 +18,12 @@ _KNOWN: tuple[tuple[str, str, str, str], ...] = (
         "free some space: gorae doctor says on which disk",
     ),
     (
+        "bad-command",
+        r"Argument list too long",
+        "its words and variables are longer than Linux takes",
+        "give it less in words, and more in a file or as input",
+    ),
+    (
         "bad-workdir",
         r"chdir|cwd|working directory",
         "its working directory cannot be entered",

@@ -8,6 +8,8 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
+from agent.kit.errors import Temporary
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 IN_MODIFY, IN_ATTRIB, IN_CLOSE_WRITE, IN_MOVED_FROM, IN_MOVED_TO, IN_CREATE, IN_DELETE, IN_DELETE_SELF = (
@@ -27,9 +29,14 @@ class Inotify:
     """Non-blocking and close-on-exec; give `fd` to add_reader, then take `events`."""
 
     def __init__(self) -> None:
+        """Temporary no-inotify: there is none left for this user."""
         self.fd: int = _libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
         if self.fd < 0:
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), "inotify")
+            raise Temporary(
+                f"cannot watch files: inotify: {os.strerror(ctypes.get_errno())}",
+                code="no-inotify",
+                hint="sysctl fs.inotify.max_user_instances=1024",
+            )
 
     def watch(self, path: Path, mask: int) -> int:
         """The watch's number; watching the same inode again gives the same one. Raises OSError."""

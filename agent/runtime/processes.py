@@ -38,7 +38,7 @@ def _row(pid: int, name: str, uid_base: int, names: Mapping[int, str]) -> dict[s
         status = Path(f"/proc/{pid}/status").read_text(errors="replace")
         with Path(f"/proc/{pid}/cmdline").open("rb") as file:
             command = file.read(_COMMAND)
-        if f"/{name}" not in Path(f"/proc/{pid}/cgroup").read_text():
+        if not _in(name, Path(f"/proc/{pid}/cgroup").read_text()):
             return None
     except OSError:
         return None  # ended meanwhile
@@ -60,6 +60,11 @@ def _row(pid: int, name: str, uid_base: int, names: Mapping[int, str]) -> dict[s
         "started_at": round(time.time() - age, 2),
         "command": shown.decode(errors="replace"),
     }
+
+
+def _in(name: str, cgroups: str) -> bool:
+    """Whether /proc/PID/cgroup (cgroups(7)) has a directory of that name."""
+    return any(name in line.partition(":/")[2].split("/") for line in cgroups.splitlines())
 
 
 def _names(pid: int) -> dict[int, str]:

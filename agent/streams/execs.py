@@ -23,6 +23,7 @@ from agent.wire import frames
 from agent.wire.frames import Duplex, Frame
 
 LINGER = 0.5  # seconds that nothing is written after the program's end, while something it left holds its output open
+_MOST_HELD = 4096  # bytes
 _END_OF_TYPING = b"\x04"  # what a terminal takes for the end of input (termios(3), VEOF)
 
 
@@ -175,17 +176,42 @@ async def _leave(stack: AsyncExitStack, execution: Execution) -> None:
 async def _converse(duplex: Duplex, execution: Execution, *, tty: bool) -> int:
     """Everything it writes has been sent when it returns its exit status."""
     streams = [(execution.stdout, frames.STDOUT), *(() if tty else ((execution.stderr, frames.STDERR),))]
+    held = _Held(duplex, execution, streams[-1][1])
     async with asyncio.TaskGroup() as group:
         feeding = group.create_task(_feed(duplex, execution, tty=tty))
         outputs = {
-            group.create_task(_drain(duplex, stream, kind)): stream for stream, kind in streams if stream is not None
+            group.create_task(_drain(held, stream, kind)): stream for stream, kind in streams if stream is not None
         }
         code = await execution.wait()
         await _settle(outputs)
         feeding.cancel()
         for task in outputs:
             task.cancel()
+    await held.release()
     return code
+
+
+class _Held:
+    """What crun writes before the program begins is held back: where it does not begin, our own error says it."""
+
+    def __init__(self, duplex: Duplex, execution: Execution, kind: int) -> None:
+        """`kind`: of the stream on which crun speaks."""
+        self._duplex, self._execution, self._kind = duplex, execution, kind
+        self._data: bytes | None = b""  # None: the program has begun
+
+    async def send(self, kind: int, data: bytes) -> None:
+        if kind == self._kind and self._data is not None:
+            self._data += data
+            if len(self._data) < _MOST_HELD and not self._execution.begun():
+                return
+            await self.release()
+        else:
+            await self._duplex.send(kind, data)
+
+    async def release(self) -> None:
+        data, self._data = self._data, None
+        if data:
+            await self._duplex.send(self._kind, data)
 
 
 async def _feed(duplex: Duplex, execution: Execution, *, tty: bool) -> None:
@@ -210,9 +236,9 @@ async def _write(stream: Stream, data: bytes) -> None:
         await stream.write(data)
 
 
-async def _drain(duplex: Duplex, stream: Stream, kind: int) -> None:
+async def _drain(held: _Held, stream: Stream, kind: int) -> None:
     while data := await stream.read():
-        await duplex.send(kind, data)
+        await held.send(kind, data)
 
 
 async def _settle(outputs: dict[asyncio.Task[None], Stream]) -> None:
@@ -278,5 +304,5 @@ def _signal(payload: bytes) -> int:
     name = payload.decode(errors="replace")
     number = signal_number(name)
     if number is None:
-        raise UserError(f"cannot send the signal {name}: there is none", code="bad-signal", hint="kill -l")
+        raise UserError(f"cannot send the signal {name[:40]}: there is none", code="bad-signal", hint="kill -l")
     return number

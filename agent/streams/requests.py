@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -63,4 +64,7 @@ def labels(request: dict[str, Any], key: str) -> dict[str, str]:
 
 def number(request: dict[str, Any], key: str) -> float | None:
     value = request.get(key)
-    return None if value is None else float(value)
+    found = None if value is None else float(value)
+    if found is not None and not math.isfinite(found):
+        raise Permanent(f"cannot understand the request: {key} is no number", code="bad-request")
+    return found

@@ -15,13 +15,14 @@ import logging
 import os
 import socket
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
 from agent.decide.record import signal_number
-from agent.kit.errors import GoraeError, Permanent, UserError
+from agent.kit.errors import GoraeError, Permanent, Temporary, UserError
 from agent.ports import Images, ImageShelf, LogFiles, Logins, Logs, Rootfs, Surroundings
 from agent.streams.connection import Connection
 from agent.streams.images import ImageRequests
@@ -34,6 +35,10 @@ from agent.wire.streams import LIMIT
 
 log = logging.getLogger("gorae.agent")
 
+# Of one kind at a time: each costs descriptors, and one of stats some for each container. Others are over soon.
+_LASTING = {"logs": 64, "attach": 64, "stats": 16}
+_CONVERSATIONS = 256
+_MALFORMED = (LookupError, TypeError, ValueError, OverflowError, RecursionError)
 _UCRED = struct.Struct("iII")  # struct ucred: pid, uid, gid (unix(7))
 
 
@@ -99,6 +104,7 @@ class StreamServer:
             **(inside or {}),
         }
         self._conversations = dict(conversations or {})
+        self._lasting: Counter[str] = Counter()  # that go on until somebody ends them, by operation
 
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[None]:
@@ -144,14 +150,29 @@ class StreamServer:
         try:
             request = json.loads(raw)
             name = str(request.get("op")) if isinstance(request, dict) else ""
-        except ValueError:
+        except (ValueError, RecursionError):
             name = ""
         if name not in self._operations and name not in self._conversations:
             unknown = Permanent("cannot do that: no such operation", code="bad-request")
             await client.send("error", unknown.document())
             return
         taking = name in self._conversations
-        await self._until_gone(client.gone(taking=taking), self._handle(name, request, client))
+        work = self._handle(name, request, client)
+        if taking or request.get("follow", False):
+            work = self._within_bounds(name, work, client)
+        await self._until_gone(client.gone(taking=taking), work)
+
+    async def _within_bounds(self, name: str, work: Coroutine[Any, Any, None], client: Connection) -> None:
+        others = self._lasting[name]
+        if others >= _LASTING.get(name, _CONVERSATIONS):
+            work.close()
+            await client.send("error", _too_many(name, others).document())
+            return
+        self._lasting[name] += 1
+        try:
+            await work
+        finally:
+            self._lasting[name] -= 1
 
     async def _until_gone(self, leaving: Any, work: Any) -> None:
         """Run `work` to its end, or until `leaving` returns."""
@@ -176,7 +197,7 @@ class StreamServer:
                 result = await self._operations[name](request, send)
         except GoraeError as error:
             await send("error", error.document())
-        except (KeyError, TypeError, ValueError) as error:
+        except _MALFORMED as error:
             bad = Permanent(f"cannot understand the request: {type(error).__name__} {error}", code="bad-request")
             await send("error", bad.document())
         except ConnectionError:
@@ -232,7 +253,7 @@ class StreamServer:
         name = str(request.get("signal") or "SIGKILL")
         number = signal_number(name)
         if number is None:
-            raise UserError(f"cannot send the signal {name}: there is none", code="bad-signal", hint="kill -l")
+            raise UserError(f"cannot send the signal {name[:40]}: there is none", code="bad-signal", hint="kill -l")
         services = texts(request, "services") if "services" in request else ()
         cause = text(request, "cause") if "cause" in request else None
         return {"signalled": await self._agent.kill(text(request, "stack"), services, number, cause)}
@@ -249,6 +270,14 @@ def _disk_full() -> UserError:
         "cannot do that: no room is free on the disk of the agent's state directory",
         code="no-space",
         hint="make room: gorae df says what takes how much",
+    )
+
+
+def _too_many(name: str, others: int) -> Temporary:
+    return Temporary(
+        f"cannot begin another {name}: {others} others look already",
+        code="too-many",
+        hint="end some of them, then again; what does not follow is answered",
     )
 
 

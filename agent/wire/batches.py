@@ -15,11 +15,14 @@ from __future__ import annotations
 
 import binascii
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from agent.kit.errors import UserError
 from agent.wire.records import LINE_CAP, Joiner, Line, Mark, stamp
+
+_PLACE = re.compile(r"([^:]+):([0-7]?[0-9a-f]{1,15}):([0-7]?[0-9a-f]{1,15}):([0-7]?[0-9a-f]{1,15})")  # below 2**63
 
 
 class Place(NamedTuple):
@@ -85,16 +88,15 @@ def places(text: str) -> dict[str, Place]:
     """UserError bad-cursor."""
     found = {}
     for entry in filter(None, text.split(",")):
-        task, *numbers = entry.split(":")
-        try:
-            file, offset, skip = (int(number, 16) for number in numbers)
-        except ValueError:
+        match = _PLACE.fullmatch(entry)
+        if match is None:
             raise UserError(
                 f"cannot go on after {entry[:80]!r}: that is no place in a log",
                 code="bad-cursor",
                 hint="take the id of the last event, as it came",
-            ) from None
-        found[task] = Place(file, offset, skip)
+            )
+        task, *numbers = match.groups()
+        found[task] = Place(*(int(number, 16) for number in numbers))
     return found
 
 
@@ -162,6 +164,7 @@ class Decoder:
         self._last[part.task] = part
         skip, position = self._skip.get(part.task, 0), part.offset
         if part.lost:
+            skip = 0
             yield from joiner.rest()
             yield Gap(_begin(part))
         place = self.places.get(part.task, Place())
@@ -170,6 +173,8 @@ class Decoder:
         for raw in part.data.split(b"\n")[:-1]:
             item = joiner.feed(raw)
             position += len(raw) + 1
+            if joiner.between:
+                skip = 0  # what was seen already was complete while another line was not; else the cursor is forged
             if item is not None and skip:
                 skip -= 1
             elif item is not None:

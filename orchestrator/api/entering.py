@@ -19,6 +19,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from agent.kit.errors import GoraeError, Temporary, UserError
 from agent.kit.hangup import HangUp
+from agent.kit.masking import masked
 from agent.wire.frames import DETACH, END, ERROR, RESIZE, RESULT, SIGNAL, STDIN, Duplex, Frame
 from agent.wire.streams import converse
 from orchestrator.api.context import Context
@@ -70,7 +71,7 @@ async def exec_(socket: WebSocket, name: str, service: str) -> None:
     """Run a command in a running container. A client that closes ends it: SIGHUP, then SIGKILL."""
 
     async def enter(body: ExecBody) -> None:
-        words = [word[:500] for word in body.command[:50]]
+        words = masked({"command": [word[:500] for word in body.command[:50]]})["command"]
         about = {"command": words, "tty": body.tty, "user": body.user}
         await _enter(socket, "exec", name, service, body, " ".join(words)[:200], about)
 

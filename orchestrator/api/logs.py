@@ -9,7 +9,7 @@ anything else                 NDJSON
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,8 @@ from orchestrator.api.stacks import Here, Services, StackName
 
 router = APIRouter(prefix="/v1")
 BATCHES, SSE = "application/x-gorae-batches", "text/event-stream"
+_LITTLE = 64 * 1024  # bytes
+_PIECE = 1000  # lines that are told at once
 AGAIN = 0.2  # seconds between two tries to reach an agent that starts anew
 FORMS: dict[int | str, dict[str, Any]] = {200: {"content": {"application/x-ndjson": {}, SSE: {}}}}
 Tail = Annotated[int | None, Query(ge=0)]
@@ -120,8 +122,9 @@ async def _batches(socket: Path, arguments: dict[str, Any], notes: list[dict[str
 async def _lines(socket: Path, arguments: dict[str, Any], notes: list[dict[str, Any]]) -> AsyncIterator[bytes]:
     try:
         yield b"".join(map(streams.line, notes))
-        async for items, _ in _items(socket, arguments):
-            yield b"".join(streams.line(told(part, item)) for part, item in items)
+        async for pieces, _ in _told(socket, arguments):
+            for piece in pieces:
+                yield piece
     except GoraeError as error:
         yield streams.line(document(error))
 
@@ -130,25 +133,42 @@ async def _events(socket: Path, arguments: dict[str, Any], notes: list[dict[str,
     try:
         for note in notes:
             yield streams.event(streams.line(note))
-        async for items, place in _items(socket, arguments):
-            yield streams.event(b"".join(streams.line(told(part, item)) for part, item in items), place)
+        async for pieces, place in _told(socket, arguments):
+            yield streams.event(b"", place).removesuffix(b"\n")
+            for piece in pieces:  # all one event: it has one place to go on at
+                yield streams.event(piece).removesuffix(b"\n")
+            yield b"\n"
         yield streams.event(b"{}\n", kind="end")
     except GoraeError as error:
         yield streams.event(streams.line(document(error)), kind="error")
 
 
-async def _items(socket: Path, arguments: dict[str, Any]) -> AsyncIterator[tuple[list[tuple[Part, Item]], str]]:
-    """Batches, taken apart, and the cursor after each. With `follow` it goes on when the agent starts anew."""
+def _pieces(found: Sequence[tuple[Part, Item]]) -> list[bytes]:
+    return [
+        b"".join(streams.line(told(part, item)) for part, item in found[at : at + _PIECE])
+        for at in range(0, len(found), _PIECE)
+    ]
+
+
+def _fed(decoder: Decoder, batch: list[Part]) -> list[bytes]:
+    return _pieces(decoder.feed(batch))
+
+
+async def _told(socket: Path, arguments: dict[str, Any]) -> AsyncIterator[tuple[list[bytes], str]]:
+    """Batches as NDJSON, in pieces, and the cursor after each. With `follow` it goes on when the agent starts anew."""
     since, until, after = arguments.get("since"), arguments.get("until"), arguments.get("after")
     while True:
         decoder = Decoder(since=since, until=until, after=places(after) if after else None)
         try:
             async for kind, value in agent.request(socket, "logs", **arguments):
                 if kind == "batch":
-                    found = decoder.feed(value)
+                    if sum(len(part.data) for part in value) > _LITTLE:  # a second's work: others have their turn
+                        pieces = await asyncio.to_thread(_fed, decoder, value)
+                    else:
+                        pieces = _fed(decoder, value)
                     after = cursor(decoder.places)
-                    yield found, after
-            yield decoder.rest(), after or ""
+                    yield pieces, after
+            yield _pieces(decoder.rest()), after or ""
             return
         except GoraeError as error:
             if error.code != "agent-away" or not arguments["follow"] or not after:

@@ -151,6 +151,7 @@ def test_detach_keys_leave_it_running(host: Host) -> None:
         pytest.param(["exec/app", "no-such-command"], 127, "no such command", id="command not found"),
         pytest.param(["exec/app", "/etc/passwd"], 126, "not an executable file", id="not executable"),
         pytest.param(["exec/app", "sh", "-c", "exit 77"], 77, "", id="its own code"),
+        pytest.param(["exec/app", "sh", "-c", "echo at once >&2; exit 7"], 7, "at once\n", id="what it says at once"),
         pytest.param(["exec/app", "sh", "-c", "kill -TERM $$"], 143, "", id="a signal"),
         pytest.param(["exec/ap", "true"], 1, "try  is it app?", id="near miss"),
         pytest.param(["exec/app", "true"], 1, "gorae status", id="not running"),
@@ -170,6 +171,8 @@ def test_codes_and_words(host: Host, request: pytest.FixtureRequest, args: list[
     done = host.cli("exec", *args, check=False)
     assert done.returncode == code, done.stderr
     assert says in done.stderr
+    if code in (126, 127):
+        assert done.stderr.startswith("cannot run ") and done.stderr.count("\n") == 1, "crun's own line is not shown"
 
 
 def test_user_directory_and_variables(host: Host) -> None:

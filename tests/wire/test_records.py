@@ -39,6 +39,31 @@ def test_joining(lines: list[bytes], expected: list[bytes]) -> None:
     assert list(joiner.rest()) == []
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("t:1:2", "t:1:2:3:4", "t", ":1:2:3", "t:-5:0:0", "t:1:-2:0", "t:1:2:-3", "t: 1:2:3", "t:1_0:2:3"),
+        *("t:0x3:2:3", "t:8000000000000000:0:0", "t:1:fffffffffffffffff:0", "t:1:2:A", "t:1::0", "t:1:2:٣"),
+    ],
+)
+def test_what_is_no_place_in_a_log_is_refused(text: str) -> None:
+    with pytest.raises(UserError, match="that is no place in a log"):
+        places(text)
+
+
+@given(st.dictionaries(st.text("ab-1", min_size=1, max_size=5), st.tuples(*[st.integers(0, 2**63 - 1)] * 3)))
+def test_a_cursor_says_what_it_was_made_of(at: dict[str, tuple[int, int, int]]) -> None:
+    wanted = {task: Place(*numbers) for task, numbers in at.items()}
+    assert places(cursor(wanted)) == wanted
+
+
+def test_a_forged_count_of_lines_seen_swallows_none() -> None:
+    data = b"".join(record(AT, "stdout", b"%d" % number) for number in range(3))
+    decoder = Decoder(after={"t": Place(5, 0, 2)})
+    found = decoder.feed([Part("shop", "web", 1, "t", 5, 0, False, data)])
+    assert [item.text for _, item in found if isinstance(item, Line)] == [b"0", b"1", b"2"]
+
+
 def test_streams_are_joined_apart_and_the_rest_is_kept() -> None:
     joiner = Joiner()
     assert joiner.feed(T + b" stdout P a") is None

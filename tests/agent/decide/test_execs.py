@@ -72,6 +72,8 @@ def test_a_directory_that_may_lead_out(path: str) -> None:
         pytest.param({"command": ("a\0b",)}, id="zero byte"),
         pytest.param({"command": ("a",), "environment": {"A=B": "c"}}, id="equals sign in a name"),
         pytest.param({"command": ("a",), "environment": {"": "c"}}, id="no name"),
+        pytest.param({"command": ("a", "é" * 65_536)}, id="a word too long"),
+        pytest.param({"command": ("a",), "environment": {"A": "x" * 131_070}}, id="a variable too long"),
     ],
 )
 def test_what_cannot_be_run(bad: dict[str, Any]) -> None:

@@ -71,6 +71,7 @@ def test_the_public_face() -> None:
         ("0", None),
         ("65", None),
         ("BANANA", None),
+        ("9" * 64_000, None),
         ("", None),
     ],
 )

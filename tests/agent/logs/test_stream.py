@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from agent.logs.reading import Source, batches
 from agent.logs.stream import LEAST, Stream, aside, generations
-from agent.wire.batches import Decoder
+from agent.wire.batches import Decoder, Place
 from agent.wire.records import Joiner, Line
 from agent.wire.records import record as made
 
@@ -214,3 +214,23 @@ def test_what_was_dropped_meanwhile_is_told(tmp_path: Path) -> None:
     chunk = back.read(LEAST)
     assert chunk is not None and chunk.lost and chunk.offset == 0
     back.close()
+
+
+def test_a_place_beyond_the_end_loses_nothing_in_silence(tmp_path: Path) -> None:
+    path, clock = tmp_path / "1-t.log", Clock()
+    path.write_bytes(clock.record("a") + clock.record("b"))
+    stream = Stream(path)
+    stream.look()
+    stream.read(LEAST)
+    name, end, _ = stream.place()
+    for offset, lost, text in ((end, False, None), (end + 1, True, b" a\n"), (2**62, True, b" a\n")):
+        back = Stream(path)
+        back.look()
+        back.begin_after(Place(name, offset))
+        chunk = back.read(LEAST)
+        if text is None:
+            assert chunk is None
+        else:
+            assert chunk is not None and chunk.lost == lost and text in chunk.data
+        back.close()
+    stream.close()

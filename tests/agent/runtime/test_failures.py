@@ -21,6 +21,7 @@ from agent.runtime import failures
         ("the path `/x` exists but it is not executable: Operation not permitted", "not-executable", Permanent),
         ("the path `/etc` is not a regular file: Operation not permitted", "not-executable", Permanent),
         ("exec container process `/x`: Exec format error", "not-executable", Permanent),
+        ("exec container process `/x`: Argument list too long", "bad-command", Permanent),
         ("chdir `/nope`: Not a directory", "bad-workdir", Permanent),
         ("cannot chdir to `/nope`: Permission denied", "bad-workdir", Permanent),
         ("mkdir `/run/x`: No space left on device", "no-space", Temporary),

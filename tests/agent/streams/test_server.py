@@ -79,9 +79,17 @@ def serving(place: Place, **more: Any) -> StreamServer:
 @pytest.fixture
 async def place(tmp_path: Path) -> AsyncIterator[Place]:
     made = Place(tmp_path / "agent.sock")
-    async with serving(made).serving():
+    async with serving(made, inside={"short": short, "deep": deep}).serving():
         yield made
     assert not made.path.exists()
+
+
+async def short(request: dict[str, Any], send: Any) -> Any:
+    return request.get("size", [])[0]
+
+
+async def deep(request: dict[str, Any], send: Any) -> Any:
+    return await deep(request, send)
 
 
 async def test_ping(place: Place) -> None:
@@ -321,6 +329,30 @@ async def test_what_a_client_goes_on_sending_is_not_kept(place: Place) -> None:
         writer.close()
 
 
+async def test_followers_are_bounded_and_others_always_answered(place: Place) -> None:
+    followers = []
+    for _ in range(64):
+        follower = request(place.path, "logs", stack="shop", follow=True)
+        await anext(follower)
+        followers.append(follower)
+    with pytest.raises(Temporary, match="cannot begin another logs: 64 others look already") as caught:
+        await anext(request(place.path, "logs", stack="shop", follow=True))
+    assert caught.value.code == "too-many" and caught.value.hint
+    assert await texts(place, stack="shop") == []
+    assert await place.call("ping")
+    await followers.pop().aclose()  # type: ignore[attr-defined]
+    async with asyncio.timeout(5):
+        while True:
+            follower = request(place.path, "logs", stack="shop", follow=True)
+            try:
+                await anext(follower)
+                break
+            except Temporary:  # the server has yet to see that one has gone
+                await asyncio.sleep(0)
+    for one in (*followers, follower):
+        await one.aclose()  # type: ignore[attr-defined]
+
+
 async def test_kill(place: Place) -> None:
     assert await place.call("kill", stack="shop", services=["web"], signal="hup", cause="E1") == {"signalled": 2}
     assert place.agent.killed == ("shop", ("web",), 1, "E1")
@@ -328,6 +360,8 @@ async def test_kill(place: Place) -> None:
     assert place.agent.killed == ("shop", (), 9, None)
     with pytest.raises(UserError, match="cannot send the signal SIGNONE"):
         await place.call("kill", stack="shop", signal="SIGNONE")
+    with pytest.raises(UserError, match=r"cannot send the signal 9{40}: there is none"):
+        await place.call("kill", stack="shop", signal="9" * 64_000)
 
 
 async def test_adopt(place: Place) -> None:
@@ -345,6 +379,12 @@ async def test_adopt(place: Place) -> None:
         pytest.param(b'{"op": "pull"}', id="argument missing"),
         pytest.param(b'{"op": "pull", "name": 5}', id="argument of another type"),
         pytest.param(b'{"op": "logs", "stack": "shop", "tail": "many"}', id="no number"),
+        pytest.param(b'{"op": "logs", "stack": "shop", "tail": 1e400}', id="an endless number"),
+        pytest.param(b'{"op": "logs", "stack": "shop", "since": NaN}', id="not a number"),
+        pytest.param(b'{"op": "logs", "stack": "shop", "until": -1e400}', id="before all time"),
+        pytest.param(b"[" * 2_000_000, id="nested without end"),
+        pytest.param(b'{"op": "short"}', id="too few of them"),
+        pytest.param(b'{"op": "deep"}', id="deeper than we go"),
     ],
 )
 async def test_a_bad_request_is_told_so(place: Place, line: bytes) -> None:

@@ -395,6 +395,34 @@ async def test_logs_as_server_sent_events_go_on_after_the_last_one(s: Setting) -
     assert (status, answer["error"]["code"]) == (400, "bad-cursor")
 
 
+@pytest.mark.parametrize("accept", ["text/event-stream", "application/x-ndjson"])
+async def test_others_are_answered_while_a_large_batch_is_told(s: Setting, accept: str) -> None:
+    await s.client.up(**TWO)
+    texts = [f"{number:060}" for number in range(40_000)]
+    s.agent.batches = [said(*texts)]
+    loop = asyncio.get_running_loop()
+    worst, over = 0.0, asyncio.Event()
+
+    async def turns() -> None:
+        nonlocal worst
+        while not over.is_set():
+            before = loop.time()
+            await asyncio.sleep(0.001)
+            worst = max(worst, loop.time() - before)
+
+    began = loop.time()
+    watching = asyncio.create_task(turns())
+    _, _, reader, writer = await s.client.open("GET", "/v1/stacks/shop/logs", headers={"Accept": accept})
+    lines = 0
+    while data := await reader.read(1 << 16):
+        lines += data.count(b'"kind": "line"')
+    over.set()
+    await watching
+    writer.close()
+    assert lines >= len(texts) - 64, "but those cut in two between two reads"
+    assert worst < max(0.1, (loop.time() - began) / 4), "it is not told in one piece"
+
+
 async def test_following_logs_goes_on_when_the_agent_comes_back(s: Setting) -> None:
     await s.client.up(**TWO)
     s.agent.batches = [said("one"), b'{"error": {"kind": "temporary", "code": "agent-away", "message": "cannot"}}\n']

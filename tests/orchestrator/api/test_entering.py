@@ -101,6 +101,19 @@ async def test_a_conversation_and_its_events(s: Setting) -> None:
     assert "hidden" not in json.dumps([begun, ended])
 
 
+async def test_what_looks_like_a_secret_is_in_no_event(s: Setting) -> None:
+    await s.client.up(**TWO)
+    s.agent.conversations["exec"] = echo
+    ask = {"command": ["env", "DB_PASSWORD=hidden", "psql", "postgres://app:hidden@db/app", "A=shown"]}
+    await asyncio.to_thread(talk, str(s.client.socket), ask, (END, b""))
+    (begun,) = await events(s, "user.exec", 1)
+    (ended,) = await events(s, "user.exec-ended", 1)
+    assert "hidden" not in json.dumps([begun, ended])
+    assert "A=shown" in begun["message"] and "A=shown" in begun["evidence"]["command"]
+    sent = next(request for request in s.agent.requests if request["op"] == "exec")
+    assert sent["command"] == ask["command"]
+
+
 def _refused(path: str, target: str, ask: Any) -> GoraeError:
     with pytest.raises(GoraeError) as caught:
         socket = WebSocket(path, target, ask)
