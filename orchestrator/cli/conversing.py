@@ -57,7 +57,7 @@ class Talk:
         """`passing`: signals that are passed on once, where there is no terminal."""
         self._tty, self._keys, self._passing = tty, keys, passing
         self.reads = stdin  # there may be more to pass on
-        self.begun = False  # the other side has said something
+        self.shown = {STDOUT: 0, STDERR: 0}  # bytes
         self._signals: list[int] = []  # that have come
         self._passed: set[int] = set()
 
@@ -104,9 +104,9 @@ class Talk:
                         self._show(kind, payload)
 
     def _show(self, kind: int, payload: bytes) -> None:
-        self.begun = True
-        if kind in (STDOUT, STDERR):
-            _write(1 if kind == STDOUT else 2, payload)
+        if kind in self.shown:
+            write(1 if kind == STDOUT else 2, payload)
+            self.shown[kind] += len(payload)
 
     def _read(self) -> None:
         """What is typed, or piped in. Raises Detached."""
@@ -179,7 +179,8 @@ def _size() -> bytes:
     return rows.to_bytes(2, "big") + columns.to_bytes(2, "big")
 
 
-def _write(fd: int, data: bytes) -> None:
+def write(fd: int, data: bytes) -> None:
+    """All of it."""
     rest = memoryview(data)
     while rest:
         try:

@@ -157,16 +157,21 @@ def test_nothing_is_left(host: Host) -> None:
 
 
 def test_daemons_that_are_killed(own: Host) -> None:
-    """What needs no input goes on, and its end is told."""
+    """What needs no input goes on; nothing of what it writes is lost or shown twice, and its end is told."""
     own.up("once", service("sleep 100000"))
+    script = "i=0; while [ $i -lt 50 ]; do echo out $i; echo err $i >&2; i=$((i+1)); sleep 0.1; done; exit 5"
     client = subprocess.Popen(
-        [*CLI, "run", "once/app", "sh", "-c", "echo up; sleep 4; echo later; exit 5"],
-        env=own.env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        [*CLI, "run", "once/app", "sh", "-c", script],
+        env=own.env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=0,
     )  # fmt: skip
     assert client.stdout is not None
-    assert client.stdout.readline() == "up\n"
+    assert client.stdout.readline() == "out 0\n"
     own.kill_daemon("agent")
+    own.kill_daemon("orchestrator")
     out, err = client.communicate(timeout=PATIENCE)
     assert client.returncode == 5, err
-    assert out == "later\n"
+    assert "out 0\n" + out == "".join(f"out {i}\n" for i in range(50))
+    assert [line for line in err.splitlines() if line.startswith("err")] == [f"err {i}" for i in range(50)]
     assert "the connection was lost" in err
+    own.cli("run", "once/app", "true")
+    until(lambda: [row["name"] for row in own.status("once")["services"]] == ["app"], "both runs to be removed")

@@ -14,20 +14,25 @@ import argparse
 import signal
 import sys
 import time
+from contextlib import suppress
 
 from agent.kit.errors import GoraeError, Temporary, UserError
 from orchestrator.cli import targets
-from orchestrator.cli.client import Client, Unreachable, quote
+from orchestrator.cli.client import Client, TimedOut, Unreachable, quote
 from orchestrator.cli.verbs import exec as entering
 
 TYPE_CHECKING = False  # typing itself costs 2 ms of start-up
 if TYPE_CHECKING:
-    from typing import Any
+    from collections.abc import Callable
+    from typing import Any, TypeVar
 
     from orchestrator.cli.conversing import Talk
 
+    _T = TypeVar("_T")
+
 AWAY = 30.0  # seconds that daemons may be away
 _AGAIN = 0.2  # seconds between two tries to reach them
+_LOOK = 5.0  # seconds; the safety net under what should have been told
 _LOST = frozenset({"agent-away", "daemon-away"})
 
 
@@ -109,31 +114,72 @@ def _begin(client: Client, stack: str, body: dict[str, Any]) -> str:
 def _stay(client: Client, talk: Talk, stack: str, name: str, *, tty: bool) -> int:
     """At its input and output to its end; its exit code."""
     target = f"/v1/stacks/{stack}/services/{quote(name)}/attach"
-    until = 0.0
+    try:
+        code = talk.hold(client.path, target, {"wait": True})
+    except GoraeError as error:
+        if error.code not in _LOST or tty or talk.reads:
+            raise
+        print(f"the connection was lost; {stack}/{name} runs on, and the rest is shown at its end", file=sys.stderr)
+        code = _outlasting(lambda: _until_over(client, stack, name))
+        _outlasting(lambda: _catch_up(client, talk, stack, name))
+    if code is None:
+        code = _over(client, stack, name)
+    if code is None:
+        raise Temporary(f"cannot tell how {stack}/{name} ended", code="not-run", hint="gorae events")
+    return code
+
+
+def _outlasting(look: Callable[[], _T]) -> _T:
+    """Again, while the daemons are away."""
+    until = time.monotonic() + AWAY
     while True:
         try:
-            code = talk.hold(client.path, target, {"wait": True})
+            return look()
         except GoraeError as error:
-            if error.code == "nothing-runs" and until:
-                code = None  # it has ended meanwhile
-            elif error.code not in _LOST or tty or talk.reads or (until and time.monotonic() > until):
+            if error.code not in _LOST or time.monotonic() > until:
                 raise
-            else:
-                if talk.begun or not until:
-                    until, talk.begun = time.monotonic() + AWAY, False
-                    text = f"the connection was lost; {stack}/{name} runs on. gorae logs {stack}/{name} has all"
-                    print(text, file=sys.stderr)
-                time.sleep(_AGAIN)
-                continue
-        return code if code is not None else _code(client, stack, name)
+        time.sleep(_AGAIN)
 
 
-def _code(client: Client, stack: str, name: str) -> int:
-    document = client.get("/v1/status", stack=stack, service=name)
-    task = document["stacks"][0]["services"][0]["tasks"][0]
-    if task["exit_code"] is None:
+def _until_over(client: Client, stack: str, name: str) -> int:
+    with client.stream("GET", "/v1/events", stack=stack, service=name, follow=True, limit=1) as events:
+        while (code := _over(client, stack, name)) is None:
+            with suppress(TimedOut):
+                if events.next(_LOOK) is None:
+                    raise client.ended()
+    return code
+
+
+def _over(client: Client, stack: str, name: str) -> int | None:
+    """Its exit code, when it has one. Temporary not-run: it will never have one."""
+    task = client.get("/v1/status", stack=stack, service=name)["stacks"][0]["services"][0]["tasks"][0]
+    if task["state"] in ("completed", "failed") and task["exit_code"] is None:
         raise Temporary(f"cannot tell how {stack}/{name} ended: {task['message']}", code="not-run", hint="gorae events")
-    return int(task["exit_code"])
+    return int(task["exit_code"]) if task["state"] in ("completed", "failed") else None
+
+
+def _catch_up(client: Client, talk: Talk, stack: str, name: str) -> None:
+    """What it wrote besides what was shown, from its log, which has all from the beginning."""
+    from binascii import a2b_base64
+
+    from agent.wire.kinds import STDERR, STDOUT
+    from orchestrator.cli.conversing import write
+
+    passed = {STDOUT: 0, STDERR: 0}
+    with client.stream("GET", "/v1/logs", stack=stack, service=name) as lines:
+        for line in lines:
+            if line["kind"] == "gap":
+                print("some of what it wrote is gone from its log", file=sys.stderr)
+            if line["kind"] != "line":
+                continue
+            data = a2b_base64(line["base64"]) if "base64" in line else line["text"].encode()
+            data += b"" if line.get("partial") else b"\n"
+            kind = STDERR if line["stream"] == "stderr" else STDOUT
+            rest = data[max(0, talk.shown[kind] - passed[kind]) :]
+            passed[kind] += len(data)
+            if rest:
+                write(2 if kind == STDERR else 1, rest)
+                talk.shown[kind] += len(rest)
 
 
 def _end(client: Client, stack: str, name: str) -> None:
