@@ -288,7 +288,7 @@ def _elements(document: object, fields: int) -> Iterator[Sequence[Any]]:
 
 def _static_chains(policy: Policy) -> dict[str, Chain]:
     ours, slice_ = f'"g{policy.instance}*"', policy.slice_
-    states = "ct state vmap { established : accept, related : accept, invalid : drop }"
+    begun, broken = "ct state established,related accept", "ct state invalid drop"
     published = (
         f"ct status dnat ct original ip daddr != {slice_.virtuals}",
         f"ct status dnat ct original ip6 daddr != {slice_.virtuals_6}",
@@ -306,7 +306,7 @@ def _static_chains(policy: Policy) -> dict[str, Chain]:
         "arrival": Chain(
             "type filter hook prerouting priority raw - 10;",
             (
-                'iifname != "lo" ip daddr 127.0.0.0/8 drop',
+                'ip daddr 127.0.0.0/8 iifname != "lo" drop',
                 f"iifname != {ours} accept",
                 "iifname . ip saddr @sources accept",
                 "iifname . ip6 saddr @sources6 accept",
@@ -316,7 +316,7 @@ def _static_chains(policy: Policy) -> dict[str, Chain]:
         "from_task": Chain(
             "",
             (
-                states,  # first, because most packets end here
+                broken,
                 "ip saddr @inside goto from_inside",
                 "ip6 saddr @inside6 goto from_inside",
                 *(f"{one} accept" for one in published),  # at a virtual address the same holds as at the task's own
@@ -334,10 +334,11 @@ def _static_chains(policy: Policy) -> dict[str, Chain]:
             "",
             (f"oifname {ours} ip saddr vmap @senders", f"oifname {ours} ip6 saddr vmap @senders6", "goto refuse"),
         ),
-        "to_task": Chain("", (states, "ct status dnat accept", "goto refuse")),
+        "to_task": Chain("", (broken, "ct status dnat accept", "goto refuse")),
         "forward": Chain(
             "type filter hook forward priority filter;",
             (
+                begun,  # first, and without a look-up, because most packets end here: whoever else's were let in, too
                 f"iifname {ours} goto from_task",
                 f"oifname {ours} goto to_task",
                 'oifname "lo" goto refuse',  # to a virtual address, from outside
@@ -348,7 +349,8 @@ def _static_chains(policy: Policy) -> dict[str, Chain]:
             "type filter hook input priority filter;",
             (
                 f"iifname != {ours} accept",
-                states,
+                begun,
+                broken,
                 f"ip saddr @guests ip daddr {GATEWAY} accept",
                 "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept",
                 "goto refuse",
