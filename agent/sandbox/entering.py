@@ -17,6 +17,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import select
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -49,9 +50,9 @@ def _filter(text: bytes) -> syscalls.Filter:
     return _filters[text]
 
 
-def enter(program: Program, groups: Sequence[int], container: int, output: int, proc: int) -> NoReturn:
+def enter(program: Program, groups: Sequence[int], container: int, output: int, *, helper: int, proc: int) -> NoReturn:
     """`groups`: cgroup.procs of its cgroup in each hierarchy. `container`: a pidfd of its first process. `output`:
-    where both streams go, and why nothing began. `proc`: the host's /proc."""
+    where both streams go, and why nothing began. `helper`: a pidfd of it. `proc`: the host's /proc."""
     status, entry = _NOT_BEGUN, program.entry
     try:
         # Nothing is imported here: what looks like the host's modules is the container's.
@@ -65,10 +66,11 @@ def enter(program: Program, groups: Sequence[int], container: int, output: int, 
         for group in groups:
             os.write(group, b"0")
         os.dup2(container, 3)
-        os.closerange(4, 2**31 - 1)
+        os.dup2(helper, 4)
+        os.closerange(5, 2**31 - 1)
         syscalls.setns(3, syscalls.CLONE_NEWUSER)
         os.close(3)
-        _become(entry)
+        _become(entry, 4)
         if program.filter is not None:
             syscalls.seccomp(program.filter)
         status, error = _execute(program)
@@ -79,7 +81,8 @@ def enter(program: Program, groups: Sequence[int], container: int, output: int, 
         os._exit(status)
 
 
-def _become(entry: dict[str, Any]) -> None:
+def _become(entry: dict[str, Any], helper: int) -> None:
+    """It closes `helper`."""
     os.setresgid(0, 0, 0)  # the container's root, before its files are looked at
     os.setresuid(0, 0, 0)
     os.umask(entry["umask"])
@@ -96,6 +99,9 @@ def _become(entry: dict[str, Any]) -> None:
     syscalls.capset(entry["effective"], entry["permitted"], entry["inheritable"])
     syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, 9)  # it ends with the helper; a change of user would undo this
+    if select.select([helper], [], [], 0)[0]:
+        raise ChildProcessError(errno.ECHILD, "the sandbox helper has ended")  # before that, so nothing was sent
+    os.close(helper)
     if not entered:
         os.chdir(entry["cwd"])
 

@@ -129,6 +129,7 @@ class Helper:
         self._agent = agent
         self._parallel = parallel
         self._proc, self._root = (os.open(path, os.O_PATH | os.O_CLOEXEC) for path in ("/proc", "/"))
+        self._self = os.pidfd_open(os.getpid())
         self._home = {
             os.open(f"/proc/self/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC): flag for kind, flag in _SPACES.items()
         }
@@ -181,7 +182,8 @@ class Helper:
             try:
                 pid = os.fork()
                 if pid == 0:
-                    entering.enter(program, groups, container, output, self._proc)
+                    self._agent.close()  # whoever is frozen, or hangs, must not keep our end from being noticed
+                    entering.enter(program, groups, container, output, helper=self._self, proc=self._proc)
             finally:
                 self._return()
         except OSError as error:

@@ -18,9 +18,10 @@ from agent.kit.layout import Layout
 from agent.ports import ProbeResult, Process, UserIds
 from agent.probes import prober
 from agent.probes.prober import HostProber
+from agent.runtime.cgroups import Cgroups
 from agent.runtime.spawn import Child, spawn
 from agent.sandbox.link import Helper
-from agent.wire.messages import Healthcheck
+from agent.wire.messages import Healthcheck, Hook
 from tests.agent.runtime.host import Host
 
 # What a process may know of itself.
@@ -267,6 +268,20 @@ class TestExec:
         assert "the sandbox helper: it has ended" in (await hanging).output
         await until(lambda: _running(b"sleep\x004751") == [])
         assert (await ask("true")).ok
+
+    async def test_one_that_is_just_beginning_as_the_helper_dies_does_not_run(self, host: Host) -> None:
+        """It is nobody's then, and would run as long as the container does."""
+        process = await host.runtime.start(host.bundle("sleep", "1000", task="t1"))
+        hook = Hook(command=("sleep", "4771"))
+        await host.runtime.update("t1", 1, frozen=True)  # it stands still as soon as it is in the container's cgroup
+        asked = HostProber(host.layout, host.instance, host.helper)
+        begun = asyncio.ensure_future(asked.run("t1", 1, process, hook, None, 20))
+        groups = Cgroups(host.instance)
+        await until(lambda: len(groups.pids("t1.1/hooks")) > 0)
+        host.helper.ready().process.kill()
+        assert "the sandbox helper: it has ended" in (await begun).output
+        await host.runtime.update("t1", 1, frozen=False)
+        await until(lambda: len(groups.pids("t1.1/hooks")) == 0)
 
     async def test_a_cancelled_check_is_gone(self, host: Host) -> None:
         bundle = host.bundle("sleep", "1000")
