@@ -64,14 +64,24 @@ def run(words: Sequence[str]) -> None:
     """Ends this process if it is understood; else nothing was done."""
     if (meant := understood(words)) is None:
         return
+    target, ask = meant
+    ask["stdin"] = reads = not _empty(0)
     try:
-        code = _converse(WebSocket(run_path(None, "api/gorae.sock"), *meant))
+        code = _converse(WebSocket(run_path(None, "api/gorae.sock"), target, ask), reads=reads)
     except GoraeError as error:
         code = _failed(error)
     except KeyboardInterrupt:
         print(file=sys.stderr)
         code = 130
     os._exit(code)  # nothing is buffered, and to take the interpreter apart would cost 3 ms
+
+
+def _empty(fd: int) -> bool:
+    """It is /dev/null, as that of a program without an input there is: nothing needs to stand between the two."""
+    try:
+        return os.fstat(fd).st_rdev == os.makedev(1, 3)
+    except OSError:
+        return False
 
 
 def _failed(error: GoraeError) -> int:
@@ -83,7 +93,7 @@ def _failed(error: GoraeError) -> int:
     return main.failed(error)
 
 
-def _converse(talk: WebSocket) -> int:
+def _converse(talk: WebSocket, *, reads: bool) -> int:
     """As orchestrator/cli/conversing.py does without a terminal."""
     wake, sink = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     came: list[int] = []
@@ -100,7 +110,8 @@ def _converse(talk: WebSocket) -> int:
     for number in (signal.SIGINT, signal.SIGQUIT):
         signal.signal(number, passed)
     signal.set_wakeup_fd(sink, warn_on_full_buffer=False)
-    reads = True
+    if not reads:
+        talk.send(END)
     while True:
         talk.flush()
         poll = select.poll()

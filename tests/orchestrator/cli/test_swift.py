@@ -130,7 +130,7 @@ class Daemon:
         while self._file.readline().strip():
             pass
         self._talk.sendall(b"HTTP/1.1 101 Switching Protocols\r\n\r\n")
-        assert json.loads(self.hear())["command"] == ["true"]
+        self.asked = json.loads(self.hear())
 
     def hear(self) -> bytes:
         length = self._file.read(2)[1] & 0x7F
@@ -157,6 +157,7 @@ def daemon(tmp_path: Path) -> Iterator[Daemon]:
 
 
 def test_a_conversation(daemon: Daemon) -> None:
+    assert (daemon.asked["command"], daemon.asked["stdin"]) == (["true"], True)
     assert daemon.client.stdin is not None
     daemon.client.stdin.write(b"abc")
     daemon.client.stdin.flush()
@@ -167,6 +168,14 @@ def test_a_conversation(daemon: Daemon) -> None:
     daemon.say(STDOUT, b"said")
     daemon.say(RESULT, b'{"exit_code": 7}')
     assert daemon.end() == (7, b"said", b"")
+
+
+def test_dev_null_is_no_input(tmp_path: Path) -> None:
+    daemon = Daemon(tmp_path, subprocess.DEVNULL)
+    assert daemon.asked["stdin"] is False
+    assert daemon.hear() == bytes((END,))
+    daemon.say(RESULT, b'{"exit_code": 0}')
+    assert daemon.end() == (0, b"", b"")
 
 
 def test_ctrl_c_is_passed_on_and_ends_it_the_second_time(daemon: Daemon) -> None:
