@@ -66,8 +66,9 @@ class Talk:
         with ExitStack() as stack:
             self._talk = WebSocket(path, target, ask | {"size": terminal.size(1)} if self._tty else ask)
             stack.callback(self._talk.close)
+            # Before the terminal is raw: while it is waited for, Ctrl-C is not the program's yet.
+            about = self._talk.wait_ready() if self._tty is None or "wait" in ask else {}
             if self._tty is None:
-                about = self._talk.wait_ready()
                 self._tty = bool(about["tty"]) and wants_terminal(None)
                 self.reads = self.reads and bool(about["stdin"])
                 if self._tty:

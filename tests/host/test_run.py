@@ -175,3 +175,17 @@ def test_daemons_that_are_killed(own: Host) -> None:
     assert "the connection was lost" in err
     own.cli("run", "once/app", "true")
     until(lambda: [row["name"] for row in own.status("once")["services"]] == ["app"], "both runs to be removed")
+
+
+def test_ctrl_c_while_it_waits_for_another_service(host: Host) -> None:
+    text = service("sleep 100000", "depends_on: {slow: {condition: service_healthy}}")
+    text += "  slow:\n    image: gorae/busybox:1\n    command: [sleep, '100000']\n    stop_grace_period: 100ms\n"
+    text += "    healthcheck: {test: ['CMD', 'false'], interval: 1h, start_period: 2h}\n"
+    host.up("waits", text, "--no-wait")
+    host.wait("waits", lambda now: now["observed_generation"] == now["generation"] > 0, "the agent to have it")
+    person = Person(host, "run", "waits/app", "sh")
+    until(lambda: len(host.status("waits")["services"]) == 3, "the run to be there")
+    person.seen.sendcontrol("c")
+    assert person.code() == 130
+    until(lambda: len(host.status("waits")["services"]) == 2, "the run to be removed")
+    host.down("waits")

@@ -11,6 +11,7 @@ gorae attach is at its input.
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 import time
@@ -62,12 +63,20 @@ def run(arguments: argparse.Namespace) -> int:
     tty, stdin = conversing.wants_terminal(arguments.tty), not arguments.no_stdin
     keys = terminal.Keys(terminal.DETACH_KEYS if arguments.detach_keys is None else arguments.detach_keys)
     talk = conversing.Talk(tty=tty, stdin=stdin, keys=keys, passing=())
+    # A name of our own is ours to remove even if a signal came before the answer.
+    name = arguments.name or f"{service[:40]}-run-{os.urandom(4).hex()}"
+    ours = arguments.name is None
     with terminal.ending():
-        name = _begin(client, stack, {**_body(arguments, service, tty, stdin), "attended": True})
         try:
+            try:
+                _begin(client, stack, {**_body(arguments, service, tty, stdin), "name": name, "attended": True})
+            except GoraeError:
+                ours = False
+                raise
+            ours = True
             return _stay(client, talk, stack, name, tty=tty)
         except conversing.Detached:
-            name = ""
+            ours = False
             return 0
         except terminal.Ended as end:
             return 128 + end.number
@@ -77,7 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
             print(error.message, file=sys.stderr)
             return conversing.CODES[error.code]
         finally:
-            if name:
+            if ours:
                 _end(client, stack, name)
 
 
@@ -188,6 +197,9 @@ def _end(client: Client, stack: str, name: str) -> None:
         signal.signal(number, signal.SIG_IGN)
     try:
         client.send("DELETE", f"/v1/stacks/{stack}/runs/{name}")
+    except UserError as error:
+        if error.code not in ("service-unknown", "stack-unknown"):  # it never began, or is gone already
+            raise
     except Unreachable as error:
         text = f"cannot remove {stack}/{name}: {error.message.partition(': ')[2] or error.message}"
         hint = f"gorae up, once it is back: {stack}/{name} goes with the next change when it has ended"

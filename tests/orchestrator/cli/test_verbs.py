@@ -1156,6 +1156,14 @@ def test_up_of_some_waits_for_them_alone_and_keeps_the_rest_of_the_file(
     assert daemon.asked[1][1] == f"/v1/stacks/shop/watch?generation=3{awaited}"
 
 
+def test_run_removes_only_what_it_began(daemon: FakeDaemon, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    daemon.answers["POST", "/v1/stacks/shop/run"] = 400, error("cannot run shop/mine: there is one of that name")
+    for more in ([], ["--name", "mine"]):
+        assert main(["run", *more, "shop/web", "id"]) == 1
+    assert "DELETE" not in {method for method, _, _ in daemon.asked}
+    assert capsys.readouterr().err.count("cannot run shop/mine: there is one of that name") == 2
+
+
 def test_run_takes_variables_as_they_are_here(
     daemon: FakeDaemon, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
