@@ -100,8 +100,10 @@ class _Family:
 _FAMILIES = (_Family(4, "", "ip", "ipv4_addr", ANY), _Family(6, "6", "ip6", "ipv6_addr", ANY_6))
 
 
+@lru_cache(1)
 def ruleset(policy: Policy) -> Ruleset:
-    """What the table holds for `policy`. ValueError for a link or an address that is none."""
+    """What the table holds for `policy`; for the same one as before, the same object. ValueError for a link or an
+    address that is none."""
     groups: dict[str, Group] = {}
     chains = _static_chains(policy)
     for family in _FAMILIES:

@@ -278,6 +278,8 @@ class RoutedNetwork:
             self._router_6 = await self._on_filter(self._forwarding_6.require)
             await self._on_links("refuse addresses that no task has", self._wire.prepare_6)
         wanted = nft_rules.ruleset(self._policy(self._router))
+        if wanted is self._committed:  # as for each but the first of many that attached together
+            return
         committed, self._committed = self._committed, None  # not known until nft has answered
         await self._on_filter(lambda: _commit(committed, wanted))
         self._committed = wanted
