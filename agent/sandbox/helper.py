@@ -16,6 +16,7 @@ It imports little (memory, start-up), keeps no state, and must not touch anythin
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import gc
 import json
@@ -161,10 +162,12 @@ class Helper:
             request = json.loads(data)
             if "kill" in request:
                 self._kill(request["kill"])
-            elif fds:
-                self._enter(request["id"], request["entry"], *fds)
-            else:
+            elif "entry" not in request:
                 self._waiting.append(Job(request))
+            elif len(fds) == 2:
+                self._enter(request["id"], request["entry"], *fds)
+            else:  # the kernel has kept what we have no room for (unix(7), SCM_RIGHTS)
+                self._answer(request["id"], OSError(errno.EMFILE, os.strerror(errno.EMFILE), request["entry"]))
         for fd in fds:
             os.close(fd)
         return bool(data)
@@ -188,11 +191,11 @@ class Helper:
                 self._return()
         except OSError as error:
             self._answer(question, error)
-        else:
-            self._adopt(pid, question)
+            return
         finally:
             for group in groups:
                 os.close(group)
+        self._adopt(pid, question)  # now: there is room for a descriptor
 
     def _return(self) -> None:
         try:

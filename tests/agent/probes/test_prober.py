@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import resource
 import subprocess
 import sys
 import threading
@@ -268,6 +269,25 @@ class TestExec:
         assert "the sandbox helper: it has ended" in (await hanging).output
         await until(lambda: _running(b"sleep\x004751") == [])
         assert (await ask("true")).ok
+
+    async def test_a_helper_without_room_for_more_says_so_and_goes_on(
+        self, host: Host, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        process = await host.runtime.start(host.bundle("sleep", "1000", task="t1"))
+        asked = HostProber(host.layout, host.instance, host.helper)
+        monkeypatch.setattr(asked, "_clear", lambda _: asyncio.sleep(0))  # they are many in one container
+
+        async def ask() -> ProbeResult:
+            return await asked.probe("t1", 1, process, Healthcheck(test=("CMD", "sleep", "0.2")), "", 20)
+
+        assert (await ask()).ok
+        pid = host.helper.ready().process.pid
+        held = len(list(Path(f"/proc/{pid}/fd").iterdir()))
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (held + 20, held + 20))
+        results = await asyncio.gather(*(ask() for _ in range(60)))
+        failed = [result for result in results if not result.ok]
+        assert 0 < len(failed) < 60 and all("Too many open files" in result.output for result in failed)
+        assert (await ask()).ok and host.helper.ready().process.pid == pid
 
     async def test_one_that_is_just_beginning_as_the_helper_dies_does_not_run(self, host: Host) -> None:
         """It is nobody's then, and would run as long as the container does."""
