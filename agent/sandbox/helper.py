@@ -136,7 +136,8 @@ class Helper:
         }
         self._waiting: deque[Job] = deque()
         self._running: dict[int, Job] = {}
-        self._children: dict[int, tuple[int, int]] = {}  # pidfd → the question it answers, or -1; pid
+        # pidfd → the question it answers, or -1; pid; the directory of its attempt, or ""
+        self._children: dict[int, tuple[int, int, str]] = {}
         self._traced = set[int]()  # those of them that are dead, and held by one in their container
         self._poll = select.poll()
         self._poll.register(agent, select.POLLIN)
@@ -175,8 +176,10 @@ class Helper:
     # Programs in a container
 
     def _enter(self, question: int, file: str, container: int, output: int) -> None:
-        groups = list[int]()
+        groups, attempt = list[int](), os.path.dirname(file)  # noqa: PTH120
         try:
+            if any(self._children[fd][2] == attempt for fd in self._traced):  # or it would hoard them
+                raise OSError(errno.EBUSY, "somebody inside traces one that has ended, and does not let it go", attempt)
             program = entering.Program(file)
             groups += (os.open(f"{group}/cgroup.procs", os.O_WRONLY) for group in program.entry["cgroups"])
             # It must be born there: a member of a pid namespace always is (pid_namespaces(7)), and to those inside, its
@@ -195,7 +198,7 @@ class Helper:
         finally:
             for group in groups:
                 os.close(group)
-        self._adopt(pid, question)  # now: there is room for a descriptor
+        self._adopt(pid, question, attempt)  # now: there is room for a descriptor
 
     def _return(self) -> None:
         try:
@@ -207,18 +210,18 @@ class Helper:
             raise SystemExit(f"cannot leave a container: {error}") from error
 
     def _kill(self, question: int) -> None:
-        for asked, pid in self._children.values():
+        for asked, pid, _ in self._children.values():
             if asked == question:
                 os.kill(pid, signal.SIGKILL)  # our own child, not yet waited for
 
-    def _adopt(self, pid: int, question: int = -1) -> None:
+    def _adopt(self, pid: int, question: int = -1, attempt: str = "") -> None:
         fd = os.pidfd_open(pid)
-        self._children[fd] = question, pid
+        self._children[fd] = question, pid, attempt
         self._poll.register(fd, select.POLLIN)
 
     def _reap(self, fd: int) -> None:
         """Waits for nobody: a process that another one traces is his, even dead, until he lets go (ptrace(2))."""
-        question, pid = self._children[fd]
+        question, pid, _ = self._children[fd]
         ended, status = os.waitpid(pid, os.WNOHANG)
         if fd not in self._traced:
             self._poll.unregister(fd)

@@ -250,6 +250,8 @@ class TestExec:
             await until(lambda: said != [])
             await asyncio.sleep(0.7)
             assert (await asked.probe("t2", 1, process, Healthcheck(test=("CMD", "true")), "", 5)).ok
+            more = await asked.probe("t1", 1, inside, Healthcheck(test=("CMD", "true")), "", 5)
+            assert "somebody inside traces one that has ended" in more.output
             assert not held.done()
         assert (await held).ok, "it is told of once the one that held it is gone"
 
