@@ -70,5 +70,6 @@ def test_the_network_in_small() -> None:
 def test_an_exec_in_small() -> None:
     figures = execs.measure(10)
     print(figures)
-    assert figures["api_ratio"] < 4
-    assert figures["cli_ratio"] < 10
+    assert figures["median"]["api_ratio"] < 4
+    assert figures["median"]["cli_ratio"] < 10
+    assert figures["least"]["cli_cpu_ms"] < 2.5 * figures["least"]["python_cpu_ms"]
