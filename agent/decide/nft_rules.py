@@ -290,7 +290,7 @@ def _elements(document: object, fields: int) -> Iterator[Sequence[Any]]:
 
 def _static_chains(policy: Policy) -> dict[str, Chain]:
     ours, slice_ = f'"g{policy.instance}*"', policy.slice_
-    begun, broken = "ct state established,related accept", "ct state invalid drop"
+    states = "ct state vmap { established : accept, related : accept, invalid : drop }"
     published = (
         f"ct status dnat ct original ip daddr != {slice_.virtuals}",
         f"ct status dnat ct original ip6 daddr != {slice_.virtuals_6}",
@@ -318,7 +318,7 @@ def _static_chains(policy: Policy) -> dict[str, Chain]:
         "from_task": Chain(
             "",
             (
-                broken,
+                states,
                 "ip saddr @inside goto from_inside",
                 "ip6 saddr @inside6 goto from_inside",
                 *(f"{one} accept" for one in published),  # at a virtual address the same holds as at the task's own
@@ -336,11 +336,13 @@ def _static_chains(policy: Policy) -> dict[str, Chain]:
             "",
             (f"oifname {ours} ip saddr vmap @senders", f"oifname {ours} ip6 saddr vmap @senders6", "goto refuse"),
         ),
-        "to_task": Chain("", (broken, "ct status dnat accept", "goto refuse")),
+        "to_task": Chain("", (states, "ct status dnat accept", "goto refuse")),
         "forward": Chain(
             "type filter hook forward priority filter;",
             (
-                begun,  # first, and without a look-up, because most packets end here: whoever else's were let in, too
+                # First, and without a look-up, because most packets end here. The chains behind still accept it
+                # themselves: where an older version's table is changed in place, one of these may be entered before.
+                "ct state established,related accept",
                 f"iifname {ours} goto from_task",
                 f"oifname {ours} goto to_task",
                 'oifname "lo" goto refuse',  # to a virtual address, from outside
@@ -351,8 +353,7 @@ def _static_chains(policy: Policy) -> dict[str, Chain]:
             "type filter hook input priority filter;",
             (
                 f"iifname != {ours} accept",
-                begun,
-                broken,
+                states,
                 f"ip saddr @guests ip daddr {GATEWAY} accept",
                 "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept",
                 "goto refuse",
