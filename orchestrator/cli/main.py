@@ -93,7 +93,21 @@ def overview() -> str:
     return "\n".join([*lines, "", filled(EPILOG, columns() - 2)])
 
 
+def hold_standard_streams() -> None:
+    """A descriptor of 0 to 2 that was given to us closed leads to /dev/null: else the socket to the daemon gets its
+    number, and what is meant for a terminal goes into it."""
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+    # None, where Python found it closed
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
+
+
 def main(argv: list[str] | None = None) -> int:
+    hold_standard_streams()
     if reconfigure := getattr(sys.stdout, "reconfigure", None):
         reconfigure(errors="replace")  # a terminal that has no → shows ?
     try:

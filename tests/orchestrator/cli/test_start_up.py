@@ -214,3 +214,30 @@ def test_a_closed_pipe_is_no_error(tmp_path: Path) -> None:
     result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=environment, cwd=REPOSITORY)
     assert result.stderr == ""
     assert result.returncode in (0, 141)
+
+
+@pytest.mark.parametrize("closed", ["0", "1", "2", "012"])
+def test_closed_standard_descriptors_are_nobody_elses(closed: str, tmp_path: Path) -> None:
+    """The socket to the daemon would be its own input, or what is to be shown would be sent to the daemon."""
+    code = (
+        "import os, sys; from orchestrator.cli import main; main.hold_standard_streams();"
+        "print('out', flush=True); print('err', file=sys.stderr, flush=True);"
+        f"os.write(os.open({str(tmp_path / 'seen')!r}, os.O_CREAT | os.O_WRONLY), str(os.pipe()[0]).encode())"
+    )
+    command = [sys.executable, "-c", code]
+    redirections = " ".join(f"{fd}>&-" for fd in closed)
+    script = f'exec "$@" {redirections}'
+    done = subprocess.run(
+        ["sh", "-c", script, "sh", *command], capture_output=True, text=True, check=False, cwd=REPOSITORY
+    )
+    assert done.returncode == 0
+    assert int((tmp_path / "seen").read_text()) > 2
+    assert (done.stdout, done.stderr) == ("" if "1" in closed else "out\n", "" if "2" in closed else "err\n")
+
+
+def test_it_speaks_to_nobody_whose_output_is_closed() -> None:
+    command = [sys.executable, "-m", "orchestrator.cli.main", "nope"]
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *command], cwd=REPOSITORY, timeout=60, check=False
+    )
+    assert done.returncode == 2
