@@ -148,11 +148,12 @@ class Execution:
     async def end(self) -> None:
         """Nothing is left of it, nor of what it started in its session."""
         if self.child.fd >= 0:
-            sessions = {_stat(pid, _SESSION) for pid in self.programs()} - {None}
+            sessions = self._sessions()
             if self.stdin is not None:
                 self.stdin.close()
             self.signal(signal.SIGHUP)
             if await self.child.wait(_HANGUP) is None:
+                sessions |= self._sessions()  # crun may have begun it only meanwhile
                 self._kill(sessions)
                 await self.child.wait(_DEATH)  # crun reaps it; a zombie would keep the container from ending
             self._kill(sessions)
@@ -168,6 +169,9 @@ class Execution:
         """crun's own child: nobody else's number as long as crun has not reaped it. None: it has not begun, or is
         over."""
         return _programs(self.child.pid) if self.child.fd >= 0 else []
+
+    def _sessions(self) -> set[int | None]:
+        return {_stat(pid, _SESSION) for pid in self.programs()} - {None}
 
     def _kill(self, sessions: set[int | None]) -> None:
         _kill(self.cgroups.pids(self.group), sessions)

@@ -185,6 +185,12 @@ async def test_one_that_is_left_ends_with_its_whole_session(place: Place, tty: b
     await place.until_inside([])
 
 
+async def test_one_that_is_left_before_it_has_begun_ends_as_well(place: Place) -> None:
+    async with place.running("sleep", "1000"):
+        pass  # crun has not begun it, so there is nobody to hang up on
+    await place.until_inside([])
+
+
 async def test_one_that_is_left_ends_though_its_end_is_cancelled_again(place: Place) -> None:
     async def waits(up: asyncio.Event) -> None:
         async with place.running("sh", "-c", "trap '' HUP; sleep 600 & echo up; sleep 601") as running:
