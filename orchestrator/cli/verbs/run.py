@@ -193,8 +193,8 @@ def _catch_up(client: Client, talk: Talk, stack: str, name: str) -> None:
 
 def _end(client: Client, stack: str, name: str) -> None:
     """Not hindered by the next signal: nobody else would take the container away."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [(number, signal.signal(number, signal.SIG_IGN)) for number in numbers]
     try:
         client.send("DELETE", f"/v1/stacks/{stack}/runs/{name}")
     except UserError as error:
@@ -204,3 +204,6 @@ def _end(client: Client, stack: str, name: str) -> None:
         text = f"cannot remove {stack}/{name}: {error.message.partition(': ')[2] or error.message}"
         hint = f"gorae up, once it is back: {stack}/{name} goes with the next change when it has ended"
         raise Unreachable(text, code=error.code, hint=hint) from error
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)

@@ -26,13 +26,15 @@ class FakeDaemon:
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._listener.bind(str(path))
         self._listener.listen()
+        self._talks = list[threading.Thread]()
         self._thread = threading.Thread(target=self._serve)
         self._thread.start()
 
     def close(self) -> None:
         self.held.set()
         self._listener.shutdown(socket.SHUT_RDWR)
-        self._thread.join()
+        for thread in (self._thread, *self._talks):
+            thread.join()
         self._listener.close()
 
     def _serve(self) -> None:
@@ -41,9 +43,13 @@ class FakeDaemon:
                 connection, _ = self._listener.accept()
             except OSError:
                 return
-            # The client may leave, also before what was written is flushed at the end.
-            with contextlib.suppress(ConnectionError), connection, connection.makefile("rwb") as file:
-                self._answer(file)
+            self._talks.append(threading.Thread(target=self._talk, args=(connection,)))
+            self._talks[-1].start()
+
+    def _talk(self, connection: socket.socket) -> None:
+        # The client may leave, also before what was written is flushed at the end.
+        with contextlib.suppress(ConnectionError), connection, connection.makefile("rwb") as file:
+            self._answer(file)
 
     def _answer(self, file: Any) -> None:
         words = file.readline().decode().split()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent.kit.errors import Permanent
-from orchestrator.cli import checks
+from orchestrator.cli import checks, client
 from orchestrator.cli.main import main
 
 
@@ -94,10 +94,11 @@ def test_a_missing_program_is_named_with_its_package(monkeypatch: pytest.MonkeyP
 
 
 def test_a_socket_that_is_not_for_you_is_no_daemon_that_is_away(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
-    def refused(*_: object) -> None:
-        raise PermissionError
+    class Refused(client.socket.socket):
+        def connect(self, _: object) -> None:
+            raise PermissionError
 
-    monkeypatch.setattr("socket.socket.connect", refused)
+    monkeypatch.setattr(client.socket, "socket", Refused)
     api = next(finding for finding in checks.daemons(str(root)) if finding.what == "API")
     assert (api.state, api.cure) == ("bad", "join the group gorae, or use sudo")
 

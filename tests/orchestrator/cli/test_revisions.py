@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from orchestrator.cli.main import main
-from tests.orchestrator.cli.fakes import FakeDaemon, document, service, stack, task
+from tests.orchestrator.cli.fakes import FakeDaemon, document, service, stack
 
 UPDATE = {"phase": "rolled-back", "message": "web.1 failed: exit 3; back to revision 1", "back": None, "services": {}}
 
@@ -124,40 +123,6 @@ def test_up_that_was_rolled_back_says_why_and_fails(
     daemon.answers["GET", "/v1/stacks/shop/watch"] = [document({**stack("shop", service("web")), "update": UPDATE})]
     assert main(["up"]) == 1
     assert "cannot bring up shop: web.1 failed: exit 3; back to revision 1\n" in capsys.readouterr().err
-
-
-def test_run_prints_what_is_written_once_and_exits_with_its_code(
-    daemon: FakeDaemon, folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    daemon.answers["POST", "/v1/stacks/shop/run"] = {"stack": "shop", "generation": 3, "service": "web-run-1"}
-    ended = service("web-run-1", task(state="failed", exit_code=3))
-    daemon.answers["GET", "/v1/status"] = document(stack("shop", ended))
-    daemon.answers["GET", "/v1/logs"] = [{"kind": "line", "text": "hi", "stream": "stdout", "at": 1.0}]
-    daemon.answers["DELETE", "/v1/stacks/shop/runs/web-run-1"] = {}
-    assert main(["run", "-e", "A=1=2", "web", "echo", "-n", "hi"]) == 3
-    assert capsys.readouterr().out == "hi\n"
-    _, _, body = next(asked for asked in daemon.asked if asked[0] == "POST")
-    assert body == {"service": "web", "command": ["echo", "-n", "hi"], "environment": {"A": "1=2"}, "user": None}
-    assert ("DELETE", "/v1/stacks/shop/runs/web-run-1") in [asked[:2] for asked in daemon.asked]
-
-
-def test_a_run_that_is_told_to_end_removes_its_container(
-    daemon: FakeDaemon, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    daemon.answers["POST", "/v1/stacks/shop/run"] = {"stack": "shop", "generation": 3, "service": "web-run-1"}
-    daemon.answers["GET", "/v1/status"] = document(stack("shop", service("web-run-1", task())))
-    daemon.answers["GET", "/v1/logs"] = []
-    daemon.answers["DELETE", "/v1/stacks/shop/runs/web-run-1"] = {}
-    monkeypatch.setattr("time.sleep", lambda _: signal.raise_signal(signal.SIGHUP))
-    before = [(number, signal.getsignal(number)) for number in (signal.SIGHUP, signal.SIGTERM)]
-    try:
-        with pytest.raises(SystemExit) as left:
-            main(["run", "web", "sleep", "9"])
-    finally:
-        for number, handler in before:
-            signal.signal(number, handler)
-    assert left.value.code == 129
-    assert ("DELETE", "/v1/stacks/shop/runs/web-run-1") in [asked[:2] for asked in daemon.asked]
 
 
 @pytest.mark.parametrize("verb", [["why"], ["run"], ["exec"], ["attach"]], ids=lambda words: words[0])
