@@ -1,5 +1,5 @@
 """Become a process of a container, and then its program: what `crun exec` does for the process of a configuration of
-ours, at a quarter of its cost. Checks and hooks are begun so, again and again.
+ours, for less. Checks and hooks are begun so, again and again.
 
 In a child that the sandbox helper has forked into the container's namespaces but that of users, of which every
 container of ours has its own. What anybody may read of a process in /proc, mounts and network, is the container's from
