@@ -19,14 +19,14 @@ class ExitFiles:
         self._directory = directory
         self._inotify = Inotify()
         self._inotify.watch(directory, IN_MOVED_TO)
-        self._waiting: dict[str, asyncio.Event] = {}
+        self._waiting: dict[str, set[asyncio.Event]] = {}
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._inotify.fd, self._wake)
 
     def _wake(self) -> None:
         for _, _, name in self._inotify.events():
-            if name in self._waiting:
-                self._waiting[name].set()
+            for event in self._waiting.get(name, ()):
+                event.set()
 
     def read(self, cid: str) -> tuple[int, float] | None:
         """(code, when) of an attempt that is over."""
@@ -37,7 +37,9 @@ class ExitFiles:
             return None
 
     async def wait(self, cid: str, timeout: float) -> tuple[int, float] | None:
-        event = self._waiting.setdefault(cid, asyncio.Event())
+        # One each: who finds the file before the loop has told of it must not take the news with him.
+        event, waiting = asyncio.Event(), self._waiting.setdefault(cid, set())
+        waiting.add(event)
         try:
             if (found := self.read(cid)) is None:
                 with suppress(TimeoutError):
@@ -45,7 +47,9 @@ class ExitFiles:
                 found = self.read(cid)
             return found
         finally:
-            self._waiting.pop(cid, None)
+            waiting.discard(event)
+            if not waiting:
+                self._waiting.pop(cid, None)
 
     def close(self) -> None:
         if not self._loop.is_closed():
