@@ -65,10 +65,8 @@ class Monitor:
             if self.cgroup is not None:  # it went with the last attempt before this one
                 self.cgroup.mkdir(parents=True, exist_ok=True)
             inherited, crun = self.crun.lend()
-            keep, env = (
-                [sync, *inherited],
-                {"_OCI_SYNCPIPE": str(sync), "TZ": "UTC0"},
-            )  # times in one zone: they sort as text
+            keep, env = [sync, *inherited], {"_OCI_SYNCPIPE": str(sync)}
+            env["TZ"] = "UTC0"  # times in one zone: they sort as text
             env["TMPDIR"] = str(self.attach)  # where it waits for a terminal: what a killed one leaves is ours to see
             if self.cgroup is not None:
                 keep.append(go)

@@ -70,7 +70,11 @@ def enter(program: Program, groups: Sequence[int], container: int, output: int, 
         os.closerange(5, 2**31 - 1)
         syscalls.setns(3, syscalls.CLONE_NEWUSER)
         os.close(3)
-        _become(entry, 4)
+        _become(entry)
+        syscalls.prctl(syscalls.PR_SET_PDEATHSIG, 9)  # it ends with the helper; a change of user would undo this
+        if select.select([4], [], [], 0)[0]:
+            raise ChildProcessError(errno.ECHILD, "the sandbox helper has ended")  # before that, so nothing was sent
+        os.close(4)
         if program.filter is not None:
             syscalls.seccomp(program.filter)
         status, error = _execute(program)
@@ -81,8 +85,7 @@ def enter(program: Program, groups: Sequence[int], container: int, output: int, 
         os._exit(status)
 
 
-def _become(entry: dict[str, Any], helper: int) -> None:
-    """It closes `helper`."""
+def _become(entry: dict[str, Any]) -> None:
     os.setresgid(0, 0, 0)  # the container's root, before its files are looked at
     os.setresuid(0, 0, 0)
     os.umask(entry["umask"])
@@ -98,10 +101,6 @@ def _become(entry: dict[str, Any], helper: int) -> None:
     os.setresuid(*[entry["uid"]] * 3)
     syscalls.capset(entry["effective"], entry["permitted"], entry["inheritable"])
     syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
-    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, 9)  # it ends with the helper; a change of user would undo this
-    if select.select([helper], [], [], 0)[0]:
-        raise ChildProcessError(errno.ECHILD, "the sandbox helper has ended")  # before that, so nothing was sent
-    os.close(helper)
     if not entered:
         os.chdir(entry["cwd"])
 

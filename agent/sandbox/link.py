@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from agent.kit.errors import Temporary
+from agent.sandbox.helper import MESSAGE
 
-_MESSAGE = 65536  # bytes: agent/sandbox/helper.py
 _ROOT = Path(__file__).parents[2]  # where the packages lie: a clone, or a virtual environment's site-packages
 _CODE = """import sys
 sys.path.insert(0, sys.argv[1])
@@ -118,7 +118,7 @@ class Link:
 
     def _receive(self) -> None:
         try:
-            data = self._socket.recv(_MESSAGE)
+            data = self._socket.recv(MESSAGE)
         except BlockingIOError:
             return
         except OSError:

@@ -12,13 +12,13 @@ from typing import Any, Protocol
 from agent.attendance import Attendance
 from agent.decide.execs import Wanted, process_spec
 from agent.decide.oci_config import STDIN
-from agent.decide.record import TaskRecord, signal_number
+from agent.decide.record import TaskRecord
 from agent.kit.errors import GoraeError, Temporary, UserError, leaf
 from agent.kit.layout import Layout
 from agent.ports import Process, Rootfs, Runtime
 from agent.runtime.attach import Attached
 from agent.runtime.execs import Execs, Execution, Stream
-from agent.streams.requests import Conversation, Take, labels, text, texts
+from agent.streams.requests import Conversation, Take, labels, signal, text, texts
 from agent.wire import frames
 from agent.wire.frames import Duplex, Frame
 
@@ -142,7 +142,7 @@ async def _feed_attached(
             case Frame(frames.RESIZE):
                 attached.resize(*frame.size())
             case Frame(frames.SIGNAL, payload):
-                await forward(_signal(payload))
+                await forward(signal(payload.decode(errors="replace")))
             case Frame(frames.DETACH):
                 raise _Detached
 
@@ -228,7 +228,7 @@ async def _feed(duplex: Duplex, execution: Execution, *, tty: bool) -> None:
             case Frame(frames.DETACH):
                 raise _Detached
             case Frame(frames.SIGNAL, payload):
-                execution.signal(_signal(payload))
+                execution.signal(signal(payload.decode(errors="replace")))
 
 
 async def _write(stream: Stream, data: bytes) -> None:
@@ -298,11 +298,3 @@ def _size(request: dict[str, Any]) -> tuple[int, int]:
     """Rows, columns."""
     rows, columns = request.get("size") or (0, 0)
     return int(rows), int(columns)
-
-
-def _signal(payload: bytes) -> int:
-    name = payload.decode(errors="replace")
-    number = signal_number(name)
-    if number is None:
-        raise UserError(f"cannot send the signal {name[:40]}: there is none", code="bad-signal", hint="kill -l")
-    return number

@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from agent.kit.errors import Permanent
+from agent.decide.record import signal_number
+from agent.kit.errors import Permanent, UserError
 from agent.wire.frames import Duplex
 
 Send = Callable[[str, Any], Awaitable[None]]
@@ -67,4 +68,12 @@ def number(request: dict[str, Any], key: str) -> float | None:
     found = None if value is None else float(value)
     if found is not None and not math.isfinite(found):
         raise Permanent(f"cannot understand the request: {key} is no number", code="bad-request")
+    return found
+
+
+def signal(name: str) -> int:
+    """The number of SIGTERM, TERM or 15. UserError bad-signal."""
+    found = signal_number(name)
+    if found is None:
+        raise UserError(f"cannot send the signal {name[:40]}: there is none", code="bad-signal", hint="kill -l")
     return found

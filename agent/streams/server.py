@@ -21,12 +21,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from agent.decide.record import signal_number
 from agent.kit.errors import GoraeError, Permanent, Temporary, UserError
 from agent.ports import Images, ImageShelf, LogFiles, Logins, Logs, Rootfs, Surroundings
 from agent.streams.connection import Connection
 from agent.streams.images import ImageRequests
-from agent.streams.requests import Conversation, Operation, Send, number, text, texts
+from agent.streams.requests import Conversation, Operation, Send, number, signal, text, texts
 from agent.streams.usage import UsageRequests
 from agent.streams.volumes import Both, Users, VolumeRequests
 from agent.wire import batches
@@ -250,13 +249,10 @@ class StreamServer:
         return {}
 
     async def _kill(self, request: dict[str, Any], send: Send) -> Any:
-        name = str(request.get("signal") or "SIGKILL")
-        number = signal_number(name)
-        if number is None:
-            raise UserError(f"cannot send the signal {name[:40]}: there is none", code="bad-signal", hint="kill -l")
+        sent = signal(str(request.get("signal") or "SIGKILL"))
         services = texts(request, "services") if "services" in request else ()
         cause = text(request, "cause") if "cause" in request else None
-        return {"signalled": await self._agent.kill(text(request, "stack"), services, number, cause)}
+        return {"signalled": await self._agent.kill(text(request, "stack"), services, sent, cause)}
 
     async def _listeners(self, request: dict[str, Any], send: Send) -> Any:
         return list(await self._agent.listeners())

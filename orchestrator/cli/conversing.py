@@ -14,7 +14,7 @@ from agent.kit.errors import GoraeError, UserError
 from agent.wire.kinds import DETACH, END, ERROR, RESIZE, RESULT, SIGNAL, STDERR, STDIN, STDOUT
 from orchestrator.cli import terminal
 from orchestrator.cli.terminal import Ended, Keys
-from orchestrator.cli.websocket import HIGH, WebSocket, outcome
+from orchestrator.cli.websocket import WebSocket, outcome, write
 
 CODES = {"command-not-found": 127, "not-executable": 126}  # as a shell says it
 _CHUNK = 64 * 1024
@@ -86,19 +86,13 @@ class Talk:
                     return outcome(kind, payload)
                 self._show(kind, payload)
             while True:
-                self._talk.flush()
-                poll = select.poll()
-                poll.register(self._talk.socket, select.POLLIN | (select.POLLOUT if self._talk.waiting else 0))
-                poll.register(wake, select.POLLIN)
-                if self.reads and self._talk.waiting < HIGH:
-                    poll.register(0, select.POLLIN)
-                events = dict(poll.poll())
-                if wake in events:
+                woken, typed, answered = self._talk.wait(wake, reads=self.reads)
+                if woken:
                     os.read(wake, 512)
                     self._tell_signals()
-                if 0 in events:
+                if typed:
                     self._read()
-                if events.get(self._talk.socket.fileno(), 0) & ~select.POLLOUT:
+                if answered:
                     for kind, payload in self._talk.receive():
                         if kind in (RESULT, ERROR):
                             return outcome(kind, payload)
@@ -178,13 +172,3 @@ class Talk:
 def _size() -> bytes:
     rows, columns = terminal.size(1)
     return rows.to_bytes(2, "big") + columns.to_bytes(2, "big")
-
-
-def write(fd: int, data: bytes) -> None:
-    """All of it."""
-    rest = memoryview(data)
-    while rest:
-        try:
-            rest = rest[os.write(fd, rest) :]
-        except BlockingIOError:  # somebody else's setting of a shared terminal
-            select.select([], [fd], [])

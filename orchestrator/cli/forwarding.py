@@ -119,19 +119,25 @@ class _Passage:
 
     def wants(self) -> list[tuple[int, int]]:
         """(descriptor, events) of what it waits for. Of nothing, not even a hang-up, which would wake for ever."""
-        reads = self._reads and self._talk.about is not None and self._talk.waiting < HIGH
-        local = (select.POLLIN if reads else 0) | (select.POLLOUT if self._out else 0)
-        hears = not self._done and len(self._out) < HIGH
-        far = (select.POLLIN if hears else 0) | (select.POLLOUT if self._talk.waiting and not self._done else 0)
+        local = (select.POLLIN if self._may_read() else 0) | (select.POLLOUT if self._out else 0)
+        far = (select.POLLIN if self._may_hear() else 0) | (
+            select.POLLOUT if self._talk.waiting and not self._done else 0
+        )
         return [(end.fileno(), events) for end, events in ((self._local, local), (self._talk.socket, far)) if events]
+
+    def _may_read(self) -> bool:
+        return self._reads and self._talk.about is not None and self._talk.waiting < HIGH
+
+    def _may_hear(self) -> bool:
+        return not self._done and len(self._out) < HIGH
 
     def over(self) -> bool:
         """Whatever can be done without waiting. True: it has ended, and is closed."""
         try:
-            if not self._done and len(self._out) < HIGH:
+            if self._may_hear():
                 self._hear()
             self._write()
-            if self._reads and self._talk.about is not None and self._talk.waiting < HIGH:
+            if self._may_read():
                 self._read()
             self._talk.flush()
         except OSError:  # the program here has gone, as it may

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import _signal as signal  # type: ignore[import-not-found]  # what is around it loads enum, for 7 ms
 import os
-import select
 import sys
 
 from agent.kit.errors import GoraeError
 from agent.wire.kinds import END, ERROR, RESULT, SIGNAL, STDERR, STDIN, STDOUT
 from orchestrator.cli.client import run_path
-from orchestrator.cli.websocket import HIGH, WebSocket, outcome
+from orchestrator.cli.websocket import WebSocket, outcome, write
 
 TYPE_CHECKING = False  # typing itself costs 2 ms of start-up
 if TYPE_CHECKING:
@@ -113,27 +112,21 @@ def _converse(talk: WebSocket, *, reads: bool) -> int:
     if not reads:
         talk.send(END)
     while True:
-        talk.flush()
-        poll = select.poll()
-        poll.register(talk.socket, select.POLLIN | (select.POLLOUT if talk.waiting else 0))
-        poll.register(wake, select.POLLIN)
-        if reads and talk.waiting < HIGH:
-            poll.register(0, select.POLLIN)
-        events = dict(poll.poll())
-        if wake in events:
+        woken, typed, answered = talk.wait(wake, reads=reads)
+        if woken:
             os.read(wake, 512)
             while came:
                 talk.send(SIGNAL, str(came.pop(0)).encode())
-        if 0 in events:
+        if typed:
             data = _read()
             reads = bool(data)
             talk.send(STDIN if data else END, data)
-        if events.get(talk.socket.fileno(), 0) & ~select.POLLOUT:
+        if answered:
             for kind, payload in talk.receive():
                 if kind in (RESULT, ERROR):
                     return outcome(kind, payload) or 0
                 if kind in (STDOUT, STDERR):
-                    _write(1 if kind == STDOUT else 2, payload)
+                    write(1 if kind == STDOUT else 2, payload)
 
 
 def _read() -> bytes:
@@ -141,12 +134,3 @@ def _read() -> bytes:
         return os.read(0, _CHUNK)
     except OSError:
         return b""
-
-
-def _write(fd: int, data: bytes) -> None:
-    rest = memoryview(data)
-    while rest:
-        try:
-            rest = rest[os.write(fd, rest) :]
-        except BlockingIOError:  # somebody else's setting of a shared file
-            select.select([], [fd], [])

@@ -71,6 +71,18 @@ class WebSocket:
         except OSError:
             self._out.clear()  # the reader meets the end, and what was said before it
 
+    def wait(self, wake: int, *, reads: bool) -> tuple[bool, bool, bool]:
+        """Send what is queued until there is something to read: from `wake`, from our input (not looked at unless it
+        `reads`, nor while much waits to be sent), from the other side."""
+        self.flush()
+        poll = select.poll()
+        poll.register(self.socket, select.POLLIN | (select.POLLOUT if self._out else 0))
+        poll.register(wake, select.POLLIN)
+        if reads and len(self._out) < HIGH:
+            poll.register(0, select.POLLIN)
+        events = dict(poll.poll())
+        return wake in events, 0 in events, bool(events.get(self.socket.fileno(), 0) & ~select.POLLOUT)
+
     def wait_ready(self) -> dict[str, Any]:
         """What the container's side says of itself. Raises the daemon's error."""
         while self.about is None:
@@ -190,3 +202,13 @@ def outcome(kind: int, payload: bytes) -> int | None:
     assert kind == RESULT
     code = document.get("exit_code")
     return None if code is None else int(code)
+
+
+def write(fd: int, data: bytes) -> None:
+    """All of it."""
+    rest = memoryview(data)
+    while rest:
+        try:
+            rest = rest[os.write(fd, rest) :]
+        except BlockingIOError:  # somebody else's setting of a shared file or terminal
+            select.select([], [fd], [])

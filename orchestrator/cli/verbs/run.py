@@ -172,7 +172,7 @@ def _catch_up(client: Client, talk: Talk, stack: str, name: str) -> None:
     from binascii import a2b_base64
 
     from agent.wire.kinds import STDERR, STDOUT
-    from orchestrator.cli.conversing import write
+    from orchestrator.cli.websocket import write
 
     passed = {STDOUT: 0, STDERR: 0}
     with client.stream("GET", "/v1/logs", stack=stack, service=name) as lines:
